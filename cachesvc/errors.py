@@ -1,0 +1,149 @@
+"""The errors of the service, one tree.
+
+    CacheError
+    ├── InvalidInput          a value from outside is not acceptable; names the field        (400, 413, 422)
+    ├── SettingsError         a setting is not acceptable; the start stops                   (exit 2)
+    ├── Refused               a draft that the fold refused; nothing was written             (409, 412, 422)
+    ├── Unavailable           a part that is needed is away; nothing was written             (503)
+    │   ├── TierUnavailable   one tier, by name
+    │   └── Overloaded        a bounded queue is full
+    ├── OutcomeUnknown        the connection was lost while committing                       (503)
+    ├── PositionLost          the log cannot go on from there: start over                    (410)
+    │   ├── LogTrimmed        the records after the position are no longer kept
+    │   └── EpochChanged      the position belongs to another epoch
+    └── SchemaMismatch        the store was written by a newer version                       (exit 3)
+
+Adapters translate what their drivers raise (`raise … from exc`). Absence is `None`, never an error.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class CacheError(Exception):
+    """Root of every error that the service raises on purpose."""
+
+
+class InvalidInput(CacheError):
+    """A value from outside is not acceptable.
+
+    `field` is the path of what is wrong (`"key"`, `"operations[3].ttl"`), `too_large` tells 413 from 422,
+    `malformed` tells 400 (the syntax is broken) from 422 (well-formed, not acceptable).
+    """
+
+    def __init__(self, field: str, reason: str, *, too_large: bool = False, malformed: bool = False) -> None:
+        super().__init__(field, reason)
+        self.field = field
+        self.reason = reason
+        self.too_large = too_large
+        self.malformed = malformed
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.reason}"
+
+
+class SettingsError(CacheError):
+    """A setting is not acceptable: its dotted name, the value given, and what is allowed."""
+
+    def __init__(self, setting: str, value: object, allowed: str) -> None:
+        super().__init__(setting, value, allowed)
+        self.setting = setting
+        self.value = value
+        self.allowed = allowed
+
+    def __str__(self) -> str:
+        return f"setting {self.setting} = {self.value!r}: {self.allowed}"
+
+
+class Refusal(StrEnum):
+    """Why the fold refused a draft."""
+
+    VERSION_CONFLICT = "VERSION_CONFLICT"  # the entry is not at the version that was expected
+    STALE_FILL = "STALE_FILL"  # the key or a parent changed since the miss that the fill answers
+    NOT_A_NUMBER = "NOT_A_NUMBER"  # an increment of something that is not a JSON number
+    OUT_OF_RANGE = "OUT_OF_RANGE"  # an increment whose exact result is too long to keep
+    KEY_REUSED = "KEY_REUSED"  # an idempotency key that came with another request before
+    INTERNAL = "INTERNAL"  # the draft could not be folded; the others were
+
+
+class Refused(CacheError):
+    """A draft that the fold refused: why, which field, and the version that the entry has (0: absent)."""
+
+    def __init__(self, code: Refusal, field: str, reason: str, *, current: int = 0) -> None:
+        super().__init__(code, field, reason, current)
+        self.code = code
+        self.field = field
+        self.reason = reason
+        self.current = current
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.reason}"
+
+
+class Unavailable(CacheError):
+    """A part that is needed is away; nothing was written. `retry_after` is in seconds."""
+
+    def __init__(self, reason: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class TierUnavailable(Unavailable):
+    """A tier did not answer, by its name (`"redis"`, `"database"`)."""
+
+    def __init__(self, tier: str, reason: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(f"{tier}: {reason}", retry_after=retry_after)
+        self.tier = tier
+
+
+class Overloaded(Unavailable):
+    """A bounded queue is full: asked again a little later, it will have room."""
+
+
+class OutcomeUnknown(CacheError):
+    """The connection was lost while committing. `request_id`, sent as `Idempotency-Key`, finds out what happened."""
+
+    def __init__(self, reason: str, *, request_id: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        return f"outcome unknown: {self.reason}"
+
+
+class PositionLost(CacheError):
+    """The log cannot go on from a position; whoever follows it starts over."""
+
+
+class LogTrimmed(PositionLost):
+    """The records after `after` are no longer kept; the oldest that can be read comes after `oldest`."""
+
+    def __init__(self, after: int, oldest: int) -> None:
+        super().__init__(after, oldest)
+        self.after = after
+        self.oldest = oldest
+
+    def __str__(self) -> str:
+        return f"the log after {self.after} was trimmed; it starts after {self.oldest}"
+
+
+class EpochChanged(PositionLost):
+    """The position belongs to another epoch than the log's (`current`)."""
+
+    def __init__(self, epoch: int, current: int) -> None:
+        super().__init__(epoch, current)
+        self.epoch = epoch
+        self.current = current
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch} is over; the log is in epoch {self.current}"
+
+
+class SchemaMismatch(CacheError):
+    """The store holds a schema that this version does not know."""

@@ -1,0 +1,204 @@
+"""Changes, which the log records, and drafts, which ask for them.
+
+A draft becomes a change (with a sequence, which is the version of what it wrote) or a refusal. A change never changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+import orjson
+
+from cachesvc.errors import Refused
+from cachesvc.model.entry import JSON, Entry, pack_details, with_details
+from cachesvc.model.keys import Key
+from cachesvc.model.position import Position, Seq, Version
+
+MAX_RECORDED_VALUE: Final = 64 * 1024  # a larger value is read from the entry
+
+
+class Kind(StrEnum):
+    """What a record of the log says. Fixed on the wire and on disk: add, never rename."""
+
+    WRITE = "write"
+    DELETE = "delete"
+    FILL = "fill"
+    EXPIRE = "expire"
+    INVALIDATE = "invalidate"
+    RETIRE = "retire"
+    PUBLISH = "publish"
+    REVOKE = "revoke"
+
+
+class Operation(StrEnum):
+    """What a draft asks for."""
+
+    SET = "set"
+    DELETE = "delete"
+    INCREMENT = "increment"
+    FILL = "fill"
+    EXPIRE = "expire"
+
+
+class Idempotency(NamedTuple):
+    """An idempotency key: whose, which, and a checksum of the request it stands for."""
+
+    subject: str
+    key: str
+    fingerprint: str
+
+
+ABSENT: Final = Version(0)
+PRESENT: Final = Version(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One wish: what should happen to one key, and under which conditions.
+
+    `ttl` is in seconds, None for the authority's default (an increment of a live entry keeps its expiry instead).
+    `expected` is the version the entry must have, `ABSENT` or `PRESENT`, None for any. `base` is the version that the
+    writer started from: another current version is a conflict, settled by policy, not refused.
+    `token` is the position before the value was computed; it is refused if anything it depends on changed since.
+    """
+
+    operation: Operation
+    key: Key
+    value: bytes = b""
+    content_type: str = JSON
+    amount: Decimal = Decimal(1)
+    ttl: float | None = None
+    tags: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+    expected: Version | None = None
+    base: Version | None = None
+    token: Position | None = None
+    idempotency: Idempotency | None = None
+    distribute: bool = True
+    actor: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One record of the log.
+
+    `id` is unique among all changes ever made (`batch` and the place in it), so that two histories are told apart.
+    `entry` is what the key became: None for kinds that write no entry. With `value_held` False the entry's value is
+    empty here and is read from the entry, at this version. `before` is the content hash that it replaced (None: there
+    was no live entry), so `before == entry.content_hash` says that the content is unchanged.
+    """
+
+    sequence: Seq
+    kind: Kind
+    id: str
+    at: float
+    key: Key | None = None
+    entry: Entry | None = None
+    value_held: bool = True
+    before: bytes | None = None
+    distribute: bool = True
+    conflict: str = ""  # the id of the conflict that this write made, "" for none
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a writer is told: the version, and what was there before.
+
+    `value` is the result of an increment. `conflict` is the id of the conflict that the write made, "" for none.
+    """
+
+    operation: Operation
+    version: Version
+    found: bool = False  # a live entry was there before
+    value: bytes | None = None
+    conflict: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What an append did: one outcome for each draft, in order, and the changes it put into the log.
+
+    `before` is the log's position right before, so that a follower standing there may go on from `changes` directly.
+    `batch` is the id under which the authority remembers the outcomes: outcome *i* is asked for by `request_id(batch, i)`.
+    `replayed` holds the places of the outcomes that are answers given before, to the same idempotency key.
+    """
+
+    before: Position
+    batch: str
+    changes: Sequence[Change]
+    outcomes: Sequence[Receipt | Refused]
+    replayed: frozenset[int] = frozenset()
+
+
+def request_id(batch: str, place: int) -> str:
+    """The id that an answer carries and that, sent as `Idempotency-Key`, finds the answer again."""
+    return f"{batch}-{place}"
+
+
+# How a change is written down: columns or fields for what is searched, one JSON object for the rest.
+
+
+def pack_change(change: Change) -> tuple[bytes, bytes | None]:
+    """`(record, value)`: all but sequence, kind and key as JSON bytes, and the value or None when it is not held."""
+    record: dict[str, object] = {"i": change.id, "a": change.at}
+    if change.before is not None:
+        record["b"] = change.before.hex()
+    if not change.distribute:
+        record["l"] = True
+    if change.conflict:
+        record["c"] = change.conflict
+    entry = change.entry
+    if entry is None:
+        return orjson.dumps(record), None
+    record["e"] = [
+        entry.content_type,
+        entry.created_at,
+        entry.updated_at,
+        entry.expires_at,
+        entry.content_hash.hex(),
+        entry.deleted,
+        pack_details(entry).decode(),
+    ]
+    held = change.value_held and len(entry.value) <= MAX_RECORDED_VALUE
+    return orjson.dumps(record), entry.value if held else None
+
+
+def unpack_change(sequence: int, kind: str, key: str | None, record: bytes, value: bytes | None) -> Change:
+    """The change that `pack_change` wrote; names it does not know, of a newer version, are passed over."""
+    said = orjson.loads(record)
+    fields = said.get("e")
+    entry: Entry | None = None
+    if fields is not None and key is not None:
+        content_type, created_at, updated_at, expires_at, digest, deleted, details = fields[:7]
+        entry = with_details(
+            Entry(
+                Key(key),
+                Version(sequence),
+                value or b"",
+                content_type,
+                created_at,
+                updated_at,
+                expires_at,
+                bytes.fromhex(digest),
+                deleted,
+            ),
+            details.encode(),
+        )
+    before = said.get("b")
+    return Change(
+        Seq(sequence),
+        Kind(kind),
+        said["i"],
+        said["a"],
+        Key(key) if key is not None else None,
+        entry,
+        value_held=value is not None,
+        before=bytes.fromhex(before) if before is not None else None,
+        distribute=not said.get("l", False),
+        conflict=said.get("c", ""),
+    )

@@ -1,0 +1,230 @@
+"""The fold: drafts in order over what the authority holds, to changes or refusals. Pure, and shared by all authorities.
+
+The rule that must not break: it looks at nothing but its arguments, so folding again over the same state gives the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from cachesvc.errors import InvalidInput, Refusal, Refused
+from cachesvc.model.change import ABSENT, PRESENT, Change, Draft, Idempotency, Kind, Operation, Receipt, request_id
+from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
+from cachesvc.model.keys import Key
+from cachesvc.model.numbers import add_exactly, format_number, parse_number
+from cachesvc.model.position import Position, Seq, Version
+
+_log = logging.getLogger(__name__)
+_BEGINNING = Seq(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an authority folds by: default life of an entry, and of a tombstone, in seconds (None: for ever)."""
+
+    default_ttl: float | None = 86_400.0
+    tombstone_ttl: float = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A stored answer: the fingerprint of its request, and the outcome."""
+
+    fingerprint: str
+    outcome: Receipt | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the authority read under its lock: the log's position, the touched rows, the known answers.
+
+    `rows` holds every key of `touched(drafts)` that has a row, tombstones and expired ones included; what is not in it has
+    none. `complete_since` is the sequence since which that says something: tombstones of deletions before it may be gone.
+    """
+
+    position: Position
+    now: float
+    rows: Mapping[Key, Entry]
+    results: Mapping[tuple[str, str], Result] = field(default_factory=dict)
+    complete_since: Seq = _BEGINNING
+
+
+@dataclass(slots=True)
+class Folded:
+    """What is to be written, in one transaction, and what is to be answered."""
+
+    changes: list[Change] = field(default_factory=list)
+    outcomes: list[Receipt | Refused] = field(default_factory=list)
+    rows: dict[Key, Entry] = field(default_factory=dict)  # final rows to write, tombstones among them
+    removed: dict[Key, Version] = field(default_factory=dict)  # rows to remove for good, at this version
+    results: dict[tuple[str, str], Result] = field(default_factory=dict)
+    replayed: set[int] = field(default_factory=set)
+
+
+def touched(drafts: Iterable[Draft]) -> set[Key]:
+    """The keys whose rows the fold of these drafts looks at."""
+    keys: set[Key] = set()
+    for draft in drafts:
+        keys.add(draft.key)
+        if draft.token is not None:
+            keys.update(Key(parent) for parent in draft.parents)
+    return keys
+
+
+def asked(drafts: Iterable[Draft]) -> set[tuple[str, str]]:
+    """The idempotency keys, with their subjects, whose answers the fold of these drafts looks at."""
+    return {draft.idempotency[:2] for draft in drafts if draft.idempotency is not None}
+
+
+def fold(state: State, drafts: Sequence[Draft], *, batch: str, terms: Terms) -> Folded:
+    """Fold the drafts, in order, over the state: one outcome each; a draft that cannot be folded fails alone."""
+    folded = Folded()
+    for place, draft in enumerate(drafts):
+        known = _known(state, folded, draft.idempotency)
+        if known is not None:
+            folded.outcomes.append(known)
+            folded.replayed.add(place)
+            continue
+        outcome: Receipt | Refused
+        try:
+            outcome = _fold_one(state, folded, draft, request_id(batch, place), terms)
+        except Refused as refused:
+            outcome = refused
+        except Exception:  # noqa: BLE001 - a draft that breaks the fold is refused; the others of its tick go on
+            _log.exception("a draft could not be folded", extra={"key": draft.key})
+            outcome = Refused(Refusal.INTERNAL, "operation", "could not be carried out")
+        folded.outcomes.append(outcome)
+        if draft.idempotency is not None:
+            folded.results[draft.idempotency[:2]] = Result(draft.idempotency.fingerprint, outcome)
+    return folded
+
+
+def _known(state: State, folded: Folded, idempotency: Idempotency | None) -> Receipt | Refused | None:
+    """The answer given before to the same idempotency key; a refusal if that was another request."""
+    if idempotency is None:
+        return None
+    result = folded.results.get(idempotency[:2]) or state.results.get(idempotency[:2])
+    if result is None:
+        return None
+    if result.fingerprint != idempotency.fingerprint:
+        return Refused(Refusal.KEY_REUSED, "Idempotency-Key", "came with another request before")
+    return result.outcome
+
+
+def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms: Terms) -> Receipt | Refused:
+    """One draft. Raises `Refused` before anything of it is noted in `folded`."""
+    now = state.now
+    key = draft.key
+    row = _row(state, folded, key)
+    live = row if row is not None and row.live(now) else None
+    current = live.version if live is not None else ABSENT
+    version = Version(state.position.sequence + len(folded.changes) + 1)
+
+    if draft.operation is Operation.EXPIRE:
+        # the sweep names the version that it saw past its time; one that was written since lives on
+        if row is None or row.live(now) or row.deleted or row.version != draft.expected:
+            raise Refused(Refusal.VERSION_CONFLICT, "key", "is not the expired version any more", current=current)
+        folded.changes.append(Change(Seq(version), Kind.EXPIRE, change_id, now, key, before=row.content_hash))
+        folded.rows.pop(key, None)
+        folded.removed[key] = row.version
+        return Receipt(draft.operation, version, found=True)
+
+    _check_expected(draft, current)
+    if draft.token is not None:
+        _check_token(state, folded, draft, draft.token, current)
+    conflict = change_id if draft.base is not None and draft.base != current else ""
+
+    if draft.operation is Operation.DELETE:
+        gone = tombstone(key, version, now=now, keep=terms.tombstone_ttl)
+        entry = gone._replace(updated_by=draft.actor, source=draft.source)
+    else:
+        entry = _written(draft, live, version, now, terms)
+    kind = {Operation.DELETE: Kind.DELETE, Operation.FILL: Kind.FILL}.get(draft.operation, Kind.WRITE)
+    before = live.content_hash if live is not None else None
+    change = Change(
+        Seq(version), kind, change_id, now, key, entry, before=before, distribute=draft.distribute, conflict=conflict
+    )
+    folded.changes.append(change)
+    folded.rows[key] = entry
+    folded.removed.pop(key, None)
+    value = entry.value if draft.operation is Operation.INCREMENT else None
+    return Receipt(draft.operation, version, found=live is not None, value=value, conflict=conflict)
+
+
+def _written(draft: Draft, live: Entry | None, version: Version, now: float, terms: Terms) -> Entry:
+    """The entry that a set, a fill or an increment leaves."""
+    value, content_type = draft.value, draft.content_type
+    ttl = draft.ttl if draft.ttl is not None else terms.default_ttl
+    expires_at = now + ttl if ttl is not None else None
+    tags, parents = draft.tags, draft.parents
+    if draft.operation is Operation.INCREMENT:
+        value, content_type = format_number(_incremented(live, draft.amount)), JSON
+        if live is not None:
+            tags, parents = tags or live.tags, parents or live.parents
+            if draft.ttl is None:
+                expires_at = live.expires_at
+    return Entry(
+        draft.key,
+        version,
+        value,
+        content_type,
+        live.created_at if live is not None else now,
+        now,
+        expires_at,
+        content_hash(content_type, value),
+        tags=tags,
+        parents=parents,
+        updated_by=draft.actor,
+        source=draft.source,
+    )
+
+
+def _incremented(live: Entry | None, amount: Decimal) -> Decimal:
+    number = Decimal(0)
+    if live is not None:
+        try:
+            if live.content_type != JSON:
+                raise InvalidInput("key", f"holds {live.content_type}, not a JSON number")
+            number = parse_number(live.value, field="key")
+        except InvalidInput as wrong:
+            reason = f"holds a value that cannot be incremented: it {wrong.reason}"
+            raise Refused(Refusal.NOT_A_NUMBER, "key", reason, current=live.version) from wrong
+    total = add_exactly(number, amount)
+    if total is None:
+        current = live.version if live is not None else 0
+        raise Refused(Refusal.OUT_OF_RANGE, "value", "the exact result has too many digits", current=current)
+    return total
+
+
+def _check_expected(draft: Draft, current: Version) -> None:
+    expected = draft.expected
+    if expected is None or expected == current or (expected == PRESENT and current != ABSENT):
+        return
+    wanted = {ABSENT: "absent", PRESENT: "present"}.get(expected, f"at version {expected}")
+    found = "absent" if current == ABSENT else f"at version {current}"
+    raise Refused(Refusal.VERSION_CONFLICT, "key", f"was expected {wanted}, and is {found}", current=current)
+
+
+def _check_token(state: State, folded: Folded, draft: Draft, token: Position, current: Version) -> None:
+    """A value computed from what was read at `token` counts only if nothing that it depends on changed since."""
+
+    def refuse(reason: str) -> Refused:
+        return Refused(Refusal.STALE_FILL, "Fill-Token", reason, current=current)
+
+    if token.epoch != state.position.epoch:
+        raise refuse("is of another epoch")
+    if token.sequence < state.complete_since:
+        raise refuse("is too old to be checked")
+    for name in (draft.key, *draft.parents):
+        row = _row(state, folded, Key(name))
+        if row is not None and row.version > token.sequence:
+            raise refuse(f"{name} changed since")
+
+
+def _row(state: State, folded: Folded, key: Key) -> Entry | None:
+    if key in folded.removed:
+        return None
+    return folded.rows.get(key) or state.rows.get(key)

@@ -1,0 +1,44 @@
+"""Sequences, versions and positions in the change log.
+
+A key's version is the sequence of the change that last wrote it. A position is only comparable within its epoch:
+one of another epoch is answered "start over", never guessed at.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, NewType
+
+from cachesvc.errors import InvalidInput
+
+Seq = NewType("Seq", int)
+Version = NewType("Version", int)
+Epoch = NewType("Epoch", int)
+
+MAX_SEQ = 2**53 - 1  # exact in a double, hence in JSON and in Redis scripts
+
+
+class Position(NamedTuple):
+    """A place in the log: everything up to and including `sequence`, in `epoch`."""
+
+    epoch: Epoch
+    sequence: Seq
+
+    def __str__(self) -> str:
+        return f"{self.epoch}:{self.sequence}"
+
+
+def parse_position(text: str, *, field: str) -> Position:
+    """A position as clients send it back, `epoch:sequence`; raises `InvalidInput` naming `field`."""
+    epoch, colon, sequence = text.partition(":")
+    if not (colon and _is_number(epoch) and _is_number(sequence)):
+        raise InvalidInput(field, "is not a position (epoch:sequence)")
+    return Position(Epoch(int(epoch)), Seq(int(sequence)))
+
+
+def first_sequence(now: float, head: int = 0) -> Seq:
+    """Where a new epoch begins to count: the Unix time in µs, past all that was seen, so no version means two things."""
+    return Seq(max(head + 1, int(now * 1_000_000)))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= MAX_SEQ

@@ -1,0 +1,1 @@
+"""Node: composition root: the only place that builds things from settings."""

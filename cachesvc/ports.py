@@ -1,0 +1,256 @@
+"""The contracts between the engine and what it stands on. Nothing else is in here.
+
+The deepest enabled level is the *authority*: `Authority` is its contract. The levels above it are *tiers*, derived, and may
+be lost at any time. Every implementation passes the conformance suite of its contract, on the real server behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from cachesvc.model.change import Appended, Change, Draft
+from cachesvc.model.entry import Entry
+from cachesvc.model.keys import Key
+from cachesvc.model.pattern import Pattern
+from cachesvc.model.position import Epoch, Position, Seq, Version
+
+
+class Clock(Protocol):
+    """The only source of time. Tests hand in one that stands still."""
+
+    def now(self) -> float:
+        """Unix seconds, of the authority as far as this node can tell. It decides expiry and nothing else."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never run backwards, for time limits and intervals."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TierStats:
+    """What a tier knows of itself; counts since its start. `entries` and `bytes` are None where counting is dear."""
+
+    entries: int | None = None
+    bytes: int | None = None
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+    extra: Mapping[str, float] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """Where entries are read."""
+
+    @property
+    def name(self) -> str:
+        """`"memory"`, `"redis"` or `"database"`: in settings, answers, metrics."""
+        ...
+
+    async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
+        """The entries of those keys that are held and can be believed, in one round trip; others are not in the answer.
+
+        An entry counts only if this source is of `horizon`'s epoch and has seen every change up to `horizon`. Expired
+        entries and tombstones may be in the answer of the authority (its callers need the version), never of a tier.
+        Raises `TierUnavailable`.
+        """
+        ...
+
+    def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
+        """Every key that matches and is not deleted, with its version, paced; from the authority in byte order of the keys."""
+        ...
+
+    async def stats(self) -> TierStats: ...
+
+
+class Tier(Source, Protocol):
+    """A place above the authority where entries are kept for a while."""
+
+    async def put(self, entries: Sequence[Entry], *, token: Position) -> Sequence[Entry]:
+        """Keep the newer: each entry enters unless a newer version is held or known; returns the winners, in order.
+
+        `token` is the position this node had applied before the entries were read. A tier that has forgotten what
+        happened since then, or is of another epoch, refuses silently: the entry itself is returned and nothing is kept. An
+        entry's own version is a token too, so what was just written is put with a token of sequence 0. A tombstone removes
+        what is older. Raises `TierUnavailable`.
+        """
+        ...
+
+    async def evict(self, keys: Collection[Key]) -> None:
+        """Forget these keys, which is not a change of anything."""
+        ...
+
+
+@runtime_checkable
+class Replica(Protocol):
+    """A tier that outlives this process and says itself how far the log has been replayed into it, by partition."""
+
+    async def cursors(self) -> Mapping[int, Position | None]:
+        """For each partition the position up to which it has been replayed; None where it does not say."""
+        ...
+
+    async def replay(self, changes: Sequence[Change], *, upto: Position) -> None:
+        """Drop what is older than these changes, note their versions, move the cursors of all partitions to `upto`.
+
+        `changes` are all changes after the partitions' cursors up to `upto`, in order. A partition whose cursor is not
+        where this node left it is not moved, so a second replayer does no harm; the next `cursors()` tells.
+        """
+        ...
+
+    async def restart(self, partitions: Collection[int], *, at: Position) -> None:
+        """Empty these partitions in O(1) and let them begin at `at`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of the log is kept: whatever is first reached. Seconds, records, bytes."""
+
+    age: float = 86_400.0
+    count: int = 1_000_000
+    bytes: int = 1 << 30
+
+
+class ChangeLog(Protocol):
+    """Ordered, as durable as its authority."""
+
+    async def append(self, drafts: Sequence[Draft], *, batch: str) -> Appended:
+        """Fold the drafts and commit what comes of it, at once and durably, before returning.
+
+        `batch` is a new UUIDv7 in hex. The outcomes are remembered under it (and under the drafts' own idempotency keys).
+        Raises `TierUnavailable` when nothing was written, `OutcomeUnknown` when that cannot be found out.
+        """
+        ...
+
+    async def read(self, after: Position, limit: int) -> Sequence[Change]:
+        """Up to `limit` changes after a position, in order; empty at the head. Raises `LogTrimmed`, `EpochChanged`."""
+        ...
+
+    async def head(self) -> Position: ...
+
+    async def oldest(self) -> Position:
+        """The lowest position that `read` can still start after."""
+        ...
+
+    def follow(self, after: Position) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Change]]]:
+        """Changes after a position as they come, in batches. Wake-ups may be lost: then the next poll finds them.
+
+        The iterator raises as `read` does.
+        """
+        ...
+
+    async def trim(self, retention: Retention) -> int:
+        """Forget the oldest records beyond the retention, in paced steps, never the last; how many were dropped."""
+        ...
+
+    async def new_epoch(self, seen: Position) -> Position:
+        """Begin a new epoch, numbered past `seen` and the head; returns its first position. Once, if several ask at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """What a node tells of itself with every heartbeat."""
+
+    node: str
+    started_at: float
+    seen_at: float
+    applied: Position
+    version: str
+    address: str = ""
+    info: Mapping[str, object] = field(default_factory=dict)
+
+
+class Registry(Protocol):
+    """What the nodes of a site share beside the entries: who is there, who does what, and the dictionaries."""
+
+    async def heartbeat(self, record: NodeRecord) -> None: ...
+
+    async def nodes(self, *, seen_within: float) -> Sequence[NodeRecord]:
+        """The nodes that were heard of in the last `seen_within` seconds, by the authority's clock."""
+        ...
+
+    async def leave(self, node: str) -> None: ...
+
+    async def acquire(self, lease: str, holder: str, ttl: float) -> bool:
+        """Take or renew a lease for `ttl` seconds; False while another holds it."""
+        ...
+
+    async def release(self, lease: str, holder: str) -> None: ...
+
+    async def add_dictionary(self, module: str, data: bytes) -> int:
+        """Store a compression dictionary for good; its id, from 1, never used again."""
+        ...
+
+    async def dictionaries(self, *, after: int) -> Sequence[tuple[int, str, bytes]]:
+        """`(id, module, data)` of the dictionaries with an id over `after`, in order."""
+        ...
+
+
+class Authority(Source, ChangeLog, Registry, Protocol):
+    """The deepest enabled level: it holds the truth and gives the versions."""
+
+    async def time(self) -> float:
+        """Unix seconds of its clock."""
+        ...
+
+    async def expired(self, *, limit: int) -> Sequence[tuple[Key, Version]]:
+        """Entries past their life, the oldest first, for the sweep to append as expired."""
+        ...
+
+    async def sweep(self, *, limit: int) -> int:
+        """Drop up to `limit` tombstones and kept answers past their time; how many. Not a change of anything."""
+        ...
+
+    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Entry]:
+        """Live entries that match, in byte order of their keys, from after `after`; values may be left empty."""
+        ...
+
+    async def query(self, fields: Mapping[str, Sequence[str]], *, after: Key | None, limit: int) -> Sequence[Entry]:
+        """Live entries whose indexed fields have one of the given values, each field; ordered and paged as `list_entries`.
+
+        Raises `InvalidInput` for a field that is not indexed, or where the authority keeps no index.
+        """
+        ...
+
+
+class Loader(Protocol):
+    """Where a miss gets its value from."""
+
+    async def load(self, keys: Sequence[Key]) -> Mapping[Key, Loaded]:
+        """The values of those keys that exist at the origin. Raises `Unavailable`; a failure is never a value."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a loader got."""
+
+    value: bytes
+    content_type: str
+    ttl: float | None = None
+    tags: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+
+
+__all__ = [
+    "Authority",
+    "ChangeLog",
+    "Clock",
+    "Epoch",
+    "Loaded",
+    "Loader",
+    "NodeRecord",
+    "Registry",
+    "Replica",
+    "Retention",
+    "Seq",
+    "Source",
+    "Tier",
+    "TierStats",
+]

@@ -1,0 +1,305 @@
+"""Settings: TOML file, environment, command line. A bad one stops the start with one line that names it.
+
+Order: command line, then environment (`CACHESVC_LEVELS__REDIS__URL`), then the file, then these defaults.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from cachesvc.errors import SettingsError
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_SIZES = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+def _seconds(value: object) -> object:
+    """`"5m"`, `"1.5h"`, `"250ms"` or a number of seconds."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?\s*", value)
+        if found is None:
+            raise ValueError('a duration is a number of seconds or like "250ms", "30s", "5m", "1h", "1d"')
+        return float(found[1]) * _UNITS[found[2] or "s"]
+    return value
+
+
+def _bytes(value: object) -> object:
+    """`"64MiB"`, `"1GB"` or a number of bytes."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*([0-9]+)\s*([a-zA-Z]*)\s*", value)
+        if found is None or found[2].lower() not in _SIZES:
+            raise ValueError('a size is a number of bytes or like "64KiB", "16MiB", "1GiB"')
+        return int(found[1]) * _SIZES[found[2].lower()]
+    return value
+
+
+MAX_TTL = 10 * 365 * 86_400.0
+Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=MAX_TTL, allow_inf_nan=False)]
+Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A table of the file. The specification's camelCase names are accepted beside the names here."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        alias_generator=AliasGenerator(validation_alias=to_camel),
+    )
+
+
+class Server(Section):
+    """Where and how the service listens."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65_535)
+    workers: int = Field(1, ge=1, le=64)
+    data_dir: Path = Path("var")
+    max_value_size: Size = Field(1 << 20, le=64 << 20)
+    max_batch_operations: int = Field(1_000, ge=1, le=100_000)
+    shutdown_timeout: Duration = 10.0
+    max_followers: int = Field(1_000, ge=1)  # streams of GET /v1/changes open at once
+    access_log: bool = False
+
+
+class Auth(Section):
+    """Who may call."""
+
+    mode: Literal["none", "jwt"] = "none"
+
+
+class Memory(Section):
+    """The memory tier of each node."""
+
+    enabled: bool = True
+    ttl: Duration = 300.0
+    max_size: int = Field(1_000, ge=1)
+    max_bytes: Size = 256 << 20
+    eviction_policy: Literal["LRU", "FIFO", "S3FIFO"] = "LRU"
+
+
+class Redis(Section):
+    """The Redis tier: Valkey or Redis 7, standalone or Cluster (`redis+cluster://`, `rediss+cluster://`)."""
+
+    enabled: bool = True
+    url: str = ""
+    embedded: bool = False
+    ttl: Duration = 3_600.0
+    ttl_jitter: float = Field(0.1, ge=0, le=0.5)  # share of the ttl that is taken off at random
+    key_prefix: str = Field("cachesvc", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")
+    compression: bool = True
+    timeout: Duration = 0.25
+    max_connections: int = Field(16, ge=1)
+    max_pending: int = Field(10_000, ge=1)  # entries waiting to be put; over it the oldest are let go
+    max_recent: int = Field(10_000, ge=16)  # versions remembered per partition
+
+
+class Database(Section):
+    """The database tier: SQLite or PostgreSQL."""
+
+    enabled: bool = True
+    url: str = ""
+    ttl: Duration = 86_400.0
+    indexed_fields: tuple[str, ...] = ()
+    timeout: Duration = 5.0
+    pool_size: int = Field(4, ge=2)
+    sweep_interval: Duration = 5.0
+    sweep_batch: int = Field(1_000, ge=1, le=10_000)
+    idempotency_ttl: Duration = 86_400.0
+    tombstone_ttl: Duration = 86_400.0
+
+
+class Levels(Section):
+    """The tiers. The deepest that is enabled is the authority."""
+
+    memory: Memory = Memory()
+    redis: Redis = Redis()
+    database: Database = Database()
+
+
+class Log(Section):
+    """How much of the change log is kept."""
+
+    max_age: Duration = 86_400.0
+    max_count: int = Field(1_000_000, ge=1_000)
+    max_bytes: Size = 1 << 30
+    poll_interval: Duration = 0.25
+
+
+class Engine(Section):
+    """Limits of a node."""
+
+    max_floors: int = Field(200_000, ge=1_000)
+    max_pending_reads: int = Field(50_000, ge=1)
+    max_pending_writes: int = Field(50_000, ge=1)
+    batch_drafts: int = Field(512, ge=1, le=10_000)
+    batch_bytes: Size = 4 << 20
+    batch_reads: int = Field(512, ge=1, le=10_000)
+    read_lanes: int = Field(4, ge=1, le=64)
+    min_version_wait: Duration = 1.0
+    request_timeout: Duration = 10.0
+
+
+class Cluster(Section):
+    """Nodes that share an authority."""
+
+    site: str = Field("local", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
+    heartbeat: Duration = 1.0
+    lease: Duration = 5.0
+    replay_interval: Duration = 0.01
+
+
+class LoaderSettings(Section):
+    """`[loaders.NAME]`: where a miss of the module NAME gets its data."""
+
+    kind: Literal["python"]
+    target: str = Field(pattern=r"^[\w.]+:[\w.]+$")  # module:function
+    timeout: Duration = 5.0
+
+
+class Settings(BaseSettings):
+    """All settings."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CACHESVC_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    server: Server = Server()
+    auth: Auth = Auth()
+    levels: Levels = Levels()
+    log: Log = Log()
+    engine: Engine = Engine()
+    cluster: Cluster = Cluster()
+    loaders: dict[str, LoaderSettings] = Field(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+    @property
+    def authority(self) -> Literal["memory", "redis", "database"]:
+        """The deepest enabled level."""
+        if self.levels.database.enabled:
+            return "database"
+        return "redis" if self.levels.redis.enabled else "memory"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        check_consistency(self)
+        return self
+
+
+def check_consistency(settings: Settings) -> None:
+    """What no setting can tell alone; raises `SettingsError`."""
+    levels, server = settings.levels, settings.server
+    if not (levels.memory.enabled or levels.redis.enabled or levels.database.enabled):
+        raise SettingsError("levels", "none enabled", "at least one level must be enabled")
+    if settings.auth.mode == "none" and not is_loopback(server.host):
+        raise SettingsError("server.host", server.host, 'must be a loopback address while auth.mode = "none"')
+    if settings.authority == "memory" and server.workers > 1:
+        raise SettingsError("server.workers", server.workers, "must be 1 while memory is the authority (its log is not shared)")
+    redis = levels.redis
+    if redis.enabled and bool(redis.url) == redis.embedded:
+        raise SettingsError("levels.redis.url", redis.url, "give either a url or embedded = true")
+    if redis.enabled and redis.url and not re.match(r"^(rediss?|rediss?\+cluster|unix)://", redis.url):
+        raise SettingsError(
+            "levels.redis.url",
+            _without_password(redis.url),
+            "starts with redis://, rediss://, redis+cluster://, rediss+cluster:// or unix://",
+        )
+    if settings.authority == "redis" and "+cluster://" in redis.url:
+        raise SettingsError(
+            "levels.redis.url",
+            _without_password(redis.url),
+            "a Cluster cannot be the authority: enable levels.database, or use a standalone server",
+        )
+    database = levels.database
+    if database.enabled and not re.match(r"^(sqlite|postgresql):", database.url):
+        raise SettingsError("levels.database.url", _without_password(database.url), "starts with sqlite: or postgresql:")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def load_settings(
+    file: Path | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """The settings of a file, the environment and the command line's overrides (nested dicts). Raises `SettingsError`."""
+    tables: dict[str, Any] = {}
+    if file is not None:
+        try:
+            tables = tomllib.loads(file.read_text())
+        except OSError as exc:
+            raise SettingsError("--config", str(file), f"cannot be read: {exc.strerror}") from exc
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+            raise SettingsError("--config", str(file), f"is not TOML: {exc}") from exc
+    env = EnvSettingsSource(Settings, env_prefix="CACHESVC_", env_nested_delimiter="__")
+    if environ is not None:
+        env.env_vars = {name.lower(): value for name, value in environ.items()}
+    merged: dict[str, Any] = {}
+    for source in (_named(tables), _named(env()), _named(dict(overrides or {}))):
+        _merge(merged, source)
+    try:
+        return Settings(**merged)
+    except ValidationError as exc:
+        raise _first_error(exc) from None
+
+
+def _named(table: dict[str, Any]) -> dict[str, Any]:
+    """The table with names in snake_case, so that the same setting given in both spellings is one setting."""
+    return {
+        re.sub("(?<=[a-z0-9])([A-Z])", r"_\1", name).lower(): _named(value) if isinstance(value, dict) else value
+        for name, value in table.items()
+    }
+
+
+def _merge(into: dict[str, Any], table: dict[str, Any]) -> None:
+    for name, value in table.items():
+        if isinstance(value, dict) and isinstance(into.get(name), dict):
+            _merge(into[name], value)
+        else:
+            into[name] = value
+
+
+def _first_error(exc: ValidationError) -> SettingsError:
+    error = exc.errors()[0]
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return SettingsError(name, error["input"], "is not a setting")
+    return SettingsError(name, error["input"], error["msg"])
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(?<=:)[^:@/]+(?=@)", "***", url)

@@ -1,0 +1,1 @@
+"""Supervisor: the processes of a service."""

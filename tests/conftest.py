@@ -1,0 +1,58 @@
+"""Fixtures every test may use: real servers, started once a session, emptied between tests."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import asyncpg
+import pytest
+import redis
+
+from tests import servers
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[servers.Server]:
+    with servers.valkey() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis7_server() -> Iterator[servers.Server]:
+    if servers.REDIS7 is None:
+        pytest.skip("no redis-server installed")
+    with servers.valkey(binary=servers.REDIS7) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster_servers() -> Iterator[list[servers.Server]]:
+    with servers.valkey_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[servers.Server]:
+    with servers.postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def valkey_url(valkey_server: servers.Server) -> str:
+    """The URL of an empty Valkey."""
+    with redis.Redis(port=valkey_server.port) as client:
+        client.flushall()
+    return valkey_server.url
+
+
+@pytest.fixture
+async def postgres_url(postgres_server: servers.Server) -> str:
+    """The URL of a new, empty PostgreSQL database."""
+    name = f"t{uuid.uuid4().hex}"
+    connection = await asyncpg.connect(postgres_server.url)
+    try:
+        await connection.execute(f'CREATE DATABASE "{name}"')
+    finally:
+        await connection.close()
+    return postgres_server.url.removesuffix("/postgres") + f"/{name}"

