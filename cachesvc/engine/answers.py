@@ -1,0 +1,58 @@
+"""What the engine is asked and what it answers: plain values, shared by HTTP and the socket."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from cachesvc.model.change import Receipt
+from cachesvc.model.entry import Entry
+from cachesvc.model.position import Position, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """How a key is to be read.
+
+    `fresh` asks the authority itself (`no-cache`); `only_cached` never calls a loader (`only-if-cached`); `max_stale` is how
+    many seconds past its life an entry may be; `min_version` is the sequence that must have been applied here.
+    """
+
+    fresh: bool = False
+    only_cached: bool = False
+    max_stale: float = 0.0
+    min_version: Version | None = None
+
+
+ANY: Final = Want()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a read found: the entry or None, the tier that had it (`"memory"`, `"redis"`, `"database"`, `"loader"`).
+
+    `token` is the position before the read began: with a miss, what a client sends along with the value it then computes.
+    `ttl` is what is left of its life in seconds, negative when stale, None for an entry that does not end.
+    `stored` says that a loader's value was kept.
+    """
+
+    entry: Entry | None
+    tier: str
+    token: Position
+    now: float
+    stored: bool = False
+
+    @property
+    def ttl(self) -> float | None:
+        if self.entry is None or self.entry.expires_at is None:
+            return None
+        return self.entry.expires_at - self.now
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write did. `request_id`, sent as `Idempotency-Key`, is answered with the same again."""
+
+    receipt: Receipt
+    request_id: str
+    replayed: bool = False
