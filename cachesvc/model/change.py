@@ -45,7 +45,10 @@ class Operation(StrEnum):
 
 
 class Idempotency(NamedTuple):
-    """An idempotency key: whose, which, and a checksum of the request it stands for."""
+    """An idempotency key: whose, which, and a checksum of the request it stands for.
+
+    An empty key is none: the answer is then only found by its batch and place (`request_id`).
+    """
 
     subject: str
     key: str

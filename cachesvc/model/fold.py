@@ -76,7 +76,7 @@ def touched(drafts: Iterable[Draft]) -> set[Key]:
 
 def asked(drafts: Iterable[Draft]) -> set[tuple[str, str]]:
     """The idempotency keys, with their subjects, whose answers the fold of these drafts looks at."""
-    return {draft.idempotency[:2] for draft in drafts if draft.idempotency is not None}
+    return {draft.idempotency[:2] for draft in drafts if draft.idempotency is not None and draft.idempotency.key}
 
 
 def fold(state: State, drafts: Sequence[Draft], *, batch: str, terms: Terms) -> Folded:
@@ -97,14 +97,14 @@ def fold(state: State, drafts: Sequence[Draft], *, batch: str, terms: Terms) -> 
             _log.exception("a draft could not be folded", extra={"key": draft.key})
             outcome = Refused(Refusal.INTERNAL, "operation", "could not be carried out")
         folded.outcomes.append(outcome)
-        if draft.idempotency is not None:
+        if draft.idempotency is not None and draft.idempotency.key:
             folded.results[draft.idempotency[:2]] = Result(draft.idempotency.fingerprint, outcome)
     return folded
 
 
 def _known(state: State, folded: Folded, idempotency: Idempotency | None) -> Receipt | Refused | None:
     """The answer given before to the same idempotency key; a refusal if that was another request."""
-    if idempotency is None:
+    if idempotency is None or not idempotency.key:
         return None
     result = folded.results.get(idempotency[:2]) or state.results.get(idempotency[:2])
     if result is None:
