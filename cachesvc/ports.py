@@ -6,7 +6,7 @@ be lost at any time. Every implementation passes the conformance suite of its co
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -86,6 +86,31 @@ class Tier(Source, Protocol):
         ...
 
 
+class Memory(Tier, Protocol):
+    """The tier inside this process. The engine uses its synchronous core, so that a step over shared state has no await.
+
+    It is kept coherent by the engine alone: `get` and `put` believe what they hold.
+    """
+
+    def hit(self, key: Key) -> Entry | None:
+        """The entry, counted and refreshed; None when absent, or past its stay or its life."""
+        ...
+
+    def peek(self, key: Key) -> Entry | None:
+        """The entry if it is held at all, also past its time; neither counted nor refreshed."""
+        ...
+
+    def store(self, entry: Entry) -> Entry:
+        """Keep the newer of the two; returns the winner. A tombstone removes what is older."""
+        ...
+
+    def drop(self, key: Key, *, below: int) -> None:
+        """Forget a copy of a version lower than `below`."""
+        ...
+
+    def clear(self) -> None: ...
+
+
 @runtime_checkable
 class Replica(Protocol):
     """A tier that outlives this process and says itself how far the log has been replayed into it, by partition."""
@@ -137,9 +162,12 @@ class ChangeLog(Protocol):
         """The lowest position that `read` can still start after."""
         ...
 
-    def follow(self, after: Position) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Change]]]:
+    def follow(
+        self, after: Position, *, known: Callable[[], Position] | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Change]]]:
         """Changes after a position as they come, in batches. Wake-ups may be lost: then the next poll finds them.
 
+        `known()`, asked before each read, says how far the follower has come in another way; it is not told of that again.
         The iterator raises as `read` does.
         """
         ...
@@ -245,6 +273,7 @@ __all__ = [
     "Epoch",
     "Loaded",
     "Loader",
+    "Memory",
     "NodeRecord",
     "Registry",
     "Replica",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cachesvc.model.change import Receipt
@@ -41,6 +41,19 @@ class Answer:
     token: Position
     now: float
     stored: bool = False
+
+    @property
+    def live(self) -> bool:
+        return self.entry is not None and self.entry.live(self.now)
+
+    def within(self, max_stale: float) -> Answer:
+        """The answer as it may be given: past its life by more than `max_stale` seconds it is a miss."""
+        entry = self.entry
+        if entry is None or entry.live(self.now):
+            return self
+        if entry.deleted or entry.expires_at is None or self.now >= entry.expires_at + max_stale:
+            return replace(self, entry=None)
+        return self
 
     @property
     def ttl(self) -> float | None:

@@ -1,0 +1,71 @@
+"""Duties: work that one node of a site does for all, held by lease.
+
+A duty must do no harm when two nodes do it at once for a moment: a lease is a hint, not a lock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from cachesvc.errors import Unavailable
+from cachesvc.ports import Clock, Registry
+
+_log = logging.getLogger(__name__)
+
+
+class Duty:
+    """Calls `work` every `interval` seconds while this node holds the lease of that name."""
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[], Awaitable[None]],
+        *,
+        registry: Registry,
+        node: str,
+        clock: Clock,
+        interval: float,
+        lease: float,
+    ) -> None:
+        self.name = name
+        self.held = False
+        self.failures = 0
+        self._work = work
+        self._registry = registry
+        self._node = node
+        self._clock = clock
+        self._interval = interval
+        self._lease = lease
+        self._renew_at = 0.0
+
+    async def run(self) -> None:
+        """For ever; gives the lease up when the work fails, so that a node that fares better may take it."""
+        while True:
+            try:
+                if await self._holds():
+                    await self._work()
+                    await self._clock.sleep(self._interval)
+                    continue
+            except Unavailable as exc:
+                self.failures += 1
+                _log.warning("the duty %s failed: %s", self.name, exc)
+                await self.resign()
+            await self._clock.sleep(max(self._interval, self._lease / 4))
+
+    async def resign(self) -> None:
+        """Let another node take over at once."""
+        if not self.held:
+            return
+        self.held = False
+        try:
+            await self._registry.release(self.name, self._node)
+        except Unavailable:
+            _log.info("the lease %s could not be released; it runs out", self.name)
+
+    async def _holds(self) -> bool:
+        now = self._clock.monotonic()
+        if not self.held or now >= self._renew_at:
+            self.held = await self._registry.acquire(self.name, self._node, self._lease)
+            self._renew_at = now + self._lease / 3
+        return self.held

@@ -1,0 +1,78 @@
+"""Feed: the log as this node has applied it, for whoever listens on this node.
+
+The latest changes are held here; what is older is read from the log. A listener that falls behind costs a read, not memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+
+from cachesvc.errors import EpochChanged
+from cachesvc.model.change import Change
+from cachesvc.model.position import Position
+from cachesvc.ports import ChangeLog
+
+
+class Feed:
+    """Changes after a position, as soon as this node has applied them. Holds at most `count` changes and `size` bytes."""
+
+    def __init__(self, log: ChangeLog, start: Position, *, count: int = 10_000, size: int = 16 << 20) -> None:
+        self.position = start
+        self._log = log
+        self._count = count
+        self._size = size
+        self._bytes = 0
+        self._since = start.sequence  # the held changes are all those after it
+        self._held: deque[Change] = deque()
+        self._moved = asyncio.Event()
+
+    def publish(self, changes: Sequence[Change]) -> None:
+        """Changes that this node has just applied, in order."""
+        if not changes:
+            return
+        for change in changes:
+            self._held.append(change)
+            self._bytes += _size(change)
+        while len(self._held) > self._count or self._bytes > self._size:
+            oldest = self._held.popleft()
+            self._bytes -= _size(oldest)
+            self._since = oldest.sequence
+        self.position = Position(self.position.epoch, changes[-1].sequence)
+        self._wake()
+
+    def start_over(self, at: Position) -> None:
+        """The log goes on from elsewhere; who listens from an older position is told to start over."""
+        self._held.clear()
+        self._bytes = 0
+        self._since = at.sequence
+        self.position = at
+        self._wake()
+
+    async def next(self, after: Position, limit: int) -> Sequence[Change]:
+        """Up to `limit` changes after a position; waits until there is one. Raises `PositionLost`."""
+        while True:
+            if after.epoch != self.position.epoch or after.sequence > self.position.sequence:
+                # not here yet, or of another history: the log knows
+                changes = await self._log.read(after, limit)
+                if changes:
+                    return changes
+                if after.epoch != self.position.epoch:
+                    raise EpochChanged(after.epoch, self.position.epoch)
+            elif after.sequence < self._since:
+                return await self._log.read(after, limit)
+            elif after.sequence < self.position.sequence:
+                # sequences are dense, so the place follows from the number
+                first = len(self._held) - (self.position.sequence - after.sequence)
+                return list(islice(self._held, first, first + limit))
+            await self._moved.wait()
+
+    def _wake(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+
+def _size(change: Change) -> int:
+    return 300 + (len(change.entry.value) if change.entry is not None else 0)

@@ -1,0 +1,88 @@
+"""Follower: applies every change of the log to this node, in order, once.
+
+What this node appended itself is taken over directly when nothing of others lies between; the rest is read from the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from cachesvc.cluster.feed import Feed
+from cachesvc.errors import EpochChanged, PositionLost, Unavailable
+from cachesvc.model.change import Appended, Change
+from cachesvc.model.position import Position
+from cachesvc.ports import ChangeLog, Clock
+
+_log = logging.getLogger(__name__)
+
+
+class Follower:
+    """Moves a node along the log. `apply(changes)` and `start_over(position)` change the node, each without an await."""
+
+    def __init__(
+        self,
+        log: ChangeLog,
+        feed: Feed,
+        clock: Clock,
+        *,
+        start: Position,
+        apply: Callable[[Sequence[Change]], None],
+        start_over: Callable[[Position], None],
+        retry: float = 0.25,
+    ) -> None:
+        self.position = start
+        self.following = False  # whether the log could be reached when last asked
+        self.started_over = 0
+        self.direct = 0  # changes taken over without reading
+        self.read = 0
+        self._log = log
+        self._feed = feed
+        self._clock = clock
+        self._apply = apply
+        self._start_over = start_over
+        self._retry = retry
+
+    def offer(self, appended: Appended) -> None:
+        """Changes that this node has just appended."""
+        if appended.before == self.position and appended.changes:
+            self.direct += len(appended.changes)
+            self._take(appended.changes)
+
+    async def run(self) -> None:
+        """Follow for ever."""
+        while True:
+            try:
+                async with self._log.follow(self.position, known=lambda: self.position) as batches:
+                    self.following = True
+                    async for changes in batches:
+                        new = [change for change in changes if change.sequence > self.position.sequence]
+                        self.read += len(new)
+                        self._take(new)
+            except PositionLost as exc:
+                await self._lost(exc)
+            except Unavailable as exc:
+                self.following = False
+                _log.warning("the log cannot be followed: %s", exc)
+                await self._clock.sleep(self._retry)
+
+    def _take(self, changes: Sequence[Change]) -> None:
+        if changes:
+            self._apply(changes)
+            self.position = Position(self.position.epoch, changes[-1].sequence)
+            self._feed.publish(changes)
+
+    async def _lost(self, exc: PositionLost) -> None:
+        """Start over at the head; when the history itself is another one than this node has seen, in a new epoch."""
+        try:
+            head = await self._log.head()
+            if isinstance(exc, EpochChanged) and head.epoch == self.position.epoch:
+                head = await self._log.new_epoch(self.position)
+        except Unavailable:
+            await self._clock.sleep(self._retry)
+            return
+        _log.warning("this node starts over at %s: %s", head, exc)
+        self.started_over += 1
+        self.position = head
+        self._start_over(head)
+        self._feed.start_over(head)

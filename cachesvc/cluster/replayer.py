@@ -1,0 +1,74 @@
+"""Replayer: moves the log into the Redis tier, in order, so that Redis knows itself how far it can be believed.
+
+A partition that does not say where it stands, stands in another epoch, or is behind the log, is emptied and begins at the head.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from cachesvc.cluster.feed import Feed
+from cachesvc.errors import PositionLost
+from cachesvc.model.position import Position
+from cachesvc.ports import ChangeLog, Clock, Replica
+
+MOST = 1_000  # changes a step
+
+
+@dataclass(slots=True)
+class ReplayCounts:
+    """What the replay of this node came to."""
+
+    replayed: int = 0
+    restarted: int = 0  # partitions emptied
+    position: Position | None = None
+
+
+class Replayer:
+    """One step at a time, by the node that holds the duty."""
+
+    def __init__(self, replica: Replica, log: ChangeLog, feed: Feed, clock: Clock, *, survey: float = 1.0) -> None:
+        self.counts = ReplayCounts()
+        self._replica = replica
+        self._log = log
+        self._feed = feed
+        self._clock = clock
+        self._survey_interval = survey
+        self._survey_at = 0.0
+        self._at: Position | None = None  # where all partitions stand, as far as this node knows
+
+    async def step(self) -> None:
+        """Replay what is new, or return after a while without news. Looks every so often whether Redis still says the same."""
+        now = self._clock.monotonic()
+        if self._at is None or now >= self._survey_at:
+            self._at = await self._survey()
+            self._survey_at = now + self._survey_interval
+        try:
+            changes = await asyncio.wait_for(self._feed.next(self._at, MOST), self._survey_interval)
+        except (TimeoutError, PositionLost):
+            self._at = None
+            return
+        upto = Position(self._at.epoch, changes[-1].sequence)
+        self._at = None  # unknown again, should the replay fail half-way
+        await self._replica.replay(changes, upto=upto)
+        self.counts.replayed += len(changes)
+        self._at = self.counts.position = upto
+
+    async def _survey(self) -> Position:
+        """The lowest cursor, after restarting the partitions whose cursors are of no use."""
+        cursors = await self._replica.cursors()
+        head = await self._log.head()
+        oldest = await self._log.oldest()
+        useless = [
+            partition
+            for partition, cursor in cursors.items()
+            if cursor is None or cursor.epoch != head.epoch or not oldest.sequence <= cursor.sequence <= head.sequence
+        ]
+        if useless:
+            await self._replica.restart(useless, at=head)
+            self.counts.restarted += len(useless)
+        kept = [cursor.sequence for p, cursor in cursors.items() if cursor is not None and p not in set(useless)]
+        lowest = Position(head.epoch, min([*kept, head.sequence]))
+        self.counts.position = lowest
+        return lowest

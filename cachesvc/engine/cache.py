@@ -1,0 +1,262 @@
+"""The cache: one interface over memory, Redis, the authority and the loaders.
+
+A hit in memory is answered without an await; everything else follows the rules of `floors.py`, `reads.py` and `writes.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from cachesvc.engine.answers import ANY, Answer, Want, Written
+from cachesvc.engine.flight import Flights
+from cachesvc.engine.floors import Floors
+from cachesvc.engine.puts import Puts
+from cachesvc.engine.reads import Reads
+from cachesvc.engine.resilience import Breaker
+from cachesvc.engine.writes import Writes
+from cachesvc.errors import CacheError, Overloaded, Unavailable
+from cachesvc.model.change import Appended, Change, Draft
+from cachesvc.model.entry import Entry
+from cachesvc.model.keys import Key
+from cachesvc.model.pattern import Pattern
+from cachesvc.model.position import Position, Version
+from cachesvc.ports import Authority, Clock, Loader, Memory, Tier, TierStats
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of the engine; counts of items, bytes, and seconds."""
+
+    floors: int = 200_000
+    pending_reads: int = 50_000
+    pending_writes: int = 50_000
+    pending_puts: int = 10_000
+    batch_reads: int = 512
+    batch_drafts: int = 512
+    batch_bytes: int = 4 << 20
+    read_lanes: int = 4
+    min_version_wait: float = 1.0
+
+
+class Cache:
+    """All tiers behind one interface.
+
+    Its lanes (`lanes()`) run in a task group of the caller's; `applied_changed` is awaited by readers that need a version
+    not applied yet, and returns after each applied change.
+    """
+
+    def __init__(
+        self,
+        *,
+        memory: Memory | None,
+        redis: Tier | None,
+        authority: Authority,
+        start: Position,
+        clock: Clock,
+        new_batch: Callable[[], str],
+        loaders: Mapping[str, Loader] | None = None,
+        limits: Limits | None = None,
+        appended: Callable[[Appended], None] = lambda _: None,
+    ) -> None:
+        limits = limits or Limits()
+        self.authority = authority
+        self.memory: Memory = memory if memory is not None else NoMemory()
+        self.redis = redis
+        self.clock = clock
+        self.breaker = Breaker(clock)
+        self.flights = Flights()
+        self.floors = Floors(start, limit=limits.floors, on_raise=self._forget_older)
+        self.puts = Puts(redis, self.breaker, most=limits.batch_drafts, pending=limits.pending_puts)
+        self.writes = Writes(
+            memory=self.memory,
+            authority=authority,
+            floors=self.floors,
+            puts=self.puts,
+            appended=appended,
+            new_batch=new_batch,
+            most=limits.batch_drafts,
+            weight=limits.batch_bytes,
+            pending=limits.pending_writes,
+        )
+        self.reads = Reads(
+            memory=self.memory,
+            redis=redis,
+            authority=authority,
+            loaders=loaders or {},
+            fill=self._fill,
+            floors=self.floors,
+            flights=self.flights,
+            puts=self.puts,
+            breaker=self.breaker,
+            clock=clock,
+            most=limits.batch_reads,
+            pending=limits.pending_reads,
+            lanes=limits.read_lanes,
+        )
+        self._hit = self.memory.hit
+        self._min_version_wait = limits.min_version_wait
+        self._moved = asyncio.Event()
+
+    # reading
+
+    async def get(self, key: Key) -> Entry | None:
+        """The live entry, from wherever it is first found; None when there is none."""
+        entry = self._hit(key)
+        if entry is not None:
+            return entry
+        return (await self.reads.ask(key, load=True)).within(0.0).entry
+
+    async def read(self, key: Key, want: Want = ANY) -> Answer:
+        """The entry with where it was found, read as `want` says. Raises `Unavailable`."""
+        if want.min_version is not None and want.min_version > self.floors.applied.sequence:
+            caught_up = await self._applied(want.min_version)
+            if not caught_up:
+                return await self._at_least(key, want.min_version)
+        if want.fresh:
+            return (await self.reads.ask_authority(key)).within(want.max_stale)
+        entry = self._hit(key)
+        if entry is not None:
+            return Answer(entry, self.memory.name, self.floors.applied, self.clock.now())
+        if want.max_stale:
+            held = self.memory.peek(key)
+            now = self.clock.now()
+            if held is not None and held.expires_at is not None and now < held.expires_at + want.max_stale:
+                return Answer(held, self.memory.name, self.floors.applied, now)
+        return (await self.reads.ask(key, load=not want.only_cached)).within(want.max_stale)
+
+    async def read_many(self, keys: Collection[Key]) -> list[Answer]:
+        """`read` of many keys at once, in order: one round trip to each tier below memory."""
+        return list(await asyncio.gather(*(self.read(key) for key in keys)))
+
+    # writing
+
+    async def write(self, draft: Draft) -> Written:
+        """Append one draft. Raises `Refused`, `Unavailable`, `OutcomeUnknown`."""
+        written, _ = await self.writes.write(draft)
+        return written
+
+    async def write_many(self, drafts: Sequence[Draft]) -> list[Written | CacheError]:
+        """Append many at once, in order; one that is refused leaves the others."""
+        asked: list[asyncio.Future[tuple[Written, Change | None] | CacheError] | CacheError] = []
+        for draft in drafts:
+            try:
+                asked.append(self.writes.ask(draft))
+            except Overloaded as exc:
+                asked.append(exc)
+        outcomes: list[Written | CacheError] = []
+        for future in asked:
+            outcome = future if isinstance(future, CacheError) else await future
+            outcomes.append(outcome if isinstance(outcome, CacheError) else outcome[0])
+        return outcomes
+
+    async def _fill(self, draft: Draft) -> Entry:
+        _, change = await self.writes.write(draft)
+        if change is None or change.entry is None:
+            raise Unavailable("a loaded value was not kept")
+        return change.entry
+
+    # following
+
+    @property
+    def applied(self) -> Position:
+        """How far this node has applied the log."""
+        return self.floors.applied
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Apply changes of the log, in order: raise floors, forget what is older. No await in here."""
+        floors = self.floors
+        for change in changes:
+            if change.key is not None:
+                floors.raise_to(change.key, change.sequence)
+        if changes:
+            floors.apply(changes[-1].sequence)
+            self._wake()
+
+    def start_over(self, at: Position) -> None:
+        """The log cannot be followed from where this node stood: forget everything, and stand at `at`."""
+        self.memory.clear()
+        self.flights.part_all()
+        self.floors.start_over(at)
+        self._wake()
+
+    # running
+
+    def lanes(self) -> list[Awaitable[None]]:
+        """The coroutines that do the work; each ends after `close`."""
+        return [
+            self.writes.combiner.serve(),
+            *(self.reads.combiner.serve() for _ in range(self.reads.combiner.lanes)),
+            self.puts.serve(),
+        ]
+
+    def close(self) -> None:
+        """Take nothing new; finish what was taken."""
+        self.writes.combiner.close()
+        self.reads.combiner.close()
+        self.puts.close()
+
+    def _forget_older(self, key: Key, version: int) -> None:
+        self.memory.drop(key, below=version)
+        self.flights.part(key)
+
+    def _wake(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+    async def _applied(self, version: Version) -> bool:
+        """Wait until this node has applied `version`; False when that takes too long."""
+        deadline = self.clock.monotonic() + self._min_version_wait
+        while self.floors.applied.sequence < version:
+            left = deadline - self.clock.monotonic()
+            if left <= 0:
+                return False
+            try:
+                await asyncio.wait_for(self._moved.wait(), left)
+            except TimeoutError:
+                return False
+        return True
+
+    async def _at_least(self, key: Key, version: Version) -> Answer:
+        head = await self.authority.head()
+        if head.sequence < version:
+            raise Unavailable(f"version {version} is not known here (the log is at {head.sequence})")
+        return (await self.reads.ask_authority(key)).within(0.0)
+
+
+class NoMemory:
+    """The memory tier when it is disabled: it holds nothing."""
+
+    name = "memory"
+
+    def hit(self, key: Key) -> Entry | None:
+        return None
+
+    def peek(self, key: Key) -> Entry | None:
+        return None
+
+    def store(self, entry: Entry) -> Entry:
+        return entry
+
+    def drop(self, key: Key, *, below: int) -> None:
+        pass
+
+    def clear(self) -> None:
+        pass
+
+    async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
+        return {}
+
+    async def put(self, entries: Sequence[Entry], *, token: Position) -> Sequence[Entry]:
+        return entries
+
+    async def evict(self, keys: Collection[Key]) -> None:
+        pass
+
+    async def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
+        return
+        yield
+
+    async def stats(self) -> TierStats:
+        return TierStats()

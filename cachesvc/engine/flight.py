@@ -1,0 +1,71 @@
+"""Flights: callers that miss the same key at the same time share one read.
+
+A flight that began before a change is not joined by callers that come after it: they start their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from cachesvc.engine.answers import Answer
+from cachesvc.model.keys import Key
+from cachesvc.model.position import Position
+
+
+class Flight:
+    """One read under way. Every caller has a future of its own, so that one's cancellation is no other's."""
+
+    __slots__ = ("key", "load", "token", "waiters")
+
+    def __init__(self, key: Key, token: Position, *, load: bool) -> None:
+        self.key = key
+        self.token = token
+        self.load = load  # whether a miss may call a loader
+        self.waiters: list[asyncio.Future[Answer]] = []
+
+    def join(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Answer]:
+        waiter: asyncio.Future[Answer] = loop.create_future()
+        self.waiters.append(waiter)
+        return waiter
+
+    @property
+    def abandoned(self) -> bool:
+        """Nobody waits for it any more."""
+        return all(waiter.done() for waiter in self.waiters)
+
+    def land(self, answer: Answer) -> None:
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(answer)
+
+    def fail(self, error: Exception) -> None:
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+
+
+class Flights:
+    """The flights that may still be joined, by key and by whether they may load."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[Key, bool], Flight] = {}
+
+    def find(self, key: Key, *, load: bool) -> Flight | None:
+        return self._open.get((key, load))
+
+    def open(self, flight: Flight) -> None:
+        self._open[flight.key, flight.load] = flight
+
+    def part(self, key: Key) -> None:
+        """The key changed: who comes now starts anew."""
+        if self._open:
+            self._open.pop((key, True), None)
+            self._open.pop((key, False), None)
+
+    def close(self, flight: Flight) -> None:
+        """It has landed, or is about to."""
+        if self._open.get((flight.key, flight.load)) is flight:
+            del self._open[flight.key, flight.load]
+
+    def part_all(self) -> None:
+        self._open.clear()

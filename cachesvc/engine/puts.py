@@ -1,0 +1,96 @@
+"""Puts: what was written or read goes on into Redis, behind the caller's back.
+
+A put that is lost costs a hit and never a lie, since the replay of the log drops what is older. So the queue may let go of
+its oldest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from cachesvc.engine.resilience import Breaker
+from cachesvc.errors import Unavailable
+from cachesvc.model.entry import Entry
+from cachesvc.model.keys import Key
+from cachesvc.model.position import Position, Seq
+from cachesvc.ports import Tier
+
+
+class Puts:
+    """A bounded queue of entries for the Redis tier, the newest of each key."""
+
+    def __init__(self, redis: Tier | None, breaker: Breaker, *, most: int, pending: int) -> None:
+        self.dropped = 0
+        self.done = 0
+        self._redis = redis
+        self._breaker = breaker
+        self._most = most
+        self._pending = pending
+        self._queue: dict[Key, tuple[Entry, Position]] = {}
+        self._ready = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closing = False
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def add(self, entry: Entry, *, token: Position) -> None:
+        """Queue an entry that was read by someone who began at `token` (written: whose token is its own version)."""
+        if self._redis is None:
+            return
+        queued = self._queue.get(entry.key)
+        if queued is not None and queued[0].version >= entry.version:
+            return
+        self._queue[entry.key] = (entry, token)
+        if len(self._queue) > self._pending:
+            del self._queue[next(iter(self._queue))]
+            self.dropped += 1
+        self._ready.set()
+        self._idle.clear()
+
+    async def drained(self) -> None:
+        """Wait until everything queued so far has been put or let go."""
+        await self._idle.wait()
+
+    async def serve(self) -> None:
+        """Put what is queued, batch by batch; ends when `close` was called and the queue is empty."""
+        while True:
+            await self._ready.wait()
+            batch = self._take()
+            if batch:
+                await self._put(batch)
+                continue
+            self._idle.set()
+            if self._closing:
+                return
+            self._ready.clear()
+
+    def close(self) -> None:
+        self._closing = True
+        self._ready.set()
+
+    def _take(self) -> list[tuple[Entry, Position]]:
+        keys = [key for key, _ in zip(self._queue, range(self._most), strict=False)]
+        return [self._queue.pop(key) for key in keys]
+
+    async def _put(self, batch: list[tuple[Entry, Position]]) -> None:
+        assert self._redis is not None
+        if not self._breaker.allows():
+            self.dropped += len(batch)
+            return
+        epoch = max(token.epoch for _, token in batch)
+        batch = [(entry, token) for entry, token in batch if token.epoch == epoch]
+        # one token for all, no younger than that of any: an entry's own version counts for it anyway
+        token = min(max(token.sequence, entry.version) for entry, token in batch)
+        try:
+            await self._redis.put([entry for entry, _ in batch], token=Position(epoch, Seq(token)))
+        except Unavailable:
+            self._breaker.failed()
+            self.dropped += len(batch)
+        except BaseException:
+            self._breaker.abandoned()
+            raise
+        else:
+            self._breaker.succeeded()
+            self.done += len(batch)

@@ -1,0 +1,223 @@
+"""The read path below memory: Redis, then the authority, then a loader; what is found is put upwards.
+
+The rule that must not break: what a flight read is served and kept only if `Floors.admits` it at that moment, and the check
+and the storing are one step; otherwise it is read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from cachesvc.engine.answers import Answer
+from cachesvc.engine.combine import Combiner
+from cachesvc.engine.flight import Flight, Flights
+from cachesvc.engine.floors import Floors
+from cachesvc.engine.puts import Puts
+from cachesvc.engine.resilience import Breaker
+from cachesvc.errors import Refusal, Refused, Unavailable
+from cachesvc.model.change import Draft, Operation
+from cachesvc.model.entry import Entry
+from cachesvc.model.keys import Key, module_of
+from cachesvc.ports import Authority, Clock, Loaded, Loader, Memory, Tier
+
+ATTEMPTS = 5  # how often a flight is read again when what it read was overtaken
+
+
+@dataclass(slots=True)
+class ReadCounts:
+    """What reads below memory came to."""
+
+    hits: dict[str, int] = field(default_factory=lambda: {"redis": 0, "database": 0, "loader": 0})
+    misses: dict[str, int] = field(default_factory=lambda: {"redis": 0, "database": 0, "loader": 0})
+    again: int = 0  # overtaken, and read again
+    joined: int = 0  # callers that shared a flight
+
+    def note(self, tier: str, hits: int, asked: int) -> None:
+        self.hits[tier] = self.hits.get(tier, 0) + hits
+        self.misses[tier] = self.misses.get(tier, 0) + asked - hits
+
+
+class Reads:
+    """Misses of memory, joined by key and combined by tick."""
+
+    def __init__(
+        self,
+        *,
+        memory: Memory,
+        redis: Tier | None,
+        authority: Authority,
+        loaders: Mapping[str, Loader],
+        fill: Callable[[Draft], Awaitable[Entry]],
+        floors: Floors,
+        flights: Flights,
+        puts: Puts,
+        breaker: Breaker,
+        clock: Clock,
+        most: int,
+        pending: int,
+        lanes: int,
+    ) -> None:
+        self.counts = ReadCounts()
+        self._memory = memory
+        self._redis = redis
+        self._authority = authority
+        self._loaders = loaders
+        self._fill = fill
+        self._floors = floors
+        self._flights = flights
+        self._puts = puts
+        self._breaker = breaker
+        self._clock = clock
+        self.combiner: Combiner[Flight] = Combiner("reads", self._run, Flight.fail, most=most, pending=pending, lanes=lanes)
+
+    def ask(self, key: Key, *, load: bool) -> asyncio.Future[Answer]:
+        """Join the flight of this key, or start one. Raises `Overloaded`."""
+        loop = asyncio.get_running_loop()
+        flight = self._flights.find(key, load=load)
+        if flight is not None:
+            self.counts.joined += 1
+            return flight.join(loop)
+        flight = Flight(key, self._floors.applied, load=load)
+        self.combiner.add(flight)
+        self._flights.open(flight)
+        return flight.join(loop)
+
+    async def ask_authority(self, key: Key) -> Answer:
+        """What the authority itself says now, whatever the tiers above hold. Raises `Unavailable`."""
+        flight = Flight(key, self._floors.applied, load=False)
+        waiter = flight.join(asyncio.get_running_loop())
+        await self._attempt([flight], redis=None)
+        return waiter.result()
+
+    async def _run(self, batch: list[Flight]) -> None:
+        waiting = [flight for flight in batch if not flight.abandoned]
+        try:
+            await self._attempt(waiting, redis=self._redis)
+        except Unavailable as exc:
+            for flight in waiting:
+                flight.fail(exc)
+        finally:
+            for flight in batch:
+                self._flights.close(flight)
+
+    async def _attempt(self, waiting: list[Flight], *, redis: Tier | None) -> None:
+        """Answer each flight, reading again those that were overtaken, each time from a new token."""
+        for _ in range(ATTEMPTS):
+            if redis is not None:
+                waiting = await self._from_redis(redis, waiting)
+            if waiting:
+                waiting = await self._from_authority(waiting)
+            if not waiting:
+                return
+            self.counts.again += len(waiting)
+            for flight in waiting:
+                flight.token = self._floors.applied
+        for flight in waiting:
+            flight.fail(Unavailable(f"{flight.key} changes faster than it can be read", retry_after=0.1))
+
+    async def _from_redis(self, redis: Tier, waiting: list[Flight]) -> list[Flight]:
+        """Answer what Redis has; returns the flights that it does not answer."""
+        if not waiting or not self._breaker.allows():
+            return waiting
+        try:
+            found = await redis.get([flight.key for flight in waiting], horizon=self._floors.horizon)
+        except Unavailable:
+            self._breaker.failed()
+            return waiting
+        except BaseException:
+            self._breaker.abandoned()
+            raise
+        self._breaker.succeeded()
+        now = self._clock.now()
+        left: list[Flight] = []
+        for flight in waiting:
+            entry = found.get(flight.key)
+            if entry is not None and entry.live(now) and self._admit(flight, entry):
+                flight.land(Answer(entry, redis.name, flight.token, now))
+            else:
+                left.append(flight)
+        self.counts.note(redis.name, len(waiting) - len(left), len(waiting))
+        return left
+
+    async def _from_authority(self, waiting: list[Flight]) -> list[Flight]:
+        """Answer from the authority, and from the loaders; returns the flights that were overtaken meanwhile."""
+        floors = self._floors
+        authority = self._authority
+        before = [floors.floor(flight.key) for flight in waiting]
+        found = await authority.get([flight.key for flight in waiting], horizon=floors.horizon)
+        now = self._clock.now()
+        left: list[Flight] = []
+        absent: list[Flight] = []
+        hits = 0
+        for flight, floor in zip(waiting, before, strict=True):
+            entry = found.get(flight.key)
+            if entry is None or not entry.live(now):
+                seen = entry.version if entry is not None else 0
+                if floors.floor(flight.key) > max(floor, seen):
+                    left.append(flight)  # written since: absent was true only before
+                elif flight.load and module_of(flight.key) in self._loaders:
+                    absent.append(flight)
+                else:
+                    flight.land(Answer(entry, authority.name, flight.token, now))
+            elif self._admit(flight, entry):
+                hits += 1
+                flight.land(Answer(entry, authority.name, flight.token, now))
+                self._puts.add(entry, token=flight.token)
+            else:
+                left.append(flight)
+        self.counts.note(authority.name, hits, len(waiting))
+        for name in {module_of(flight.key) for flight in absent}:
+            flights = [flight for flight in absent if module_of(flight.key) == name]
+            left += await self._from_loader(self._loaders[name], flights)
+        return left
+
+    async def _from_loader(self, loader: Loader, waiting: list[Flight]) -> list[Flight]:
+        """Load, and fill the authority with what came; returns the flights whose fill was refused as stale."""
+        try:
+            loaded = await loader.load([flight.key for flight in waiting])
+        except Unavailable as exc:
+            for flight in waiting:
+                flight.fail(exc)
+            return []
+        self.counts.note("loader", len(loaded), len(waiting))
+        outcomes = await asyncio.gather(
+            *(self._keep(flight, loaded.get(flight.key)) for flight in waiting), return_exceptions=True
+        )
+        left: list[Flight] = []
+        for flight, outcome in zip(waiting, outcomes, strict=True):
+            if isinstance(outcome, Refused) and outcome.code is Refusal.STALE_FILL:
+                left.append(flight)
+            elif isinstance(outcome, Exception):
+                flight.fail(outcome)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        return left
+
+    async def _keep(self, flight: Flight, loaded: Loaded | None) -> None:
+        if loaded is None:
+            flight.land(Answer(None, "loader", flight.token, self._clock.now()))
+            return
+        entry = await self._fill(
+            Draft(
+                Operation.FILL,
+                flight.key,
+                loaded.value,
+                loaded.content_type,
+                ttl=loaded.ttl,
+                tags=loaded.tags,
+                parents=loaded.parents,
+                token=flight.token,
+                source="loader",
+            )
+        )
+        flight.land(Answer(entry, "loader", flight.token, self._clock.now(), stored=True))
+
+    def _admit(self, flight: Flight, entry: Entry) -> bool:
+        """Keep in memory what may be served. One step: no await between the check, the floor and the store."""
+        if not self._floors.admits(entry.key, entry.version, flight.token):
+            return False
+        self._floors.raise_to(entry.key, entry.version)
+        self._memory.store(entry)
+        return True

@@ -1,0 +1,57 @@
+"""Circuit breaker: a tier that fails is left alone for a while, then asked again by one caller at a time.
+
+The rule: while it is open nobody waits for the tier.
+"""
+
+from __future__ import annotations
+
+from cachesvc.ports import Clock
+
+
+class Breaker:
+    """Closed, open, or half-open (one probe under way). The pause doubles with each failed probe, up to `longest` seconds."""
+
+    def __init__(self, clock: Clock, *, threshold: int = 2, pause: float = 0.1, longest: float = 5.0) -> None:
+        self._clock = clock
+        self._threshold = threshold
+        self._first_pause = pause
+        self._longest = longest
+        self._pause = pause
+        self._failures = 0
+        self._until = 0.0
+        self._probing = False
+        self.opened = 0
+
+    @property
+    def state(self) -> str:
+        """`"closed"`, `"open"` or `"half-open"`."""
+        if self._failures < self._threshold:
+            return "closed"
+        return "open" if self._clock.monotonic() < self._until else "half-open"
+
+    def allows(self) -> bool:
+        """Whether to ask the tier now. Each True is followed by `succeeded`, `failed` or `abandoned`."""
+        if self._failures < self._threshold:
+            return True
+        if self._probing or self._clock.monotonic() < self._until:
+            return False
+        self._probing = True
+        return True
+
+    def succeeded(self) -> None:
+        self._failures = 0
+        self._pause = self._first_pause
+        self._probing = False
+
+    def failed(self) -> None:
+        self._failures += 1
+        if self._failures == self._threshold:
+            self.opened += 1
+        elif self._failures > self._threshold and self._probing:
+            self._pause = min(self._longest, 2 * self._pause)
+        self._probing = False
+        self._until = self._clock.monotonic() + self._pause
+
+    def abandoned(self) -> None:
+        """The call was cancelled: it says nothing of the tier."""
+        self._probing = False

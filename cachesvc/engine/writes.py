@@ -1,0 +1,126 @@
+"""The write path: the drafts of a tick are one append to the log; then floors, memory, and on to Redis.
+
+Floors are raised right after the append, before anything is awaited: from then on this node serves nothing older.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cachesvc.engine.answers import Written
+from cachesvc.engine.combine import Combiner
+from cachesvc.engine.floors import Floors
+from cachesvc.engine.puts import Puts
+from cachesvc.errors import CacheError, OutcomeUnknown, Refused
+from cachesvc.model.change import Appended, Change, Draft, request_id
+from cachesvc.model.entry import Entry
+from cachesvc.ports import Authority, Memory
+
+
+@dataclass(slots=True, eq=False)
+class Wish:
+    """A draft and the caller who waits for what becomes of it."""
+
+    draft: Draft
+    outcome: asyncio.Future[tuple[Written, Change | None] | CacheError]
+
+    def answer(self, outcome: tuple[Written, Change | None] | CacheError) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
+    def fail(self, error: Exception) -> None:
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+
+
+class Writes:
+    """Writes of this node, one append at a time. `appended` is told of each append before its callers are."""
+
+    def __init__(
+        self,
+        *,
+        memory: Memory,
+        authority: Authority,
+        floors: Floors,
+        puts: Puts,
+        appended: Callable[[Appended], None],
+        new_batch: Callable[[], str],
+        most: int,
+        weight: int,
+        pending: int,
+    ) -> None:
+        self._memory = memory
+        self._authority = authority
+        self._floors = floors
+        self._puts = puts
+        self._appended = appended
+        self._new_batch = new_batch
+        self.combiner: Combiner[Wish] = Combiner(
+            "writes",
+            self._run,
+            Wish.fail,
+            most=most,
+            pending=pending,
+            lanes=1,
+            weigh=lambda wish: len(wish.draft.value) + 200,
+            weight=weight,
+        )
+
+    async def write(self, draft: Draft) -> tuple[Written, Change | None]:
+        """Append one draft; what became of it. Raises `Refused`, `Unavailable`, `OutcomeUnknown`."""
+        outcome = await self.ask(draft)
+        if isinstance(outcome, CacheError):
+            raise outcome
+        return outcome
+
+    def ask(self, draft: Draft) -> asyncio.Future[tuple[Written, Change | None] | CacheError]:
+        """Queue a draft for the next append. Raises `Overloaded`."""
+        wish = Wish(draft, asyncio.get_running_loop().create_future())
+        self.combiner.add(wish)
+        return wish.outcome
+
+    async def _run(self, batch: list[Wish]) -> None:
+        wishes = [wish for wish in batch if not wish.outcome.done()]
+        if not wishes:
+            return
+        batch_id = self._new_batch()
+        try:
+            appended = await self._authority.append([wish.draft for wish in wishes], batch=batch_id)
+        except OutcomeUnknown as exc:
+            for place, wish in enumerate(wishes):
+                wish.answer(OutcomeUnknown(exc.reason, request_id=request_id(batch_id, place)))
+            return
+        except CacheError as exc:
+            for wish in wishes:
+                wish.answer(exc)
+            return
+        made = self._take_in(appended)
+        for place, (wish, outcome) in enumerate(zip(wishes, appended.outcomes, strict=True)):
+            if isinstance(outcome, Refused):
+                wish.answer(outcome)
+            else:
+                replayed = place in appended.replayed
+                asked = wish.draft.idempotency.key if replayed and wish.draft.idempotency else ""
+                written = Written(outcome, asked or request_id(appended.batch, place), replayed)
+                wish.answer((written, made.get(outcome.version)))
+
+    def _take_in(self, appended: Appended) -> dict[int, Change]:
+        """What was committed is the floor from now on, and what memory holds. No await in here."""
+        floors, memory, puts = self._floors, self._memory, self._puts
+        epoch_holds = appended.before.epoch == floors.applied.epoch
+        newest: dict[str, Entry] = {}
+        for change in appended.changes:
+            if change.key is None:
+                continue
+            floors.raise_to(change.key, change.sequence)
+            if change.entry is not None:
+                newest[change.key] = change.entry
+        if epoch_holds:
+            for entry in newest.values():
+                if floors.admits(entry.key, entry.version, floors.applied):
+                    memory.store(entry)
+                puts.add(entry, token=appended.before)
+        self._appended(appended)
+        return {change.sequence: change for change in appended.changes}
