@@ -1,22 +1,22 @@
-"""Settings: TOML file, environment, command line. A bad one stops the start with one line that names it.
+"""The sections of the settings, with their defaults and limits.
 
-Order: command line, then environment (`CACHESVC_LEVELS__REDIS__URL`), then the file, then these defaults.
+Every number has a range: no setting makes anything unbounded.
 """
 
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cachesvc.errors import SettingsError
+from cachesvc.settings.refusals import without_secrets
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _SIZES = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
@@ -27,7 +27,7 @@ def _seconds(value: object) -> object:
     if isinstance(value, str):
         found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?\s*", value)
         if found is None:
-            raise ValueError('a duration is a number of seconds or like "250ms", "30s", "5m", "1h", "1d"')
+            raise ValueError("not a duration")
         return float(found[1]) * _UNITS[found[2] or "s"]
     return value
 
@@ -37,14 +37,20 @@ def _bytes(value: object) -> object:
     if isinstance(value, str):
         found = re.fullmatch(r"\s*([0-9]+)\s*([a-zA-Z]*)\s*", value)
         if found is None or found[2].lower() not in _SIZES:
-            raise ValueError('a size is a number of bytes or like "64KiB", "16MiB", "1GiB"')
+            raise ValueError("not a size")
         return int(found[1]) * _SIZES[found[2].lower()]
     return value
+
+
+def _listed(value: object) -> object:
+    """`"a, b"`, as a list is written in the environment."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 MAX_TTL = 10 * 365 * 86_400.0
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=MAX_TTL, allow_inf_nan=False)]
 Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+FieldPath = Annotated[str, Field(pattern=r"^[^.\x00-\x1f]+(\.[^.\x00-\x1f]+)*$", max_length=200)]
 
 
 class Section(BaseModel):
@@ -95,6 +101,7 @@ class Redis(Section):
     enabled: bool = True
     url: str = ""
     embedded: bool = False
+    embedded_max_bytes: Size = 256 << 20
     ttl: Duration = 3_600.0
     ttl_jitter: float = Field(0.1, ge=0, le=0.5)  # share of the ttl that is taken off at random
     key_prefix: str = Field("cachesvc", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")
@@ -111,7 +118,7 @@ class Database(Section):
     enabled: bool = True
     url: str = ""
     ttl: Duration = 86_400.0
-    indexed_fields: tuple[str, ...] = ()
+    indexed_fields: Annotated[tuple[FieldPath, ...], BeforeValidator(_listed), Field(max_length=64)] = ()
     timeout: Duration = 5.0
     pool_size: int = Field(4, ge=2)
     sweep_interval: Duration = 5.0
@@ -205,6 +212,14 @@ class Settings(BaseSettings):
             return "database"
         return "redis" if self.levels.redis.enabled else "memory"
 
+    @property
+    def database_url(self) -> str:
+        """The database's URL; the file of an `sqlite:` one made absolute, a relative one being under `server.data_dir`."""
+        url = self.levels.database.url
+        if not url.startswith("sqlite:"):
+            return url
+        return f"sqlite:///{(self.server.data_dir / _sqlite_file(url)).resolve()}"
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         check_consistency(self)
@@ -218,26 +233,54 @@ def check_consistency(settings: Settings) -> None:
         raise SettingsError("levels", "none enabled", "at least one level must be enabled")
     if settings.auth.mode == "none" and not is_loopback(server.host):
         raise SettingsError("server.host", server.host, 'must be a loopback address while auth.mode = "none"')
+    if settings.auth.mode == "jwt":
+        raise SettingsError("auth.mode", "jwt", 'this version checks no tokens; allowed is "none"')
     if settings.authority == "memory" and server.workers > 1:
         raise SettingsError("server.workers", server.workers, "must be 1 while memory is the authority (its log is not shared)")
-    redis = levels.redis
-    if redis.enabled and bool(redis.url) == redis.embedded:
-        raise SettingsError("levels.redis.url", redis.url, "give either a url or embedded = true")
-    if redis.enabled and redis.url and not re.match(r"^(rediss?|rediss?\+cluster|unix)://", redis.url):
+    if levels.redis.enabled:
+        _check_redis(levels.redis, settings.authority)
+    if levels.database.enabled:
+        _check_database(levels.database)
+
+
+def _check_redis(redis: Redis, authority: str) -> None:
+    name, shown = "levels.redis.url", without_secrets(redis.url)
+    if bool(redis.url) == redis.embedded:
+        raise SettingsError(name, shown, "give either a url or embedded = true")
+    if redis.embedded:
+        return
+    if not re.match(r"^(rediss?|rediss?\+cluster|unix)://", redis.url):
+        schemes = "redis://, rediss://, redis+cluster://, rediss+cluster:// or unix://"
+        raise SettingsError(name, shown, f"starts with {schemes}")
+    if not redis.url.startswith("unix:") and not _has_host(redis.url):
+        raise SettingsError(name, shown, "names a host and, if any, a port from 1 to 65535")
+    if authority == "redis" and "+cluster://" in redis.url:
         raise SettingsError(
-            "levels.redis.url",
-            _without_password(redis.url),
-            "starts with redis://, rediss://, redis+cluster://, rediss+cluster:// or unix://",
+            name, shown, "a Cluster cannot be the authority: enable levels.database, or use a standalone server"
         )
-    if settings.authority == "redis" and "+cluster://" in redis.url:
-        raise SettingsError(
-            "levels.redis.url",
-            _without_password(redis.url),
-            "a Cluster cannot be the authority: enable levels.database, or use a standalone server",
-        )
-    database = levels.database
-    if database.enabled and not re.match(r"^(sqlite|postgresql):", database.url):
-        raise SettingsError("levels.database.url", _without_password(database.url), "starts with sqlite: or postgresql:")
+
+
+def _check_database(database: Database) -> None:
+    name, shown = "levels.database.url", without_secrets(database.url)
+    if not re.match(r"^(sqlite:|postgresql://)", database.url):
+        raise SettingsError(name, shown, "starts with sqlite: or postgresql://")
+    if database.url.startswith("postgresql:") and not _has_host(database.url):
+        raise SettingsError(name, shown, "names a host and, if any, a port from 1 to 65535")
+    if database.url.startswith("sqlite:") and not re.fullmatch(r"sqlite:(///)?/?[^/:][^:]*", database.url):
+        raise SettingsError(name, shown, "names a file, like sqlite:cachesvc.db (under server.data_dir)")
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _sqlite_file(url: str) -> str:
+    """The path in `sqlite:PATH` or, as SQLAlchemy writes it, `sqlite:///PATH`."""
+    return re.sub(r"^sqlite:(///)?", "", url)
 
 
 def is_loopback(host: str) -> bool:
@@ -248,58 +291,3 @@ def is_loopback(host: str) -> bool:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def load_settings(
-    file: Path | None = None,
-    *,
-    overrides: Mapping[str, Any] | None = None,
-    environ: Mapping[str, str] | None = None,
-) -> Settings:
-    """The settings of a file, the environment and the command line's overrides (nested dicts). Raises `SettingsError`."""
-    tables: dict[str, Any] = {}
-    if file is not None:
-        try:
-            tables = tomllib.loads(file.read_text())
-        except OSError as exc:
-            raise SettingsError("--config", str(file), f"cannot be read: {exc.strerror}") from exc
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-            raise SettingsError("--config", str(file), f"is not TOML: {exc}") from exc
-    env = EnvSettingsSource(Settings, env_prefix="CACHESVC_", env_nested_delimiter="__")
-    if environ is not None:
-        env.env_vars = {name.lower(): value for name, value in environ.items()}
-    merged: dict[str, Any] = {}
-    for source in (_named(tables), _named(env()), _named(dict(overrides or {}))):
-        _merge(merged, source)
-    try:
-        return Settings(**merged)
-    except ValidationError as exc:
-        raise _first_error(exc) from None
-
-
-def _named(table: dict[str, Any]) -> dict[str, Any]:
-    """The table with names in snake_case, so that the same setting given in both spellings is one setting."""
-    return {
-        re.sub("(?<=[a-z0-9])([A-Z])", r"_\1", name).lower(): _named(value) if isinstance(value, dict) else value
-        for name, value in table.items()
-    }
-
-
-def _merge(into: dict[str, Any], table: dict[str, Any]) -> None:
-    for name, value in table.items():
-        if isinstance(value, dict) and isinstance(into.get(name), dict):
-            _merge(into[name], value)
-        else:
-            into[name] = value
-
-
-def _first_error(exc: ValidationError) -> SettingsError:
-    error = exc.errors()[0]
-    name = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return SettingsError(name, error["input"], "is not a setting")
-    return SettingsError(name, error["input"], error["msg"])
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(?<=:)[^:@/]+(?=@)", "***", url)

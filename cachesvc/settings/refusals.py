@@ -1,0 +1,118 @@
+"""What is said of a setting that is not acceptable: its name, the value, what is allowed.
+
+No password is ever in it: it ends up in terminals and logs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic.fields import FieldInfo
+
+from cachesvc.errors import SettingsError
+
+_SHOWN = 100  # characters of a value
+
+
+def refusal(exc: ValidationError, section: type[BaseModel]) -> SettingsError:
+    """The first error of a validation of `section` in our words."""
+    error = exc.errors(include_url=False, include_context=False)[0]
+    path = [str(part) for part in error["loc"] if not isinstance(part, int)]
+    name = ".".join(path)
+    value = _shown(path[-1] if path else "", error["input"])
+    field = field_at(path, section)
+    if error["type"] == "extra_forbidden" or field is None:
+        near = nearest(path, section)
+        return SettingsError(name, value, "is not a setting" + (f"; did you mean {'.'.join(near)}?" if near else ""))
+    if error["type"] == "missing":
+        return SettingsError(name, "nothing", f"must be given; allowed are {_allowed(field)}")
+    return SettingsError(name, value, f"allowed are {_allowed(field)}")
+
+
+def field_at(path: Sequence[str], section: type[BaseModel]) -> FieldInfo | None:
+    """The field that a dotted name means, None when there is no such setting."""
+    field: FieldInfo | None = None
+    inner: Any = section
+    for part in path:
+        if get_origin(inner) is dict:
+            inner = get_args(inner)[1]
+        elif isinstance(inner, type) and issubclass(inner, BaseModel) and part in inner.model_fields:
+            field = inner.model_fields[part]
+            inner = field.annotation
+        else:
+            return None
+    return field
+
+
+def nearest(path: Sequence[str], section: type[BaseModel]) -> Sequence[str]:
+    """The setting whose name is most like this one; empty when none is."""
+    names = {"".join(name).replace("_", ""): name for name in _names(section)}
+    found = get_close_matches("".join(path).replace("_", "").lower(), names, n=1, cutoff=0.75)
+    return names[found[0]] if found else ()
+
+
+def without_secrets(text: str) -> str:
+    """A value, most often a URL, without user, password and query, and not longer than a line."""
+    text = re.sub(r"^([\w+]+://)?.*@", r"\1***@", text, flags=re.DOTALL)
+    if "://" in text:
+        text = re.sub(r"\?.*", "?…", text, flags=re.DOTALL)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def _shown(name: str, value: object) -> object:
+    if re.search("password|secret|token", name, re.IGNORECASE):
+        return "***"
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return without_secrets(value) if isinstance(value, str) else value
+
+
+def _names(section: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+    for name, field in section.model_fields.items():
+        yield (name,)
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            for rest in _names(inner):
+                yield (name, *rest)
+
+
+def _allowed(field: FieldInfo) -> str:
+    kind = field.annotation
+    reads = next((part.func.__name__ for part in field.metadata if isinstance(part, BeforeValidator)), "")
+    if reads:
+        return _READ[reads].format(range=_range(field))
+    if get_origin(kind) is Literal:
+        *words, last = (f'"{word}"' for word in get_args(kind))
+        return f"{', '.join(words)} and {last}" if words else last
+    if kind is str:
+        pattern = next(filter(None, (getattr(part, "pattern", None) for part in field.metadata)), None)
+        return f"texts that match {pattern}" if pattern else "texts"
+    plain = {bool: "true and false", int: "whole numbers", float: "numbers", Path: "paths"}
+    return plain[kind] + _range(field) if isinstance(kind, type) and kind in plain else "tables of settings"
+
+
+_READ = {  # by the function that reads it from text
+    "_seconds": 'durations{range} seconds: a number, or like "250ms", "30s", "5m", "1h", "1d"',
+    "_bytes": 'sizes{range} bytes: a number, or like "64KiB", "16MiB", "1GiB"',
+    "_listed": 'up to 64 names of JSON fields, like "status" or "assignee.id"',
+}
+
+
+def _range(field: FieldInfo) -> str:
+    low, high = "", ""
+    for limit in field.metadata:
+        if isinstance(limit, Ge):
+            low = f" from {limit.ge}"
+        elif isinstance(limit, Gt):
+            low = f" over {limit.gt}"
+        elif isinstance(limit, Le):
+            high = f" to {limit.le:.10g}"
+    return low + high
