@@ -6,8 +6,9 @@ A hit in memory is answered without an await; everything else follows the rules 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cachesvc.engine.answers import ANY, Answer, Want, Written
 from cachesvc.engine.flight import Flights
@@ -183,7 +184,7 @@ class Cache:
 
     # running
 
-    def lanes(self) -> list[Awaitable[None]]:
+    def lanes(self) -> list[Coroutine[Any, Any, None]]:
         """The coroutines that do the work; each ends after `close`."""
         return [
             self.writes.combiner.serve(),

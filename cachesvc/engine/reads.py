@@ -7,6 +7,7 @@ and the storing are one step; otherwise it is read again.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from cachesvc.engine.answers import Answer
 from cachesvc.engine.combine import Combiner
 from cachesvc.engine.flight import Flight, Flights
 from cachesvc.engine.floors import Floors
+from cachesvc.engine.latency import Latencies
 from cachesvc.engine.puts import Puts
 from cachesvc.engine.resilience import Breaker
 from cachesvc.errors import Refusal, Refused, Unavailable
@@ -60,6 +62,7 @@ class Reads:
         lanes: int,
     ) -> None:
         self.counts = ReadCounts()
+        self.latencies: dict[str, Latencies] = defaultdict(Latencies)
         self._memory = memory
         self._redis = redis
         self._authority = authority
@@ -121,6 +124,7 @@ class Reads:
         """Answer what Redis has; returns the flights that it does not answer."""
         if not waiting or not self._breaker.allows():
             return waiting
+        began = self._clock.monotonic()
         try:
             found = await redis.get([flight.key for flight in waiting], horizon=self._floors.horizon)
         except Unavailable:
@@ -130,6 +134,7 @@ class Reads:
             self._breaker.abandoned()
             raise
         self._breaker.succeeded()
+        self.latencies[redis.name].note(self._clock.monotonic() - began)
         now = self._clock.now()
         left: list[Flight] = []
         for flight in waiting:
@@ -146,7 +151,9 @@ class Reads:
         floors = self._floors
         authority = self._authority
         before = [floors.floor(flight.key) for flight in waiting]
+        began = self._clock.monotonic()
         found = await authority.get([flight.key for flight in waiting], horizon=floors.horizon)
+        self.latencies[authority.name].note(self._clock.monotonic() - began)
         now = self._clock.now()
         left: list[Flight] = []
         absent: list[Flight] = []
@@ -175,12 +182,14 @@ class Reads:
 
     async def _from_loader(self, loader: Loader, waiting: list[Flight]) -> list[Flight]:
         """Load, and fill the authority with what came; returns the flights whose fill was refused as stale."""
+        began = self._clock.monotonic()
         try:
             loaded = await loader.load([flight.key for flight in waiting])
         except Unavailable as exc:
             for flight in waiting:
                 flight.fail(exc)
             return []
+        self.latencies["loader"].note(self._clock.monotonic() - began)
         self.counts.note("loader", len(loaded), len(waiting))
         outcomes = await asyncio.gather(
             *(self._keep(flight, loaded.get(flight.key)) for flight in waiting), return_exceptions=True

@@ -1,0 +1,41 @@
+"""Sweeper: ends what is past its life and trims what is kept no longer, in paced batches.
+
+An expiry is a change like any other: it goes through the log, at the version that was seen past its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from cachesvc.model.change import Draft, Operation
+from cachesvc.ports import Authority, Retention
+
+
+class Sweeper:
+    """One step at a time, by the node that holds the duty. `write_many` appends drafts."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        write_many: Callable[[Sequence[Draft]], Awaitable[object]],
+        *,
+        retention: Retention,
+        batch: int,
+    ) -> None:
+        self.expired = 0
+        self.trimmed = 0
+        self._authority = authority
+        self._write_many = write_many
+        self._retention = retention
+        self._batch = batch
+
+    async def step(self) -> None:
+        """End up to one batch of entries, drop up to one batch of tombstones and kept answers, trim the log."""
+        found = await self._authority.expired(limit=self._batch)
+        if found:
+            await self._write_many(
+                [Draft(Operation.EXPIRE, key, expected=version, source="sweep", actor="sweep") for key, version in found]
+            )
+            self.expired += len(found)
+        await self._authority.sweep(limit=self._batch)
+        self.trimmed += await self._authority.trim(self._retention)

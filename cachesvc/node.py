@@ -1,1 +1,0 @@
-"""Node: composition root: the only place that builds things from settings."""

@@ -1,0 +1,132 @@
+"""A worker: one node behind the socket that the supervisor bound. Started by it as `python -m cachesvc.node`.
+
+The first line of standard input is JSON: `settings`, `fd` (the listening socket), `worker` (its number), `notify` (where to
+write `ready`). Standard input stays open as long as the supervisor lives; at its end this process ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+import uvicorn
+
+from cachesvc.errors import CacheError, SchemaMismatch, SettingsError
+from cachesvc.node.building import opened
+from cachesvc.observability.logs import configure
+from cachesvc.settings import Settings
+from cachesvc.web.app import create_app
+from cachesvc.web.service import Limits, Service
+
+EXIT_FAILED = 1
+EXIT_SETTINGS = 2
+EXIT_SCHEMA = 3
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready. Signals are the worker's: uvicorn would raise them again before the node is closed."""
+
+    def __init__(self, config: uvicorn.Config, notify: int) -> None:
+        super().__init__(config)
+        self._notify = notify
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        os.write(self._notify, b"ready\n")
+        os.close(self._notify)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def run(settings: Settings, listening: socket.socket, *, worker: int, notify: int) -> None:
+    """Serve until SIGTERM or SIGINT; then answer what is in flight, close the node, and return."""
+    host, port = listening.getsockname()[:2]
+    async with opened(settings, address=f"{host}:{port}#{worker}") as node:
+        service = Service(
+            cache=node.cache,
+            feed=node.feed,
+            node=node,
+            limits=Limits(
+                max_value_size=settings.server.max_value_size,
+                max_batch_operations=settings.server.max_batch_operations,
+                max_followers=settings.server.max_followers,
+                request_timeout=settings.engine.request_timeout,
+            ),
+            version=node.version,
+        )
+        server = _Server(
+            uvicorn.Config(
+                create_app(service),
+                log_config=None,
+                access_log=settings.server.access_log,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=int(settings.server.shutdown_timeout) or 1,
+                ws="none",
+            ),
+            notify,
+        )
+
+        def stop() -> None:
+            service.closing.set()
+            server.should_exit = True
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        loop.add_reader(sys.stdin.fileno(), _supervisor_gone)
+        try:
+            await server.serve(sockets=[listening])
+        finally:
+            loop.remove_reader(sys.stdin.fileno())
+
+
+def _supervisor_gone() -> None:
+    if not os.read(sys.stdin.fileno(), 1):
+        os._exit(EXIT_FAILED)
+
+
+def main() -> int:
+    """Exit codes: 0 asked to stop, 1 failed, 2 settings, 3 a schema of a newer version."""
+    hello = json.loads(_first_line(sys.stdin.fileno()))
+    settings = Settings(**hello["settings"])
+    configure()
+    listening = socket.socket(fileno=hello["fd"])
+    try:
+        uvicorn_loop = uvicorn.Config(app="", loop="auto").get_loop_factory()
+        with asyncio.Runner(loop_factory=uvicorn_loop) as runner:
+            runner.run(run(settings, listening, worker=hello["worker"], notify=hello["notify"]))
+    except SettingsError as exc:
+        return _ended(exc, EXIT_SETTINGS)
+    except SchemaMismatch as exc:
+        return _ended(exc, EXIT_SCHEMA)
+    except CacheError as exc:
+        return _ended(exc, EXIT_FAILED)
+    return 0
+
+
+def _ended(exc: CacheError, code: int) -> int:
+    sys.stderr.write(f"cachesvc: {exc}\n")
+    return code
+
+
+def _first_line(fd: int) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(fd, 1)
+        if not byte:
+            break
+        line += byte
+    return line
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""The composition root: the only place that builds things from settings.
+
+What is yielded is ready; what runs in the background runs in one task group here, outside the web framework, so that a task
+that dies ends the process instead of leaving a node that answers but follows nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from random import Random
+
+from cachesvc import __version__
+from cachesvc.clock import SystemClock
+from cachesvc.cluster.duties import Duty
+from cachesvc.cluster.feed import Feed
+from cachesvc.cluster.follower import Follower
+from cachesvc.cluster.replayer import Replayer
+from cachesvc.cluster.sweeper import Sweeper
+from cachesvc.engine.cache import Cache, Limits
+from cachesvc.errors import Unavailable
+from cachesvc.loaders import python
+from cachesvc.model.fold import Terms
+from cachesvc.node.batches import new_batch
+from cachesvc.node.node import Node
+from cachesvc.node.offset import authority_offset
+from cachesvc.ports import Authority, Loader, Retention
+from cachesvc.settings import Settings
+from cachesvc.tiers.memory import MemoryTier
+
+# Stores are imported where they are opened: a node pays only for the drivers that its settings name.
+
+
+@asynccontextmanager
+async def opened(settings: Settings, *, address: str = "", clock: SystemClock | None = None) -> AsyncIterator[Node]:
+    """A running node. Raises `SettingsError`, `Unavailable` and `SchemaMismatch` when it cannot start.
+
+    Leaving it, what was taken is finished first, within `server.shutdown_timeout`.
+    """
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        memory = _memory(settings, clock) if settings.levels.memory.enabled or settings.authority == "memory" else None
+        authority = await _authority(settings, clock, memory, stack)
+        clock.offset = await authority_offset(authority, clock)
+        start = await authority.head()
+        redis = None
+        if settings.levels.redis.enabled and settings.authority == "database":
+            from cachesvc.tiers.redis import opened as opened_redis  # noqa: PLC0415
+
+            level = settings.levels.redis
+            redis = await stack.enter_async_context(
+                opened_redis(
+                    level.url,
+                    key_prefix=level.key_prefix,
+                    ttl=level.ttl,
+                    ttl_jitter=level.ttl_jitter,
+                    compression=level.compression,
+                    timeout=level.timeout,
+                    max_connections=level.max_connections,
+                    max_recent=level.max_recent,
+                    clock=clock,
+                    dictionaries=authority,
+                    random=Random(),
+                )
+            )
+        node_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        feed = Feed(authority, start)
+        cache = Cache(
+            memory=memory,
+            redis=redis,
+            authority=authority,
+            start=start,
+            clock=clock,
+            new_batch=new_batch,
+            loaders=_loaders(settings),
+            limits=_limits(settings),
+            appended=lambda appended: follower.offer(appended),  # noqa: PLW0108 - the follower is built below
+        )
+        follower = Follower(authority, feed, clock, start=start, apply=cache.apply, start_over=cache.start_over)
+        sweeper = Sweeper(
+            authority,
+            cache.write_many,
+            retention=Retention(settings.log.max_age, settings.log.max_count, settings.log.max_bytes),
+            batch=settings.levels.database.sweep_batch,
+        )
+        duty = partial(Duty, registry=authority, node=node_id, clock=clock, lease=settings.cluster.lease)
+        duties = [duty("sweep", sweeper.step, interval=settings.levels.database.sweep_interval)]
+        replayer = None
+        if redis is not None:
+            replayer = Replayer(redis, authority, feed, clock)
+            duties.append(duty("replay", replayer.step, interval=settings.cluster.replay_interval))
+        node = Node(
+            id=node_id,
+            address=address,
+            version=__version__,
+            settings=settings,
+            clock=clock,
+            cache=cache,
+            feed=feed,
+            follower=follower,
+            authority=authority,
+            redis=redis,
+            replayer=replayer,
+            sweeper=sweeper,
+            duties=duties,
+        )
+        async with _running(node):
+            yield node
+
+
+@asynccontextmanager
+async def _running(node: Node) -> AsyncIterator[None]:
+    """The background of a node: lanes, follower, duties, heartbeat, upkeep."""
+    async with asyncio.TaskGroup() as group:
+        lanes = [group.create_task(lane, name="lane") for lane in node.cache.lanes()]
+        background = [
+            group.create_task(node.follower.run(), name="follower"),
+            group.create_task(node.beat(), name="heartbeat"),
+            group.create_task(node.upkeep(), name="upkeep"),
+            *(group.create_task(duty.run(), name=f"duty {duty.name}") for duty in node.duties),
+        ]
+        try:
+            await node.first_beat()
+            yield
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.wait(background, timeout=node.settings.server.shutdown_timeout)
+            node.cache.close()
+            _, unfinished = await asyncio.wait(lanes, timeout=node.settings.server.shutdown_timeout)
+            for task in unfinished:
+                task.cancel()
+            await node.leave()
+
+
+def _memory(settings: Settings, clock: SystemClock) -> MemoryTier:
+    level = settings.levels.memory
+    return MemoryTier(
+        ttl=level.ttl,
+        max_size=level.max_size,
+        max_bytes=level.max_bytes,
+        eviction_policy=level.eviction_policy,
+        clock=clock,
+    )
+
+
+async def _authority(settings: Settings, clock: SystemClock, memory: MemoryTier | None, stack: AsyncExitStack) -> Authority:
+    levels = settings.levels
+    ttl = {"database": levels.database.ttl, "redis": levels.redis.ttl, "memory": levels.memory.ttl}[settings.authority]
+    terms = Terms(default_ttl=ttl, tombstone_ttl=levels.database.tombstone_ttl)
+    if settings.authority == "database":
+        from cachesvc.logs import database  # noqa: PLC0415
+
+        return await stack.enter_async_context(
+            database.opened(
+                levels.database.url,
+                terms=terms,
+                indexed_fields=levels.database.indexed_fields,
+                data_dir=settings.server.data_dir,
+                pool_size=levels.database.pool_size,
+                timeout=levels.database.timeout,
+                poll_interval=settings.log.poll_interval,
+                idempotency_ttl=levels.database.idempotency_ttl,
+                clock=clock,
+            )
+        )
+    if settings.authority == "redis":
+        from cachesvc.logs import redis  # noqa: PLC0415
+
+        return await stack.enter_async_context(
+            redis.opened(
+                levels.redis.url,
+                key_prefix=levels.redis.key_prefix,
+                terms=terms,
+                timeout=levels.redis.timeout,
+                max_connections=levels.redis.max_connections,
+                poll_interval=settings.log.poll_interval,
+                clock=clock,
+            )
+        )
+    from cachesvc.logs.memory import MemoryAuthority  # noqa: PLC0415
+
+    if memory is None:
+        raise Unavailable("no level is enabled")
+    return MemoryAuthority(memory, terms=terms, clock=clock)
+
+
+def _loaders(settings: Settings) -> dict[str, Loader]:
+    return {
+        name: python.opened(name, loader.target, timeout=loader.timeout, max_value_size=settings.server.max_value_size)
+        for name, loader in settings.loaders.items()
+    }
+
+
+def _limits(settings: Settings) -> Limits:
+    engine = settings.engine
+    return Limits(
+        floors=engine.max_floors,
+        pending_reads=engine.max_pending_reads,
+        pending_writes=engine.max_pending_writes,
+        pending_puts=settings.levels.redis.max_pending,
+        batch_reads=engine.batch_reads,
+        batch_drafts=engine.batch_drafts,
+        batch_bytes=engine.batch_bytes,
+        read_lanes=engine.read_lanes,
+        min_version_wait=engine.min_version_wait,
+    )

@@ -1,0 +1,206 @@
+"""Node: what a running node is made of, and what it says of itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cachesvc.clock import SystemClock
+from cachesvc.cluster.duties import Duty
+from cachesvc.cluster.feed import Feed
+from cachesvc.cluster.follower import Follower
+from cachesvc.cluster.replayer import Replayer
+from cachesvc.cluster.sweeper import Sweeper
+from cachesvc.engine.cache import Cache
+from cachesvc.errors import Unavailable
+from cachesvc.node.offset import authority_offset
+from cachesvc.ports import Authority, NodeRecord, TierStats
+from cachesvc.settings import Settings
+
+if TYPE_CHECKING:
+    from cachesvc.tiers.redis import RedisTier
+
+_log = logging.getLogger(__name__)
+GONE_AFTER = 5.0  # heartbeats missed for so many seconds: the node is no longer listed
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A running node. Built by `building.opened`."""
+
+    id: str
+    address: str
+    version: str
+    settings: Settings
+    clock: SystemClock
+    cache: Cache
+    feed: Feed
+    follower: Follower
+    authority: Authority
+    redis: RedisTier | None
+    replayer: Replayer | None
+    sweeper: Sweeper
+    duties: Sequence[Duty]
+    started_at: float = 0.0
+    clock_known: bool = True
+    authority_answers: bool = True
+
+    # background
+
+    async def first_beat(self) -> None:
+        """Tell the others that this node is there. Raises `Unavailable`."""
+        self.started_at = self.clock.now()
+        await self.authority.heartbeat(self._record())
+
+    async def beat(self) -> None:
+        """A heartbeat every so often, for ever; one that fails is repeated."""
+        while True:
+            await self.clock.sleep(self.settings.cluster.heartbeat)
+            try:
+                await self.authority.heartbeat(self._record())
+                self.authority_answers = True
+            except Unavailable as exc:
+                if self.authority_answers:
+                    _log.warning("the authority does not answer: %s", exc)
+                self.authority_answers = False
+
+    async def upkeep(self) -> None:
+        """What a node does for itself now and then: its idea of the authority's time, its dictionaries."""
+        while True:
+            await self.clock.sleep(1.0)
+            try:
+                self.clock.offset = await authority_offset(self.authority, self.clock)
+                self.clock_known = True
+                if self.redis is not None:
+                    await self.redis.maintain()
+            except Unavailable as exc:
+                _log.info("upkeep waits: %s", exc)
+
+    async def leave(self) -> None:
+        """Give up the leases and the place in the list."""
+        for duty in self.duties:
+            await duty.resign()
+        try:
+            await self.authority.leave(self.id)
+        except Unavailable:
+            _log.info("the node could not say that it leaves; its heartbeat runs out")
+
+    # what it says of itself
+
+    def _record(self) -> NodeRecord:
+        return NodeRecord(
+            self.id,
+            self.started_at,
+            self.clock.now(),
+            self.cache.applied,
+            self.version,
+            self.address,
+            {"duties": [duty.name for duty in self.duties if duty.held], "redis": self.cache.breaker.state},
+        )
+
+    async def readiness(self) -> Mapping[str, str]:
+        """For each part `"ok"`, or why it is not. The Redis tier may be away: reads go on without it."""
+        parts = {"clock": "ok" if self.clock_known else "the authority's time is not known"}
+        parts["log"] = "ok" if self.follower.following else "cannot be followed"
+        try:
+            await self.authority.head()
+            parts[self.authority.name] = "ok"
+        except Unavailable as exc:
+            parts[self.authority.name] = str(exc)
+        return parts
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        """Every node that was heard of lately, with the sequence that it has applied and its lag behind the head."""
+        head = await self.authority.head()
+        found = await self.authority.nodes(seen_within=GONE_AFTER)
+        return [
+            {
+                "node": record.node,
+                "self": record.node == self.id,
+                "address": record.address,
+                "version": record.version,
+                "startedAt": record.started_at,
+                "seenAt": record.seen_at,
+                "epoch": record.applied.epoch,
+                "applied": record.applied.sequence,
+                "lag": max(0, head.sequence - record.applied.sequence) if record.applied.epoch == head.epoch else None,
+                **record.info,
+            }
+            for record in found
+        ]
+
+    async def stats(self) -> dict[str, Any]:
+        """Counts since the start of this node: by tier, of the log, of the engine's queues."""
+        cache, counts = self.cache, self.cache.reads.counts
+        tiers: dict[str, Any] = {}
+        for tier in (cache.memory, cache.redis, self.authority):
+            if tier is None or (tier is self.authority and tier.name in tiers):
+                continue
+            try:
+                tiers[tier.name] = self._tier(tier.name, await tier.stats())
+            except Unavailable as exc:
+                tiers[tier.name] = {**self._tier(tier.name, TierStats()), "error": str(exc)}
+        if counts.hits["loader"] or counts.misses["loader"]:
+            tiers["loader"] = self._tier("loader", TierStats())
+        return {
+            "node": self.id,
+            "version": self.version,
+            "authority": self.authority.name,
+            "uptime": self.clock.now() - self.started_at,
+            "tiers": tiers,
+            "log": {
+                "epoch": cache.applied.epoch,
+                "applied": cache.applied.sequence,
+                "following": self.follower.following,
+                "startedOver": self.follower.started_over,
+                "direct": self.follower.direct,
+                "read": self.follower.read,
+            },
+            "engine": {
+                "floors": len(cache.floors),
+                "readsJoined": counts.joined,
+                "readsAgain": counts.again,
+                "readBatches": cache.reads.combiner.batches,
+                "readsPending": len(cache.reads.combiner),
+                "readsRefused": cache.reads.combiner.refused,
+                "writeBatches": cache.writes.combiner.batches,
+                "writes": cache.writes.combiner.items,
+                "writesPending": len(cache.writes.combiner),
+                "writesRefused": cache.writes.combiner.refused,
+                "putsPending": len(cache.puts),
+                "putsDone": cache.puts.done,
+                "putsDropped": cache.puts.dropped,
+            },
+            "replay": self._replay(),
+            "sweep": {"expired": self.sweeper.expired, "trimmed": self.sweeper.trimmed},
+        }
+
+    def _tier(self, name: str, stats: TierStats) -> dict[str, Any]:
+        counts = self.cache.reads.counts
+        below_memory = name != "memory"
+        latencies = self.cache.reads.latencies.get(name)
+        said: dict[str, Any] = {
+            "hits": counts.hits.get(name, 0) if below_memory else stats.hits,
+            "misses": counts.misses.get(name, 0) if below_memory else stats.misses,
+            "entries": stats.entries,
+            "bytes": stats.bytes,
+            "evictions": stats.evictions,
+            "latency": dict(latencies.percentiles()) if latencies is not None else {},
+            "breaker": self.cache.breaker.state if name == "redis" and self.redis is not None else "closed",
+        }
+        if stats.extra:
+            said["extra"] = dict(stats.extra)
+        return said
+
+    def _replay(self) -> dict[str, Any] | None:
+        if self.replayer is None:
+            return None
+        counts = self.replayer.counts
+        return {
+            "held": any(duty.name == "replay" and duty.held for duty in self.duties),
+            "replayed": counts.replayed,
+            "restarted": counts.restarted,
+            "position": str(counts.position) if counts.position else None,
+        }
