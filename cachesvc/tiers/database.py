@@ -1,0 +1,216 @@
+"""The database tier, reading side: entries by key, by pattern, by indexed field, by the end of their life.
+
+The rule that must not break: every answer is of one snapshot, and none is believed of a database that is behind the reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, Select, and_, bindparam, exists, func, or_, select, union
+
+from cachesvc.errors import InvalidInput, TierUnavailable
+from cachesvc.model.entry import Entry, with_details
+from cachesvc.model.keys import Key
+from cachesvc.model.pattern import Pattern
+from cachesvc.model.position import Position, Version
+from cachesvc.ports import TierStats
+from cachesvc.tiers.database_fields import FieldIndex, Value, meanings, unpack_index, values_of
+from cachesvc.tiers.database_store import NAME, Store
+from cachesvc.tiers.schema import entries, entry_field, log_state
+
+PAGE: Final = 1_000  # keys in one statement of a scan
+PAGE_OF_VALUES: Final = 100  # the same where whole entries are read
+MAX_QUERIED: Final = 50  # values of one field in a query
+
+_COLUMNS = tuple(entries.c)
+
+
+def entry_of(row: Sequence[Any]) -> Entry:
+    """The entry of a row of the table, its columns in the table's order."""
+    key, version, value, content_type, created_at, updated_at, expires_at, digest, deleted, details = row
+    entry = Entry(key, version, value, content_type, created_at, updated_at, expires_at, digest, deleted)
+    return with_details(entry, details) if details else entry
+
+
+def values_of_entry(entry: Entry, details: bytes) -> tuple[object, ...]:
+    """The row of an entry, in the table's order."""
+    return (*entry[:9], details)
+
+
+class DatabaseSource:
+    """`ports.Source` and the searches of `ports.Authority`."""
+
+    name: Final = NAME
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._hits = 0
+        self._misses = 0
+        now = store.now()
+        live = and_(~entries.c.deleted, or_(entries.c.expires_at.is_(None), entries.c.expires_at > now))
+        self._get = select(log_state.c.epoch, log_state.c.head, *_COLUMNS).select_from(
+            log_state.outerjoin(entries, store.one_of(entries.c.key, "keys"))
+        )
+        self._scan = (
+            select(entries.c.key, entries.c.version)
+            .where(~entries.c.deleted, *_after_and_below())
+            .order_by(entries.c.key)
+            .limit(bindparam("limit"))
+        )
+        self._list = select(*_COLUMNS).where(live, *_after_and_below()).order_by(entries.c.key).limit(bindparam("limit"))
+        self._live = select(*_COLUMNS).where(live, store.one_of(entries.c.key, "keys")).order_by(entries.c.key)
+        self._expired = (
+            select(entries.c.key, entries.c.version)
+            .where(~entries.c.deleted, entries.c.expires_at <= now)
+            .order_by(entries.c.expires_at)
+            .limit(bindparam("limit"))
+        )
+
+    async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
+        if not keys:
+            return {}
+        wanted = self._store.texts(keys)
+        rows = await self._store.read(lambda connection: connection.execute(self._get, {"keys": wanted}).all())
+        epoch, head = rows[0][:2]
+        # a database that was restored, or is a replica, may lack what this node has served already
+        if horizon.epoch and (epoch != horizon.epoch or head < horizon.sequence):
+            raise TierUnavailable(NAME, f"is at {epoch}:{head}, which is not after {horizon}")
+        found = {row[2]: entry_of(row[2:]) for row in rows if row[2] is not None}
+        self._hits += len(found)
+        self._misses += len(keys) - len(found)
+        return found
+
+    async def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
+        after = ""
+        while True:
+            rows = await self._page(self._scan, pattern, after, PAGE)
+            for key, version in rows:
+                if pattern.matches(key):
+                    yield Key(key), Version(version)
+            if len(rows) < PAGE:
+                return
+            after = rows[-1][0]
+
+    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Entry]:
+        found: list[Entry] = []
+        last: str = after or ""
+        while len(found) < limit:
+            size = min(PAGE_OF_VALUES, limit) if pattern.prefix else PAGE_OF_VALUES
+            rows = await self._page(self._list, pattern, last, size)
+            found.extend(entry_of(row) for row in rows if pattern.matches(row[0]))
+            if len(rows) < size:
+                break
+            last = rows[-1][0]
+        return found[:limit]
+
+    async def _page(self, statement: Select[Any], pattern: Pattern, after: str, limit: int) -> Sequence[Row[Any]]:
+        bound = {"after": after, "low": pattern.prefix, "high": _past(pattern.prefix, exact=pattern.exact), "limit": limit}
+        return await self._store.read(lambda connection: connection.execute(statement, bound).all())
+
+    async def query(self, fields: Mapping[str, Sequence[str]], *, after: Key | None, limit: int) -> Sequence[Entry]:
+        wanted = {name: _meanings(name, texts) for name, texts in fields.items()}
+        if not wanted:
+            raise InvalidInput("query", "names no field")
+        stored: str = await self._store.read(lambda connection: connection.execute(select(log_state.c.fields)).scalar_one())
+        _check_indexed(wanted, unpack_index(stored))
+        found: list[Entry] = []
+        last: str = after or ""
+        while len(found) < limit:
+            keys, rows = await self._store.read(partial(self._match, wanted=wanted, after=last))
+            found.extend(entry for entry in map(entry_of, rows) if _holds(entry, wanted))
+            if len(keys) < PAGE_OF_VALUES:
+                break
+            last = keys[-1]
+        return found[:limit]
+
+    def _match(
+        self, connection: Connection, *, wanted: Mapping[str, set[Value]], after: str
+    ) -> tuple[Sequence[str], Sequence[Row[Any]]]:
+        """The next keys of which the index says that they match, in order, and the live ones among their entries."""
+        lead = min(wanted, key=partial(_few, connection, wanted)) if len(wanted) > 1 else next(iter(wanted))
+        others = {name: values for name, values in wanted.items() if name != lead}
+        keys = connection.execute(_matching(lead, wanted[lead], others, after)).scalars().all()
+        return keys, connection.execute(self._live, {"keys": self._store.texts(keys)}).all()
+
+    async def expired(self, *, limit: int) -> Sequence[tuple[Key, Version]]:
+        rows = await self._store.read(lambda connection: connection.execute(self._expired, {"limit": limit}).all())
+        return [(Key(key), Version(version)) for key, version in rows]
+
+    async def stats(self) -> TierStats:
+        return TierStats(hits=self._hits, misses=self._misses)
+
+
+def _after_and_below() -> tuple[Any, ...]:
+    """Keys after one, from a first one on and below a last one (no last one: "")."""
+    low, high, after = bindparam("low"), bindparam("high"), bindparam("after")
+    return entries.c.key > after, entries.c.key >= low, entries.c.key < high
+
+
+_HIGHEST: Final = "\U0010ffff"
+
+
+def _past(prefix: str, *, exact: bool) -> str:
+    """The lowest text above every key with this prefix, in code points, which is the order of the bytes."""
+    if exact:
+        return prefix + "\x01"  # no key holds a control character
+    stem = prefix.rstrip(_HIGHEST)
+    if not stem:
+        return _HIGHEST * 200  # above every key of 512 bytes
+    following = ord(stem[-1]) + 1
+    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)
+
+
+def _meanings(name: str, texts: Sequence[str]) -> set[Value]:
+    if not 1 <= len(texts) <= MAX_QUERIED:
+        raise InvalidInput(name, f"has {len(texts)} values; allowed are 1 to {MAX_QUERIED}")
+    return set().union(*map(meanings, texts))
+
+
+def _check_indexed(wanted: Collection[str], index: FieldIndex) -> None:
+    for name in wanted:
+        if name in index.building:
+            raise TierUnavailable(NAME, f"the index of the field {name} is still being built", retry_after=5.0)
+        if name not in index.ready:
+            raise InvalidInput(name, "is not an indexed field")
+
+
+def _holds(entry: Entry, wanted: Mapping[str, set[Value]]) -> bool:
+    """Whether the entry itself says what the index said of it."""
+    values = values_of(entry, wanted)
+    return all(any((name, value) in values for value in allowed) for name, allowed in wanted.items())
+
+
+def _few(connection: Connection, wanted: Mapping[str, set[Value]], name: str) -> int:
+    """How many rows of the index a field has, counted no further than needed to tell few from many."""
+    rows = select(entry_field.c.key).where(entry_field.c.field == name, _is_one_of(wanted[name])).limit(PAGE)
+    return connection.execute(select(func.count()).select_from(rows.subquery())).scalar_one()
+
+
+def _is_one_of(values: Collection[Value]) -> Any:
+    return or_(*(and_(entry_field.c.type == value.type, entry_field.c.value == value.text) for value in values))
+
+
+def _matching(lead: str, values: Collection[Value], others: Mapping[str, set[Value]], after: str) -> Any:
+    """Keys by the leading field, one ordered walk of the index for each of its values; the others are looked up by key."""
+    also = [
+        exists()
+        .where(other.c.key == entry_field.c.key, other.c.field == name)
+        .where(or_(*(and_(other.c.type == value.type, other.c.value == value.text) for value in allowed)))
+        .correlate(entry_field)
+        for name, allowed in others.items()
+        for other in [entry_field.alias()]
+    ]
+    walks = [
+        select(entry_field.c.key)
+        .where(entry_field.c.field == lead, entry_field.c.type == value.type, entry_field.c.value == value.text)
+        .where(entry_field.c.key > after, *also)
+        .order_by(entry_field.c.key)
+        .limit(PAGE_OF_VALUES)
+        .subquery()
+        for value in sorted(values)
+    ]
+    merged = union(*(select(walk.c.key) for walk in walks)).subquery()
+    return select(merged.c.key).order_by(merged.c.key).limit(PAGE_OF_VALUES)

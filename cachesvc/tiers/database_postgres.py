@@ -1,0 +1,194 @@
+"""PostgreSQL: a pool of connections, one of them at a time writing, and one more that listens.
+
+A transaction takes the log's advisory lock before its first statement, so sequences are in commit order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from typing import Any, Final, Literal, TypeVar
+
+import asyncpg
+from sqlalchemy import (
+    ARRAY,
+    URL,
+    ColumnElement,
+    Connection,
+    Double,
+    Text,
+    any_,
+    bindparam,
+    cast,
+    event,
+    extract,
+    func,
+)
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from cachesvc.errors import OutcomeUnknown
+from cachesvc.tiers.database_store import translated
+
+T = TypeVar("T")
+CHANNEL: Final = "cachesvc_changes"
+_BEGIN: Final = "BEGIN; SELECT pg_advisory_xact_lock(7163412915)"
+_DRIVER: Final = (asyncpg.PostgresError, asyncpg.InterfaceError)
+_IDLE: Final = 30.0  # seconds after which a silent listening connection is tried
+
+
+@asynccontextmanager
+async def opened(url: URL, *, pool_size: int, timeout: float, wake: Callable[[], None]) -> AsyncIterator[PostgresStore]:
+    """The database of the URL. `wake` is called when a transaction has appended, or may have."""
+    url = url.set(drivername="postgresql+asyncpg")
+    if "sslmode" in url.query:  # libpq's name of what asyncpg calls ssl
+        url = url.update_query_dict({"ssl": url.query["sslmode"]}).difference_update_query(["sslmode"])
+    engine = _engine(url, pool_size, timeout)
+    arguments = engine.dialect.create_connect_args(url)[1]
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            listening = tasks.create_task(_listen(arguments, timeout, wake))
+            try:
+                yield PostgresStore(engine, timeout)
+            finally:
+                listening.cancel()
+    finally:
+        await engine.dispose()
+
+
+def _engine(url: URL, pool_size: int, timeout: float) -> AsyncEngine:
+    patience = str(int(timeout * 1000))
+    engine = create_async_engine(
+        url,
+        isolation_level="AUTOCOMMIT",  # a transaction is begun by hand, in one round trip with its lock
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=timeout,
+        connect_args={
+            "timeout": timeout,
+            "server_settings": {
+                "application_name": "cachesvc",
+                "idle_in_transaction_session_timeout": patience,  # a frozen node does not keep the lock
+                "jit": "off",
+            },
+        },
+    )
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def check(adapted: Any, _: ConnectionPoolEntry, __: object) -> None:
+        if adapted.driver_connection.is_closed():
+            raise DisconnectionError  # the pool connects anew, without having asked the server
+
+    return engine
+
+
+class PostgresStore:
+    """`Store` over one database."""
+
+    dialect: Literal["sqlite", "postgresql"] = "postgresql"
+
+    def __init__(self, engine: AsyncEngine, timeout: float) -> None:
+        self._engine = engine
+        self._timeout = timeout
+        self._turn = asyncio.Lock()  # writers of this process wait here, not each on a connection of the pool
+
+    async def read(self, ask: Callable[[Connection], T]) -> T:
+        with translated(*_DRIVER):
+            async with asyncio.timeout(self._timeout):
+                try:
+                    return await self._ask(ask)
+                except DBAPIError as exc:
+                    if not exc.connection_invalidated:
+                        raise
+                    return await self._ask(ask)
+
+    async def _ask(self, ask: Callable[[Connection], T]) -> T:
+        async with self._engine.connect() as connection:
+            return await connection.run_sync(ask)
+
+    async def write(self, work: Callable[[Connection], T], *, within: float | None = None) -> T:
+        limit = within or self._timeout
+        with translated(*_DRIVER):
+            async with asyncio.timeout(limit):
+                await self._turn.acquire()
+            try:
+                try:
+                    return await self._transact(work, limit)
+                except _LostBeforeCommit:
+                    return await self._transact(work, limit)
+            finally:
+                self._turn.release()
+
+    async def _transact(self, work: Callable[[Connection], T], limit: float) -> T:
+        async with asyncio.timeout(limit) as deadline, self._engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(driver, asyncpg.Connection)
+            committing = False
+            try:
+                await driver.execute(_BEGIN)
+                result = await connection.run_sync(work)
+                deadline.reschedule(None)  # from here on, out of time means something else
+                committing = True
+                await driver.execute("COMMIT", timeout=limit)
+            except BaseException as exc:
+                lost = driver.is_closed()
+                driver.terminate()  # whatever state it is in, the server rolls back
+                await connection.invalidate()
+                if not isinstance(exc, Exception):
+                    raise
+                if committing:
+                    raise OutcomeUnknown("the connection was lost while committing") from exc
+                if lost:
+                    raise _LostBeforeCommit from exc
+                raise
+            return result
+
+    def announce(self, sequence: int) -> None:
+        """Nothing: the transaction notifies."""
+
+    def now(self) -> ColumnElement[float]:
+        return cast(extract("epoch", func.clock_timestamp()), Double)
+
+    def one_of(self, column: ColumnElement[str], name: str) -> ColumnElement[bool]:
+        return column == any_(bindparam(name, type_=ARRAY(Text)))
+
+    def texts(self, values: Collection[str]) -> object:
+        return list(values)
+
+
+class _LostBeforeCommit(asyncpg.InterfaceError):
+    """The connection went away before the commit: nothing was written, and it may be tried once more."""
+
+
+async def _listen(arguments: dict[str, Any], timeout: float, wake: Callable[[], None]) -> None:
+    """Listen for ever, connecting anew when the connection is lost."""
+    pause = 0.05
+    while True:
+        lost = asyncio.Event()
+        try:
+            connection = await asyncpg.connect(**{**arguments, "timeout": timeout, "command_timeout": timeout})
+        except (*_DRIVER, OSError):
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 2.0)
+            continue
+        try:
+            connection.add_termination_listener(lambda *_, lost=lost: lost.set())
+            await connection.add_listener(CHANNEL, lambda *_: wake())
+            wake()  # for what was announced while nobody listened
+            pause = 0.05
+            while not await _set_within(lost, _IDLE):
+                await connection.execute("SELECT 1")
+        except (*_DRIVER, OSError):
+            await asyncio.sleep(pause)
+        finally:
+            connection.terminate()
+
+
+async def _set_within(event_: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event_.wait()
+    except TimeoutError:
+        return False

@@ -1,0 +1,70 @@
+"""What the two databases have in common: how work is given to them, and what their errors become.
+
+Work is a plain function over a connection. It may be run twice, so it changes nothing but the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Final, Literal, Protocol, TypeVar
+
+from sqlalchemy import ColumnElement, Connection
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from cachesvc.errors import TierUnavailable
+
+T = TypeVar("T")
+NAME: Final = "database"
+
+
+class Store(Protocol):
+    """A database that is open."""
+
+    dialect: Literal["sqlite", "postgresql"]
+
+    async def read(self, ask: Callable[[Connection], T]) -> T:
+        """Run statements that change nothing, each in a snapshot of its own. Raises `TierUnavailable`."""
+        ...
+
+    async def write(self, work: Callable[[Connection], T], *, within: float | None = None) -> T:
+        """Run one durable transaction that holds the log's lock from before its first statement.
+
+        `within` is a time limit in seconds instead of the store's own. Raises `TierUnavailable` when nothing was written,
+        `OutcomeUnknown` when the commit was begun and its end not seen.
+        """
+        ...
+
+    def announce(self, sequence: int) -> None:
+        """Wake the other processes that follow, where the transaction itself does not do it. Never fails, may be lost."""
+        ...
+
+    def now(self) -> ColumnElement[float]:
+        """The database's clock in Unix seconds, as an expression."""
+        ...
+
+    def one_of(self, column: ColumnElement[str], name: str) -> ColumnElement[bool]:
+        """Whether the column is among the texts bound as `name`, by one parameter however many they are."""
+        ...
+
+    def texts(self, values: Collection[str]) -> object:
+        """The texts, as `one_of` wants them bound."""
+        ...
+
+
+@contextmanager
+def translated(*drivers: type[Exception]) -> Iterator[None]:
+    """What drivers raise inside becomes `TierUnavailable`."""
+    try:
+        yield
+    except (SQLAlchemyError, OSError, *drivers) as exc:  # a TimeoutError is an OSError
+        raise TierUnavailable(NAME, _sentence(exc)) from exc
+
+
+def _sentence(exc: Exception) -> str:
+    """The driver's own words, without the statement and its values."""
+    if isinstance(exc, TimeoutError):
+        return "no answer in time"
+    cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
+    text = str(cause).partition("\n")[0]
+    return text.rpartition(">: ")[2] or type(cause).__name__

@@ -1,0 +1,154 @@
+"""The tables of the database authority, for SQLite and PostgreSQL alike.
+
+The rule that must not break: what is written here and what the migrations make is the same; a change is a new migration.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+
+REVISION: Final = "0001"  # of the migrations: what this version reads and writes
+
+# SQLite compares text as bytes unless told otherwise; PostgreSQL must be told
+Name = Text().with_variant(Text(collation="C"), "postgresql")
+
+metadata = MetaData()
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("key", Name, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("value", LargeBinary, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("content_hash", LargeBinary, nullable=False),
+    Column("deleted", Boolean, nullable=False),
+    Column("details", LargeBinary, nullable=False),
+    Index(
+        "entries_expire",
+        "expires_at",
+        postgresql_where=text("NOT deleted AND expires_at IS NOT NULL"),
+        sqlite_where=text("NOT deleted AND expires_at IS NOT NULL"),
+    ),
+    Index("entries_tombstones", "expires_at", postgresql_where=text("deleted"), sqlite_where=text("deleted")),
+)
+
+entry_field = Table(
+    "entry_field",
+    metadata,
+    Column("key", Name, primary_key=True),
+    Column("field", Name, primary_key=True),
+    Column("type", Text, primary_key=True),
+    Column("value", Name, primary_key=True),
+    Index("entry_field_values", "field", "type", "value", "key"),
+)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("key", Name, primary_key=True),
+    Column("tag", Name, primary_key=True),
+    Index("tags_keys", "tag", "key"),
+)
+
+dependencies = Table(
+    "dependencies",
+    metadata,
+    Column("key", Name, primary_key=True),
+    Column("parent", Name, primary_key=True),
+    Index("dependencies_keys", "parent", "key"),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("kind", Text, nullable=False),
+    Column("key", Text),
+    Column("record", LargeBinary, nullable=False),
+    Column("value", LargeBinary),
+    Column("bytes_before", BigInteger, nullable=False),  # of all records before it, so that a sum is a subtraction
+    Column("at", Double, nullable=False),
+)
+
+# one row: where the log stands
+log_state = Table(
+    "log_state",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("head", BigInteger, nullable=False),
+    Column("trimmed_to", BigInteger, nullable=False),
+    Column("complete_since", BigInteger, nullable=False),
+    Column("bytes_total", BigInteger, nullable=False),
+    Column("fields", Text, nullable=False),  # JSON: which fields are indexed, and how far
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("subject", Name, primary_key=True),
+    Column("key", Name, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("outcome", LargeBinary, nullable=False),
+    Column("at", Double, nullable=False),
+    Index("idempotency_age", "at"),
+)
+
+dictionaries = Table(
+    "dictionaries",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("module", Text, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("node", Text, primary_key=True),
+    Column("started_at", Double, nullable=False),
+    Column("seen_at", Double, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("applied", BigInteger, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("info", Text, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+)
