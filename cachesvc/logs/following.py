@@ -43,11 +43,15 @@ async def following(
     *,
     bell: Bell,
     poll_interval: float,
+    known: Callable[[], Position] | None = None,
     limit: int = BATCH,
 ) -> AsyncIterator[AsyncIterator[Sequence[Change]]]:
-    """`ChangeLog.follow` over `read`: batches of up to `limit`, never empty. What `read` raises, the iterator raises."""
+    """`ChangeLog.follow` over `read`: batches of up to `limit`, never empty. What `read` raises, the iterator raises.
+
+    `known()` may be further than what was read: what lies before it is passed over.
+    """
     with bell.hearing() as rung:
-        async with aclosing(_batches(read, after, rung, poll_interval, limit)) as batches:
+        async with aclosing(_batches(read, after, rung, poll_interval, known, limit)) as batches:
             yield batches
 
 
@@ -56,10 +60,13 @@ async def _batches(
     after: Position,
     rung: asyncio.Event,
     poll_interval: float,
+    known: Callable[[], Position] | None,
     limit: int,
 ) -> AsyncGenerator[Sequence[Change], None]:
     while True:
         rung.clear()  # before the read: what is appended during it rings again
+        if known is not None:
+            after = max(after, known())
         changes = await read(after, limit)
         if changes:
             after = after._replace(sequence=changes[-1].sequence)
