@@ -83,8 +83,9 @@ async def test_a_flight_that_began_before_a_write_is_not_joined_after_it(site: S
         await cache.write(put(A, b"2"))
         cache.memory.clear()  # evicted at once
         coming = asyncio.create_task(cache.read(A))
-        while len(site.authority.gets) < 2:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            while len(site.authority.gets) < 2:
+                await asyncio.sleep(0)
         site.authority.gates["answers"].open()
         late = await coming
         assert cache.reads.counts.joined == 0
@@ -111,6 +112,18 @@ async def test_a_slow_reader_does_not_put_the_old_value_back(site: Site) -> None
         assert cache.memory.peek(A) is None
         await cache.puts.drained()
         assert A not in site.redis.entries
+
+
+async def test_a_reader_that_found_nothing_before_a_write_reads_again(site: Site) -> None:
+    async with site.node(redis=False) as cache:
+        site.authority.gates["answers"].close()
+        slow = asyncio.create_task(cache.read(A))
+        await site.authority.gates["answers"].reached.wait()
+        await cache.write(put(A, b"2"))
+        site.authority.gates["answers"].open()
+        answer = await slow
+        assert answer.entry is not None
+        assert answer.entry.value == b"2"
 
 
 async def test_an_entry_of_redis_below_its_floor_is_a_miss(site: Site) -> None:
