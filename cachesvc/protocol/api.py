@@ -1,0 +1,187 @@
+"""The bodies of the HTTP contract: what is sent is validated by these models, and all of them are documented by them.
+
+Names are camelCase on the wire. An unknown member is refused: a misspelt `tll` must not write an entry that never ends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, StrictBool, StrictStr, ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import WithJsonSchema
+
+from cachesvc.errors import InvalidInput
+from cachesvc.model.position import MAX_SEQ
+from cachesvc.protocol.exact import RawJson
+
+MAX_TTL: Final = 315_360_000.0  # ten years
+MAX_NAMES: Final = 128  # tags, and parents, of one entry
+_TTL_RULE: Final = f"must be a number of seconds over 0, up to {MAX_TTL:.0f} (ten years)"
+
+
+def check_ttl(value: object, *, field: str = "ttl") -> float:
+    """A time to live in seconds; raises `InvalidInput` naming `field` and the range."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidInput(field, _TTL_RULE)
+    if not (math.isfinite(value) and 0 < value <= MAX_TTL):
+        raise InvalidInput(field, _TTL_RULE)
+    return float(value)
+
+
+def _ttl(value: object) -> float | None:
+    try:
+        return None if value is None else check_ttl(value)
+    except InvalidInput as wrong:
+        raise ValueError(wrong.reason) from wrong
+
+
+Ttl = Annotated[
+    float | None,
+    BeforeValidator(_ttl),
+    WithJsonSchema({"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": MAX_TTL, "description": "seconds"}),
+]
+AnyJson = Annotated[InstanceOf[RawJson] | None, WithJsonSchema({"description": "any JSON value, kept as written"})]
+Names = Annotated[list[StrictStr], Field(max_length=MAX_NAMES)]
+VersionNumber = Annotated[int, Field(strict=True, ge=0, le=MAX_SEQ)]
+
+
+class Body(BaseModel):
+    """A JSON object of the contract."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel)
+
+
+class Update(Body):
+    """What `POST /v1/cache/{key}` takes: the `cache:update` payload without its key."""
+
+    operation: Literal["set", "delete", "increment"]
+    value: AnyJson = None
+    ttl: Ttl = None
+    distribute: StrictBool = True
+    tags: Names = Field(default_factory=list)
+    depends_on: Names = Field(default_factory=list)
+    expected_version: Annotated[VersionNumber | None, Field(description="refuses; 0: absent")] = None
+    base_version: Annotated[VersionNumber | None, Field(description="accepts, and tells a conflict; 0: absent")] = None
+
+
+class Get(Body):
+    """A read within a batch."""
+
+    operation: Literal["get"]
+    key: StrictStr
+
+
+class KeyedUpdate(Update):
+    """A write within a batch."""
+
+    key: StrictStr
+
+
+class Batch(Body):
+    """What `POST /v1/batch` takes."""
+
+    operations: list[Get | KeyedUpdate]
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    recoverable: bool
+    retry_after: float | None = Field(None, description="seconds")
+    request_id: str | None = None
+    field: str | None = Field(None, description="what is wrong, for bad input")
+    current_version: int | None = Field(None, description="the version that the entry has, after 412")
+
+
+class Done(BaseModel):
+    """What a write did."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    key: str
+    version: int
+    operation: str
+    value: AnyJson = None
+    conflict_id: str | None = None
+
+
+class BatchResult(BaseModel):
+    """What became of one operation of a batch."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    status: int = Field(description="as the single request would have been answered")
+    operation: str | None = None
+    key: str | None = None
+    version: int | None = None
+    value: AnyJson = None
+    encoding: Literal["base64"] | None = None
+    content_type: str | None = None
+    conflict_id: str | None = None
+    request_id: str | None = Field(None, description="of a write: send it as Idempotency-Key to ask again")
+    problem: Problem | None = None
+
+
+class BatchResults(BaseModel):
+    """The answer to a batch: one result each, in order."""
+
+    results: list[BatchResult]
+
+
+class ListedKey(BaseModel):
+    """A key as it is listed."""
+
+    key: str
+    version: int
+    ttl: float | None = Field(description="seconds left; null: does not end")
+    size: int | None = Field(description="bytes of the value; null where the store does not say")
+    tags: list[str]
+
+
+class KeyPage(BaseModel):
+    """A page of keys, in byte order."""
+
+    keys: list[ListedKey]
+    cursor: str | None = Field(description="for the next page; null on the last")
+
+
+class FoundEntry(ListedKey):
+    """An entry as a query finds it."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    content_type: str
+    value: AnyJson = None
+    encoding: Literal["base64"] | None = None
+
+
+class EntryPage(BaseModel):
+    """A page of entries, in byte order of their keys."""
+
+    entries: list[FoundEntry]
+    cursor: str | None = Field(description="for the next page; null on the last")
+
+
+Model = TypeVar("Model", bound=Body)
+
+
+def parse(model: type[Model], members: Mapping[str, object], *, path: str = "") -> Model:
+    """The members as a model; raises `InvalidInput` naming the first that is wrong, below `path`."""
+    try:
+        return model.model_validate(members)
+    except ValidationError as wrong:
+        error = wrong.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
+        reason = {"missing": "is missing", "extra_forbidden": "is not known here"}.get(error["type"])
+        reason = reason or error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        raise InvalidInput(f"{path}{place}".removeprefix("."), reason[0].lower() + reason[1:]) from None

@@ -1,0 +1,72 @@
+"""Codes: what went wrong, in one word, the same over HTTP and over the socket.
+
+Clients decide by the code whether to try again, so a code never changes its meaning: add, never rename.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from cachesvc.errors import InvalidInput, OutcomeUnknown, PositionLost, Refusal, Refused, Unavailable
+
+
+class Code(StrEnum):
+    """The codes of errors, as clients see them."""
+
+    INTERNAL = "INTERNAL"
+    TOO_MANY_REQUESTS = "TOO_MANY_REQUESTS"
+    UNAVAILABLE = "UNAVAILABLE"
+    OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
+    TOKEN_EXPIRED = "TOKEN_EXPIRED"  # noqa: S105 - a word, not a secret
+    RECOVERY_UNAVAILABLE = "RECOVERY_UNAVAILABLE"
+    VERSION_CONFLICT = "VERSION_CONFLICT"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    FORBIDDEN = "FORBIDDEN"
+    NOT_FOUND = "NOT_FOUND"
+    BAD_MESSAGE = "BAD_MESSAGE"
+    UNKNOWN_TYPE = "UNKNOWN_TYPE"
+    TOO_LARGE = "TOO_LARGE"
+    LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
+    CONFLICT_CLOSED = "CONFLICT_CLOSED"
+
+    @property
+    def recoverable(self) -> bool:
+        """Whether the same request, sent again or after reading again, can succeed."""
+        return self in _RECOVERABLE
+
+
+_RECOVERABLE: Final = frozenset(
+    {
+        Code.INTERNAL,
+        Code.TOO_MANY_REQUESTS,
+        Code.UNAVAILABLE,
+        Code.OUTCOME_UNKNOWN,
+        Code.TOKEN_EXPIRED,
+        Code.RECOVERY_UNAVAILABLE,
+        Code.VERSION_CONFLICT,
+    }
+)
+
+_REFUSALS: Final = {
+    Refusal.VERSION_CONFLICT: Code.VERSION_CONFLICT,
+    Refusal.STALE_FILL: Code.VERSION_CONFLICT,
+    Refusal.INTERNAL: Code.INTERNAL,
+}
+
+
+def code_of(error: Exception) -> Code:
+    """The code that tells a client of an error; `INTERNAL` for what nobody foresaw."""
+    match error:
+        case InvalidInput():
+            return Code.TOO_LARGE if error.too_large else Code.BAD_MESSAGE
+        case Refused():
+            return _REFUSALS.get(error.code, Code.BAD_MESSAGE)
+        case OutcomeUnknown():
+            return Code.OUTCOME_UNKNOWN
+        case Unavailable():
+            return Code.UNAVAILABLE
+        case PositionLost():
+            return Code.RECOVERY_UNAVAILABLE
+        case _:
+            return Code.INTERNAL

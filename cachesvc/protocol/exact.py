@@ -1,0 +1,132 @@
+"""JSON whose values stay as they were written: checked, but neither rounded nor rendered anew.
+
+A number is never read by way of a float on its way into the store: `value` is kept as the text that was sent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final, NoReturn
+
+import orjson
+
+from cachesvc.errors import InvalidInput
+
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+
+
+class RawJson(bytes):
+    """A JSON text, UTF-8, as it was sent."""
+
+
+def check_json(text: bytes, *, field: str = "body") -> None:
+    """Raises `InvalidInput` (malformed), with the place, for what is not one JSON value.
+
+    Numbers of any size pass; nesting deeper than 1,024 levels and lone surrogates do not.
+    """
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError as wrong:
+        if not _valid_but_for_large_numbers(text):
+            raise _malformed(field, wrong) from None
+
+
+def read_object(body: bytes, *, raw: str, each: str = "", field: str = "body") -> dict[str, object]:
+    """The members of a JSON object, the one named `raw` as `RawJson`.
+
+    If the member named `each` is an array, the objects in it are read the same way. Raises `InvalidInput`.
+    """
+    try:
+        text = body.decode()
+        start = _skip(text, 0)
+        if text[start : start + 1] != "{":
+            _DECODER.decode(text)
+            raise InvalidInput(field, "is not a JSON object")
+        members, end = _object(text, start, raw, each)
+        if _skip(text, end) != len(text):
+            raise json.JSONDecodeError("unexpected text after the object", text, end)
+    except UnicodeDecodeError as wrong:
+        raise InvalidInput(field, f"is not UTF-8 at byte {wrong.start}", malformed=True) from None
+    except json.JSONDecodeError as wrong:
+        raise _malformed(field, wrong) from None
+    except RecursionError:
+        raise InvalidInput(field, "is not acceptable JSON: nested too deeply", malformed=True) from None
+    return members
+
+
+def _object(text: str, start: int, raw: str, each: str) -> tuple[dict[str, object], int]:
+    """The object whose brace is at `start`, and where it ends."""
+    members: dict[str, object] = {}
+    i = _skip(text, start + 1)
+    if text[i : i + 1] == "}":
+        return members, i + 1
+    while True:
+        if text[i : i + 1] != '"':
+            raise json.JSONDecodeError("a member's name in quotes was expected", text, i)
+        at = i
+        name, i = _DECODER.raw_decode(text, i)
+        if name in members:
+            raise json.JSONDecodeError(f"the member {name!r} is given twice", text, at)
+        i = _skip(text, _expect(text, _skip(text, i), ":"))
+        value: object
+        if name == each and text[i : i + 1] == "[":
+            value, end = _array(text, i, raw)
+        else:
+            value, end = _DECODER.raw_decode(text, i)
+        members[name] = RawJson(text[i:end].encode()) if name == raw else value
+        i = _skip(text, end)
+        if text[i : i + 1] == "}":
+            return members, i + 1
+        i = _skip(text, _expect(text, i, ","))
+
+
+def _array(text: str, start: int, raw: str) -> tuple[list[object], int]:
+    items: list[object] = []
+    i = _skip(text, start + 1)
+    if text[i : i + 1] == "]":
+        return items, i + 1
+    while True:
+        item, i = _object(text, i, raw, "") if text[i : i + 1] == "{" else _DECODER.raw_decode(text, i)
+        items.append(item)
+        i = _skip(text, i)
+        if text[i : i + 1] == "]":
+            return items, i + 1
+        i = _skip(text, _expect(text, i, ","))
+
+
+def _skip(text: str, i: int) -> int:
+    found = _SPACE.match(text, i)
+    return found.end() if found else i
+
+
+def _expect(text: str, i: int, sign: str) -> int:
+    if text[i : i + 1] != sign:
+        raise json.JSONDecodeError(f"a '{sign}' was expected", text, i)
+    return i + 1
+
+
+def _integer(text: str) -> int | float:
+    # int() refuses very long texts and is slow for long ones; no member that is read as a number needs more
+    return int(text) if len(text) <= 20 else float(text)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise json.JSONDecodeError(f"{name} is not JSON", name, 0)
+
+
+_DECODER: Final = json.JSONDecoder(parse_int=_integer, parse_constant=_no_constant)
+_WITHOUT_NUMBERS: Final = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=_no_constant)
+
+
+def _valid_but_for_large_numbers(text: bytes) -> bool:
+    """orjson reads numbers as doubles and refuses those past their range; JSON does not."""
+    try:
+        orjson.dumps(_WITHOUT_NUMBERS.decode(text.decode()))  # refuses lone surrogates, and too deep nesting
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return True
+
+
+def _malformed(field: str, wrong: json.JSONDecodeError) -> InvalidInput:
+    return InvalidInput(field, f"is not JSON: {wrong.msg} (line {wrong.lineno}, column {wrong.colno})", malformed=True)

@@ -1,0 +1,153 @@
+"""Call: one request of the data routes, and how its parts are read.
+
+Everything that comes from outside is decoded strictly and once; what is not understood is refused by name, never ignored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote, unquote_to_bytes
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from cachesvc.errors import InvalidInput
+from cachesvc.model.keys import Key, parse_key, parse_name
+from cachesvc.protocol.api import MAX_NAMES
+from cachesvc.web.service import Service
+
+REQUEST_ID: Final = "cachesvc.request_id"  # of the scope
+ANONYMOUS: Final = "anonymous"
+_BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_MAX_PARAMETERS: Final = 1_000
+
+Query = Mapping[str, list[str]]
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One request. `writing` is true while the outcome of a write is open."""
+
+    service: Service
+    scope: Scope
+    receive: Receive
+    send: Send
+    headers: Mapping[str, str]
+    subject: str = ANONYMOUS
+    writing: bool = False
+
+    @property
+    def request_id(self) -> str:
+        return str(self.scope[REQUEST_ID])
+
+    def key(self, prefix: int) -> Key:
+        """The key that the raw path has after its first `prefix` bytes."""
+        return parse_key(_decoded(raw_path(self.scope)[prefix:], "key"))
+
+    def query(self, *allowed: str) -> Query:
+        """The query's parameters; any but the allowed ones is refused, unless none are named."""
+        parameters = parse_query(self.scope["query_string"])
+        for name in parameters:
+            if allowed and name not in allowed:
+                raise InvalidInput(name, f"is not a parameter here; allowed are {', '.join(allowed)}")
+        return parameters
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body; raises `InvalidInput` (too large) as soon as it is longer than `limit` bytes."""
+        length = self.headers.get("content-length", "")
+        if length.isascii() and length.isdigit() and int(length[:20]) > limit:
+            raise _too_large(limit)
+        chunks: list[bytes] = []
+        size = 0
+        more = True
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            chunks.append(chunk)
+            more = message.get("more_body", False)
+        return b"".join(chunks)
+
+
+def raw_path(scope: Scope) -> bytes:
+    """The path as it was sent, still encoded."""
+    raw = scope.get("raw_path")
+    return raw if isinstance(raw, bytes) else quote(scope["path"]).encode()
+
+
+def read_headers(scope: Scope) -> Mapping[str, str]:
+    """The headers by lower-case name; those sent several times are joined, as RFC 9110 has it."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def parse_query(raw: bytes) -> Query:
+    """The parameters of a query string, strictly decoded, each with its values in order."""
+    parameters: dict[str, list[str]] = {}
+    pieces = raw.split(b"&", _MAX_PARAMETERS)
+    if len(pieces) > _MAX_PARAMETERS:
+        raise InvalidInput("query", f"has over {_MAX_PARAMETERS} parameters")
+    for piece in pieces:
+        if piece:
+            raw_name, _, raw_value = piece.replace(b"+", b" ").partition(b"=")
+            name = _decoded(raw_name, "query")
+            parameters.setdefault(name, []).append(_decoded(raw_value, name))
+    return parameters
+
+
+def single(query: Query, name: str) -> str | None:
+    """The value of a parameter that may be given once."""
+    values = query.get(name)
+    if values is None:
+        return None
+    if len(values) > 1:
+        raise InvalidInput(name, "is given more than once")
+    return values[0]
+
+
+def flag(query: Query, name: str, *, default: bool) -> bool:
+    value = single(query, name)
+    if value is None:
+        return default
+    if value not in ("true", "false"):
+        raise InvalidInput(name, "must be true or false")
+    return value == "true"
+
+
+def whole_number(query: Query, name: str, *, default: int, least: int, most: int) -> int:
+    value = single(query, name)
+    if value is None:
+        return default
+    if not (value.isascii() and value.isdigit() and len(value) <= 16 and least <= int(value) <= most):
+        raise InvalidInput(name, f"must be a whole number from {least} to {most}")
+    return int(value)
+
+
+def names(values: list[str], *, field: str) -> tuple[str, ...]:
+    """Tags or parents, checked; each once, in order."""
+    if len(values) > MAX_NAMES:
+        raise InvalidInput(field, f"has {len(values)} items; allowed are up to {MAX_NAMES}")
+    return tuple(dict.fromkeys(parse_name(value, field=f"{field}[{i}]") for i, value in enumerate(values)))
+
+
+def _decoded(raw: bytes, field: str) -> str:
+    if _BAD_ESCAPE.search(raw):
+        raise InvalidInput(field, "has a '%' that two hexadecimal digits do not follow", malformed=True)
+    try:
+        return unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        raise InvalidInput(field, "is not UTF-8 when percent-decoded", malformed=True) from None
+
+
+def _too_large(limit: int) -> InvalidInput:
+    return InvalidInput("body", f"is larger than the limit of {limit} bytes", too_large=True)

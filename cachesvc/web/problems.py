@@ -1,0 +1,108 @@
+"""Problems: every error as `application/problem+json` (RFC 9457), mapped from the error tree here and nowhere else.
+
+What nobody foresaw is told without a word of its inside; the log has it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field as default
+from typing import Final
+
+import orjson
+from starlette.responses import Response
+
+from cachesvc.errors import InvalidInput, OutcomeUnknown, PositionLost, Refusal, Refused, Unavailable
+from cachesvc.protocol.codes import Code, code_of
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+# RFC 9110's phrases: those of http.HTTPStatus differ between versions of Python
+_PHRASES: Final = {
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    410: "Gone",
+    412: "Precondition Failed",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
+_REFUSED_STATUS: Final = {Refusal.VERSION_CONFLICT: 412, Refusal.STALE_FILL: 412, Refusal.INTERNAL: 500}
+_LONGEST: Final = 1_000  # characters of a text that may come from outside
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error as it is told.
+
+    `request_id` "" means that of the request; None that there is none to ask again with, so none is told.
+    """
+
+    status: int
+    code: Code
+    detail: str
+    field: str = ""
+    retry_after: float | None = None
+    request_id: str | None = ""
+    members: Mapping[str, object] = default(default_factory=dict)
+    headers: Mapping[str, str] = default(default_factory=dict)
+
+    def body(self, request_id: str = "") -> dict[str, object]:
+        """The members, for an answer of its own or within a batch."""
+        told = request_id if self.request_id == "" else self.request_id
+        body: dict[str, object] = {
+            "type": "about:blank",
+            "title": _PHRASES.get(self.status, "Error"),
+            "status": self.status,
+            "detail": _printable(self.detail),
+            "code": self.code.value,
+            "recoverable": self.code.recoverable,
+        }
+        if self.field:
+            body["field"] = _printable(self.field)
+        if self.retry_after is not None:
+            body["retryAfter"] = self.retry_after
+        if told:
+            body["requestId"] = told
+        return body | dict(self.members)
+
+    def response(self, request_id: str) -> Response:
+        headers = dict(self.headers)
+        if self.retry_after is not None:
+            headers["Retry-After"] = str(max(1, math.ceil(self.retry_after)))
+        if self.request_id:
+            headers["X-Request-Id"] = self.request_id
+        return Response(orjson.dumps(self.body(request_id)), self.status, headers, MEDIA_TYPE)
+
+
+def problem_of(error: Exception) -> Problem:  # noqa: PLR0911 - one return a case
+    """The problem that an error is to a client."""
+    code = code_of(error)
+    match error:
+        case InvalidInput():
+            status = 413 if error.too_large else 400 if error.malformed else 422
+            return Problem(status, code, str(error), error.field)
+        case Refused(code=Refusal.INTERNAL):
+            return Problem(500, code, "the operation could not be carried out")
+        case Refused():
+            members = {"currentVersion": error.current} if code is Code.VERSION_CONFLICT else {}
+            return Problem(_REFUSED_STATUS.get(error.code, 422), code, str(error), error.field, members=members)
+        case OutcomeUnknown():
+            return Problem(503, code, str(error), retry_after=1.0, request_id=error.request_id or None)
+        case Unavailable():
+            return Problem(503, code, str(error), retry_after=error.retry_after)
+        case PositionLost():
+            return Problem(410, code, f"{error}; start over from what you read now")
+        case _:
+            return Problem(500, code, "an error that is not yours; the log of the service has it")
+
+
+def _printable(text: str) -> str:
+    """A text that may quote what came from outside, short and encodable."""
+    return text[:_LONGEST].encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,100 @@
+"""Service: what the web stands on, as it needs it. Whoever builds a node hands one in; nothing here is global."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cachesvc.engine.answers import ANY, Answer, Want, Written
+from cachesvc.errors import CacheError
+from cachesvc.model.change import Change, Draft
+from cachesvc.model.entry import Entry
+from cachesvc.model.keys import Key
+from cachesvc.model.pattern import Pattern
+from cachesvc.model.position import Position
+from cachesvc.ports import Clock
+
+
+class Listed(Protocol):
+    """Where keys are listed and queried: the authority."""
+
+    async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]: ...
+
+    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Entry]: ...
+
+    async def query(self, fields: Mapping[str, Sequence[str]], *, after: Key | None, limit: int) -> Sequence[Entry]: ...
+
+
+class Cache(Protocol):
+    """The cache, read and written."""
+
+    @property
+    def authority(self) -> Listed: ...
+
+    @property
+    def applied(self) -> Position: ...
+
+    async def read(self, key: Key, want: Want = ANY) -> Answer: ...
+
+    async def read_many(self, keys: Collection[Key]) -> list[Answer]: ...
+
+    async def write(self, draft: Draft) -> Written: ...
+
+    async def write_many(self, drafts: Sequence[Draft]) -> list[Written | CacheError]: ...
+
+
+class Feed(Protocol):
+    """The log as this node has applied it."""
+
+    @property
+    def position(self) -> Position: ...
+
+    async def next(self, after: Position, limit: int) -> Sequence[Change]: ...
+
+
+class Node(Protocol):
+    """What the operations tell of."""
+
+    async def stats(self) -> Mapping[str, object]: ...
+
+    async def nodes(self) -> Sequence[Mapping[str, object]]: ...
+
+    async def readiness(self) -> Mapping[str, str]:
+        """`"ok"` or why not, by tier."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of the web; bytes, counts, seconds."""
+
+    max_value_size: int = 1 << 20
+    max_batch_operations: int = 1_000
+    max_followers: int = 1_000
+    request_timeout: float = 10.0
+    heartbeat: float = 15.0  # the longest silence of a stream of changes
+
+    @property
+    def max_update_size(self) -> int:
+        """Bytes of a body that carries one value as JSON among its members."""
+        return self.max_value_size + (64 << 10)
+
+    @property
+    def max_batch_size(self) -> int:
+        """Bytes of a batch, and of the values in one answer: eight values of the largest size, or 64 MiB over one."""
+        return self.max_update_size + min(7 * self.max_value_size, 64 << 20)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts of a node that the web answers from. Setting `closing` ends the streams of changes."""
+
+    cache: Cache
+    feed: Feed
+    node: Node
+    clock: Clock
+    limits: Limits = field(default_factory=Limits)
+    version: str = ""
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
