@@ -51,7 +51,7 @@ async def following(
     `known()` may be further than what was read: what lies before it is passed over.
     """
     with bell.hearing() as rung:
-        async with aclosing(_batches(read, after, rung, poll_interval, known, limit)) as batches:
+        async with aclosing(_batches(read, after, rung, poll_interval=poll_interval, known=known, limit=limit)) as batches:
             yield batches
 
 
@@ -59,6 +59,7 @@ async def _batches(
     read: Callable[[Position, int], Awaitable[Sequence[Change]]],
     after: Position,
     rung: asyncio.Event,
+    *,
     poll_interval: float,
     known: Callable[[], Position] | None,
     limit: int,
