@@ -18,6 +18,7 @@ V = TypeVar("V")
 _SMALL: Final = 10  # one part in so many is the small queue's
 _MOST: Final = 3  # what a counter of two bits holds
 _AGAIN: Final = 2  # hits that make a newcomer one to keep
+_value_of: Final = Cache.__getitem__  # bound once: `super()` costs a third of a hit
 
 
 class S3FIFOCache(Cache[K, V]):
@@ -31,7 +32,7 @@ class S3FIFOCache(Cache[K, V]):
         self._ghost: OrderedDict[K, None] = OrderedDict()
 
     def __getitem__(self, key: K) -> V:
-        value = super().__getitem__(key)
+        value = _value_of(self, key)
         hits = self._hits[key]
         if hits < _MOST:
             self._hits[key] = hits + 1
@@ -61,7 +62,7 @@ class S3FIFOCache(Cache[K, V]):
         if not self._hits:
             raise KeyError("S3FIFOCache is empty")
         key = self._victim()
-        value = super().__getitem__(key)
+        value = _value_of(self, key)
         newcomer = key in self._small
         del self[key]
         if newcomer:

@@ -1,0 +1,150 @@
+"""The memory tier: entries in this process, under one of three eviction policies, within a number and a weight.
+
+The rule that must not break: it holds no older version of a key than it was given, and nothing in its core awaits. It is
+kept coherent by the engine alone, which drops what the log says is old; so `get` and `put` ask for no position.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Final, Literal
+
+from cachetools import Cache, FIFOCache, LRUCache
+
+from cachesvc.model.entry import Entry
+from cachesvc.model.keys import Key
+from cachesvc.model.pattern import Pattern
+from cachesvc.model.position import Position, Version
+from cachesvc.ports import Clock, TierStats
+from cachesvc.tiers.s3fifo import S3FIFOCache
+
+EvictionPolicy = Literal["LRU", "FIFO", "S3FIFO"]
+Held = tuple[Entry, float]  # and the time from which it is no hit any more
+
+_POLICIES: Final[Mapping[EvictionPolicy, type[Cache[Key, Held]]]] = {
+    "LRU": LRUCache,
+    "FIFO": FIFOCache,
+    "S3FIFO": S3FIFOCache,
+}
+_SCAN_STEP: Final = 1_000  # keys looked at before others have a turn
+
+
+class MemoryTier:
+    """`ports.Memory` over a cachetools cache.
+
+    An entry is a hit for `ttl` seconds, or to the end of its own life if that is sooner. Over `max_size` items or `max_bytes`
+    (of `Entry.size`) the policy chooses what goes; an entry that is larger than `max_bytes` alone passes by.
+    """
+
+    name = "memory"
+
+    def __init__(
+        self, *, ttl: float, max_size: int, max_bytes: int, eviction_policy: EvictionPolicy = "LRU", clock: Clock
+    ) -> None:
+        self.nbytes = 0
+        self._ttl = ttl
+        self._max_size = max_size
+        self._max_bytes = max_bytes
+        self._held = _POLICIES[eviction_policy](max_size)
+        self._now = clock.now
+        self._hits = 0
+        self._misses = 0
+        self._evictions = 0
+
+    def hit(self, key: Key) -> Entry | None:
+        """The entry, counted and refreshed; None when absent, or past its stay or its life."""
+        try:
+            entry, deadline = self._held[key]
+        except KeyError:
+            self._misses += 1
+            return None
+        if self._now() < deadline:
+            self._hits += 1
+            return entry
+        self._misses += 1
+        return None
+
+    def peek(self, key: Key) -> Entry | None:
+        """The entry if it is held at all, also past its time; neither counted nor refreshed."""
+        if key not in self._held:
+            return None
+        # the class's own: what the policies put in its place counts as a use
+        return Cache.__getitem__(self._held, key)[0]
+
+    def store(self, entry: Entry) -> Entry:
+        """Keep the newer of the two; returns the winner. The same version again begins a new stay."""
+        key = entry.key
+        older = self.peek(key)
+        if older is not None and older.version > entry.version:
+            return older
+        size = entry.size
+        if entry.deleted or size > self._max_bytes:
+            if older is not None:
+                self._forget(older)
+            return entry
+        if older is not None:
+            self.nbytes -= older.size
+        else:
+            self._shrink(self._max_size - 1, self._max_bytes - size)
+        deadline = self._now() + self._ttl
+        if entry.expires_at is not None and entry.expires_at < deadline:
+            deadline = entry.expires_at
+        self._held[key] = (entry, deadline)
+        self.nbytes += size
+        self._shrink(self._max_size, self._max_bytes)  # it may have grown in its place
+        return entry
+
+    def drop(self, key: Key, *, below: int) -> None:
+        """Forget a copy of a version lower than `below`."""
+        held = self.peek(key)
+        if held is not None and held.version < below:
+            self._forget(held)
+
+    def clear(self) -> None:
+        """Forget everything; the counts go on."""
+        self._held.clear()
+        self.nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
+        """Those that are hits. `horizon` says nothing here: what is held is coherent, or the engine dropped it."""
+        found = ((key, self.hit(key)) for key in keys)
+        return {key: entry for key, entry in found if entry is not None}
+
+    async def put(self, entries: Sequence[Entry], *, token: Position) -> Sequence[Entry]:
+        """`store` each. `token` says nothing here: the engine stores only what its floors and horizon let pass."""
+        return [self.store(entry) for entry in entries]
+
+    async def evict(self, keys: Collection[Key]) -> None:
+        """Forget these keys, which is not a change of anything."""
+        for key in keys:
+            held = self.peek(key)
+            if held is not None:
+                self._forget(held)
+
+    async def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
+        """Every key held that matches, with its version; others have a turn every thousand keys."""
+        for place, key in enumerate(list(self._held)):
+            if place % _SCAN_STEP == _SCAN_STEP - 1:
+                await asyncio.sleep(0)
+            entry = self.peek(key)
+            if entry is not None and pattern.matches(key):
+                yield key, entry.version
+
+    async def stats(self) -> TierStats:
+        return TierStats(len(self._held), self.nbytes, self._hits, self._misses, self._evictions)
+
+    def _shrink(self, items: int, nbytes: int) -> None:
+        """Let the policy choose what goes until no more than so many items and bytes are held."""
+        held = self._held
+        while len(held) > items or self.nbytes > nbytes:
+            _, (entry, _) = held.popitem()
+            self.nbytes -= entry.size
+            self._evictions += 1
+
+    def _forget(self, entry: Entry) -> None:
+        del self._held[entry.key]
+        self.nbytes -= entry.size
