@@ -200,7 +200,7 @@ def unpack_change(sequence: int, kind: str, key: str | None, record: bytes, valu
         said["a"],
         Key(key) if key is not None else None,
         entry,
-        value_held=value is not None,
+        value_held=value is not None or entry is None,
         before=bytes.fromhex(before) if before is not None else None,
         distribute=not said.get("l", False),
         conflict=said.get("c", ""),

@@ -54,8 +54,8 @@ class Entry(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes it is counted for: the value, the key, and what describes it."""
-        return len(self.value) + len(self.key) + 200
+        """Bytes it is counted for: the value, the key, tags and parents, and 200 for the rest."""
+        return len(self.value) + len(self.key) + sum(map(len, self.tags)) + sum(map(len, self.parents)) + 200
 
 
 def content_hash(content_type: str, value: bytes) -> bytes:
@@ -89,7 +89,7 @@ def pack_details(entry: Entry) -> bytes:
     if entry.source:
         details["s"] = entry.source
     if entry.origin:
-        details["o"] = entry.origin
+        details["o"] = list(entry.origin)  # orjson takes no subclass of a tuple
     if entry.vector:
         details["v"] = entry.vector
     return orjson.dumps(details) if details else b""

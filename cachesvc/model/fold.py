@@ -19,6 +19,7 @@ from cachesvc.model.position import Position, Seq, Version
 
 _log = logging.getLogger(__name__)
 _BEGINNING = Seq(0)
+_EXPIRY_KEPT = 300.0  # seconds that an expiry leaves a tombstone: far longer than any load, short where lives are short
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +129,8 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
         if row is None or row.live(now) or row.deleted or row.version != draft.expected:
             raise Refused(Refusal.VERSION_CONFLICT, "key", "is not the expired version any more", current=current)
         folded.changes.append(Change(Seq(version), Kind.EXPIRE, change_id, now, key, before=row.content_hash))
-        folded.rows.pop(key, None)
-        folded.removed[key] = row.version
+        # at the version that expired: what was computed before that write stays refused, what came after it is welcome
+        folded.rows[key] = tombstone(key, row.version, now=now, keep=min(terms.tombstone_ttl, _EXPIRY_KEPT))
         return Receipt(draft.operation, version, found=True)
 
     _check_expected(draft, current)
@@ -149,7 +150,6 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
     )
     folded.changes.append(change)
     folded.rows[key] = entry
-    folded.removed.pop(key, None)
     value = entry.value if draft.operation is Operation.INCREMENT else None
     return Receipt(draft.operation, version, found=live is not None, value=value, conflict=conflict)
 
@@ -225,6 +225,4 @@ def _check_token(state: State, folded: Folded, draft: Draft, token: Position, cu
 
 
 def _row(state: State, folded: Folded, key: Key) -> Entry | None:
-    if key in folded.removed:
-        return None
     return folded.rows.get(key) or state.rows.get(key)
