@@ -58,15 +58,7 @@ class SettingsError(CacheError):
 
 
 class StartError(CacheError):
-    """The service cannot start, or cannot go on: one line for whoever started it, and the code it ends with."""
-
-    def __init__(self, reason: str, *, code: int = 1) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.code = code
-
-    def __str__(self) -> str:
-        return self.reason
+    """The service cannot start, or cannot go on: one line for whoever started it."""
 
 
 class Refusal(StrEnum):

@@ -1,1 +1,0 @@
-"""Supervisor: the processes of a service."""
