@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, exists, func, or_, select, union
+from sqlalchemy import Connection, Row, Select, Text, and_, bindparam, exists, func, or_, select, union
 
 from cachesvc.errors import InvalidInput, TierUnavailable
 from cachesvc.model.entry import Entry, with_details
@@ -73,7 +73,9 @@ class DatabaseSource:
         if not keys:
             return {}
         wanted = self._store.texts(keys)
-        rows = await self._store.read(lambda connection: connection.execute(self._get, {"keys": wanted}).all())
+        rows: Sequence[Row[Any]] = await self._store.read(
+            lambda connection: connection.execute(self._get, {"keys": wanted}).all()
+        )
         epoch, head = rows[0][:2]
         # a database that was restored, or is a replica, may lack what this node has served already
         if horizon.epoch and (epoch != horizon.epoch or head < horizon.sequence):
@@ -145,8 +147,8 @@ class DatabaseSource:
 
 def _after_and_below() -> tuple[Any, ...]:
     """Keys after one, from a first one on and below a last one (no last one: "")."""
-    low, high, after = bindparam("low"), bindparam("high"), bindparam("after")
-    return entries.c.key > after, entries.c.key >= low, entries.c.key < high
+    key = entries.c.key
+    return key > bindparam("after", type_=Text), key >= bindparam("low", type_=Text), key < bindparam("high", type_=Text)
 
 
 _HIGHEST: Final = "\U0010ffff"

@@ -31,9 +31,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from cachesvc.errors import OutcomeUnknown
 from cachesvc.tiers.database_store import translated
+from cachesvc.tiers.schema import CHANNEL
 
 T = TypeVar("T")
-CHANNEL: Final = "cachesvc_changes"
 _BEGIN: Final = "BEGIN; SELECT pg_advisory_xact_lock(7163412915)"
 _DRIVER: Final = (asyncpg.PostgresError, asyncpg.InterfaceError)
 _IDLE: Final = 30.0  # seconds after which a silent listening connection is tried
@@ -46,7 +46,7 @@ async def opened(url: URL, *, pool_size: int, timeout: float, wake: Callable[[],
     if "sslmode" in url.query:  # libpq's name of what asyncpg calls ssl
         url = url.update_query_dict({"ssl": url.query["sslmode"]}).difference_update_query(["sslmode"])
     engine = _engine(url, pool_size, timeout)
-    arguments = engine.dialect.create_connect_args(url)[1]
+    arguments = dict(engine.dialect.create_connect_args(url)[1])
     try:
         async with asyncio.TaskGroup() as tasks:
             listening = tasks.create_task(_listen(arguments, timeout, wake))
@@ -104,6 +104,9 @@ class PostgresStore:
                         raise
                     return await self._ask(ask)
 
+    async def change(self, work: Callable[[Connection], T]) -> T:
+        return await self.read(work)
+
     async def _ask(self, ask: Callable[[Connection], T]) -> T:
         async with self._engine.connect() as connection:
             return await connection.run_sync(ask)
@@ -141,7 +144,7 @@ class PostgresStore:
                 if committing:
                     raise OutcomeUnknown("the connection was lost while committing") from exc
                 if lost:
-                    raise _LostBeforeCommit from exc
+                    raise _LostBeforeCommit(str(exc)) from exc
                 raise
             return result
 

@@ -51,15 +51,20 @@ async def opened(
     if not url.database or url.database == ":memory:":
         raise TierUnavailable(NAME, "an SQLite database in memory is not durable; name a file")
     with translated():
-        data_dir.mkdir(parents=True, exist_ok=True)
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-        turns = Turns(data_dir)
+        turns = _turns(data_dir, Path(url.database).parent)
     with Sockets(data_dir / "wake", wake) as sockets:
-        store = SqliteStore(_engine(url, pool_size, timeout), turns, sockets, pool_size, timeout, clock)
+        engine = _engine(url, pool_size, timeout)
+        store = SqliteStore(engine, turns, sockets, readers=pool_size, timeout=timeout, clock=clock)
         try:
             yield store
         finally:
             await store.close()
+
+
+def _turns(data_dir: Path, directory: Path) -> Turns:
+    for path in (data_dir, directory):
+        path.mkdir(parents=True, exist_ok=True)
+    return Turns(data_dir)
 
 
 def _engine(url: URL, pool_size: int, timeout: float) -> Engine:
@@ -85,9 +90,7 @@ class SqliteStore:
 
     dialect: Literal["sqlite", "postgresql"] = "sqlite"
 
-    def __init__(
-        self, engine: Engine, turns: Turns, sockets: Sockets, readers: int, timeout: float, clock: Clock
-    ) -> None:
+    def __init__(self, engine: Engine, turns: Turns, sockets: Sockets, *, readers: int, timeout: float, clock: Clock) -> None:
         self._engine = engine
         self._turns = turns
         self._sockets = sockets
@@ -134,6 +137,12 @@ class SqliteStore:
             if isinstance(exc.__cause__, TimeoutError) and not future.cancelled():
                 raise OutcomeUnknown("the transaction did not end in time") from exc
             raise
+
+    async def change(self, work: Callable[[Connection], T]) -> T:
+        try:
+            return await self.write(work)
+        except OutcomeUnknown as exc:
+            raise TierUnavailable(NAME, exc.reason) from exc
 
     def _transact(self, work: Callable[[Connection], T]) -> T:
         with self._engine.connect() as connection:

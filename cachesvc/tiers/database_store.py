@@ -35,6 +35,10 @@ class Store(Protocol):
         """
         ...
 
+    async def change(self, work: Callable[[Connection], T]) -> T:
+        """Run one statement that changes something beside the log. Raises `TierUnavailable`: it may have been done or not."""
+        ...
+
     def announce(self, sequence: int) -> None:
         """Wake the other processes that follow, where the transaction itself does not do it. Never fails, may be lost."""
         ...
@@ -57,7 +61,9 @@ def translated(*drivers: type[Exception]) -> Iterator[None]:
     """What drivers raise inside becomes `TierUnavailable`."""
     try:
         yield
-    except (SQLAlchemyError, OSError, *drivers) as exc:  # a TimeoutError is an OSError
+    except Exception as exc:  # a TimeoutError is an OSError
+        if not isinstance(exc, (SQLAlchemyError, OSError, *drivers)):
+            raise
         raise TierUnavailable(NAME, _sentence(exc)) from exc
 
 

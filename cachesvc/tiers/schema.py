@@ -23,6 +23,8 @@ from sqlalchemy import (
 
 REVISION: Final = "0001"  # of the migrations: what this version reads and writes
 
+CHANNEL: Final = "cachesvc_changes"  # where PostgreSQL tells of an append
+
 # SQLite compares text as bytes unless told otherwise; PostgreSQL must be told
 Name = Text().with_variant(Text(collation="C"), "postgresql")
 
@@ -106,8 +108,8 @@ idempotency = Table(
     metadata,
     Column("subject", Name, primary_key=True),
     Column("key", Name, primary_key=True),
-    Column("fingerprint", Text, nullable=False),
-    Column("outcome", LargeBinary, nullable=False),
+    Column("record", LargeBinary, nullable=False),
+    Column("made", Text, nullable=False),  # of a batch: where the log stood before, and what it appended
     Column("at", Double, nullable=False),
     Index("idempotency_age", "at"),
 )

@@ -63,8 +63,8 @@ def upgrade() -> None:
         "idempotency",
         sa.Column("subject", _NAME, primary_key=True),
         sa.Column("key", _NAME, primary_key=True),
-        sa.Column("fingerprint", sa.Text(), nullable=False),
-        sa.Column("outcome", sa.LargeBinary(), nullable=False),
+        sa.Column("record", sa.LargeBinary(), nullable=False),
+        sa.Column("made", sa.Text(), nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
     )
     op.create_index("idempotency_age", "idempotency", ["at"])

@@ -1,0 +1,169 @@
+"""The database authority: entries, change log and what nodes share, in SQLite or PostgreSQL.
+
+An append is one transaction under the log's lock; nothing is acknowledged before its commit has returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, bindparam, select, true
+from sqlalchemy.engine import make_url
+
+from cachesvc.errors import EpochChanged, LogTrimmed, OutcomeUnknown, SettingsError, TierUnavailable
+from cachesvc.logs.database_append import Appender, remembered
+from cachesvc.logs.database_migrate import migrated
+from cachesvc.logs.database_registry import DatabaseRegistry
+from cachesvc.logs.database_upkeep import backfill, sweep, trim
+from cachesvc.logs.following import Bell, following
+from cachesvc.model.change import Appended, Change, Draft, unpack_change
+from cachesvc.model.fold import Terms
+from cachesvc.model.position import Epoch, Position, Seq, first_sequence
+from cachesvc.ports import Clock, Retention
+from cachesvc.tiers import database_sqlite
+from cachesvc.tiers.database import DatabaseSource
+from cachesvc.tiers.database_store import NAME, Store
+from cachesvc.tiers.schema import changes, log_state
+
+
+@asynccontextmanager
+async def opened(
+    url: str,
+    *,
+    terms: Terms,
+    indexed_fields: Collection[str],
+    data_dir: Path,
+    pool_size: int,
+    timeout: float,
+    poll_interval: float,
+    idempotency_ttl: float,
+    clock: Clock,
+) -> AsyncIterator[DatabaseAuthority]:
+    """The authority at `url` (`sqlite:…`, `postgresql:…`), its schema brought up to date.
+
+    Raises `TierUnavailable` when it cannot be reached, `SchemaMismatch` when a newer version wrote it.
+    """
+    bell = Bell()
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(
+            _store(url, data_dir=data_dir, pool_size=pool_size, timeout=timeout, clock=clock, wake=bell.ring)
+        )
+        await migrated(store, indexed_fields)
+        yield DatabaseAuthority(store, bell, terms=terms, poll_interval=poll_interval, idempotency_ttl=idempotency_ttl)
+
+
+def _store(
+    url: str, *, data_dir: Path, pool_size: int, timeout: float, clock: Clock, wake: Callable[[], None]
+) -> AbstractAsyncContextManager[Store]:
+    parsed = make_url(url)
+    match parsed.get_backend_name():
+        case "sqlite":
+            return database_sqlite.opened(
+                parsed, data_dir=data_dir, pool_size=pool_size, timeout=timeout, clock=clock, wake=wake
+            )
+        case "postgresql" | "postgres":
+            try:
+                from cachesvc.tiers import database_postgres  # noqa: PLC0415 - its driver is an extra
+            except ModuleNotFoundError as exc:
+                reason = "needs asyncpg: install cachesvc[postgres]"
+                raise SettingsError("levels.database.url", parsed.render_as_string(), reason) from exc
+            return database_postgres.opened(parsed, pool_size=pool_size, timeout=timeout, wake=wake)
+        case _:
+            raise SettingsError("levels.database.url", parsed.render_as_string(), "must begin with sqlite: or postgresql:")
+
+
+class DatabaseAuthority(DatabaseSource, DatabaseRegistry):
+    """`ports.Authority`."""
+
+    def __init__(self, store: Store, bell: Bell, *, terms: Terms, poll_interval: float, idempotency_ttl: float) -> None:
+        DatabaseSource.__init__(self, store)
+        DatabaseRegistry.__init__(self, store)
+        self._bell = bell
+        self._poll_interval = poll_interval
+        self._idempotency_ttl = idempotency_ttl
+        self._appender = Appender(store, terms)
+        records = (
+            select(*changes.c)
+            .where(changes.c.sequence > bindparam("after"))
+            .order_by(changes.c.sequence)
+            .limit(bindparam("limit"))
+            .subquery()
+        )
+        self._read = (
+            select(log_state.c.epoch, log_state.c.head, log_state.c.trimmed_to, *records.c)
+            .select_from(log_state.outerjoin(records, true()))
+            .order_by(records.c.sequence)
+        )
+
+    async def append(self, drafts: Sequence[Draft], *, batch: str) -> Appended:
+        try:
+            appended = await self._store.write(lambda connection: self._appender.append(connection, drafts, batch))
+        except OutcomeUnknown as unknown:
+            found = await self._look_up(batch, unknown)
+            if found is None:
+                raise TierUnavailable(NAME, f"{unknown.reason}; nothing was written") from unknown
+            appended = found
+        self._store.announce(appended.before.sequence + len(appended.changes))
+        return appended
+
+    async def _look_up(self, batch: str, unknown: OutcomeUnknown) -> Appended | None:
+        """What a batch did, or None when it did nothing and never will. Raises `OutcomeUnknown`."""
+        try:
+            # under the lock: a transaction that still runs holds it, and is waited for
+            return await self._store.write(lambda connection: remembered(connection, batch))
+        except (TierUnavailable, OutcomeUnknown) as exc:
+            raise unknown from exc
+
+    async def read(self, after: Position, limit: int) -> Sequence[Change]:
+        bound = {"after": after.sequence, "limit": limit}
+        rows = await self._store.read(lambda connection: connection.execute(self._read, bound).all())
+        epoch, head, trimmed_to = rows[0][:3]
+        if after.epoch != epoch or after.sequence > head:
+            raise EpochChanged(after.epoch, epoch)
+        if after.sequence < trimmed_to:
+            raise LogTrimmed(after.sequence, trimmed_to)
+        return [unpack_change(*row[3:8]) for row in rows if row[3] is not None]
+
+    async def head(self) -> Position:
+        return (await self._state())[0]
+
+    async def oldest(self) -> Position:
+        return (await self._state())[1]
+
+    async def _state(self) -> tuple[Position, Position]:
+        columns = select(log_state.c.epoch, log_state.c.head, log_state.c.trimmed_to)
+        epoch, head, trimmed_to = (await self._store.read(lambda connection: connection.execute(columns).all()))[0]
+        return Position(Epoch(epoch), Seq(head)), Position(Epoch(epoch), Seq(trimmed_to))
+
+    def follow(
+        self, after: Position, *, known: Callable[[], Position] | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Change]]]:
+        return following(self.read, after, bell=self._bell, poll_interval=self._poll_interval, known=known)
+
+    async def trim(self, retention: Retention) -> int:
+        return await trim(self._store, retention)
+
+    async def new_epoch(self, seen: Position) -> Position:
+        def begin(connection: Connection) -> Position:
+            columns = select(log_state.c.epoch, log_state.c.head, self._store.now())
+            epoch, head, now = connection.execute(columns).one()
+            if epoch > seen.epoch:
+                return Position(Epoch(epoch), Seq(epoch))  # another node was faster; an epoch is named by its first sequence
+            first = first_sequence(now, max(head, *seen))
+            connection.execute(log_state.update().values(epoch=first, head=first, trimmed_to=first))
+            return Position(Epoch(first), first)
+
+        return await self._store.write(begin)
+
+    async def time(self) -> float:
+        statement = select(self._store.now())
+        return await self._store.read(lambda connection: connection.execute(statement).scalar_one())
+
+    async def sweep(self, *, limit: int) -> int:
+        return await sweep(self._store, limit=limit, answers_older_than=self._idempotency_ttl)
+
+    async def backfill(self) -> None:
+        """Index the entries that were there before a field was, and drop what is indexed no more. Can be stopped anywhere."""
+        await backfill(self._store)

@@ -1,0 +1,176 @@
+"""One append: read what the drafts touch, fold, write what came of it. All inside the transaction that holds the lock.
+
+Each kind of row is read and written by one statement, however many the drafts are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+from sqlalchemy import Connection, LargeBinary, and_, bindparam, case, literal, or_, select
+
+from cachesvc.logs.database_rows import RowWriter
+from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_batch, unpack_result
+from cachesvc.model.change import Appended, Change, Draft, Operation, pack_change, unpack_change
+from cachesvc.model.entry import Entry, pack_details
+from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
+from cachesvc.model.keys import Key
+from cachesvc.model.position import Epoch, Position, Seq
+from cachesvc.tiers.database import entry_of, values_of_entry
+from cachesvc.tiers.database_fields import unpack_index, values_of
+from cachesvc.tiers.database_store import Store
+from cachesvc.tiers.schema import changes, dependencies, entries, entry_field, idempotency, log_state, tags
+
+BATCHES: Final = "\x1f"  # stands as the subject of a batch's row; no subject has a control character
+RECORD_OVERHEAD: Final = 64  # bytes that a record is counted for beside its texts
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What the fold looks at, and what the writing needs beside."""
+
+    state: State
+    bytes_total: int
+    fields: frozenset[str]
+
+
+class Appender:
+    """The statements of an append, made once."""
+
+    def __init__(self, store: Store, terms: Terms) -> None:
+        self._store = store
+        self._terms = terms
+        self._writer = RowWriter(store.dialect)
+        # values are dear to move, and the fold looks into one only to increment it
+        value = case((store.one_of(entries.c.key, "incremented"), entries.c.value), else_=literal(b"", LargeBinary))
+        columns = [value.label("value") if column is entries.c.value else column for column in entries.c]
+        self._read_state = select(
+            log_state.c.epoch,
+            log_state.c.head,
+            log_state.c.complete_since,
+            log_state.c.bytes_total,
+            log_state.c.fields,
+            store.now().label("now"),
+            *columns,
+        ).select_from(log_state.outerjoin(entries, store.one_of(entries.c.key, "keys")))
+        self._read_answers = select(idempotency.c.subject, idempotency.c.key, idempotency.c.record).where(
+            or_(
+                and_(store.one_of(idempotency.c.subject, "subjects"), store.one_of(idempotency.c.key, "keys")),
+                and_(idempotency.c.subject == bindparam("whole"), store.one_of(idempotency.c.key, "batches")),
+            )
+        )
+
+    def append(self, connection: Connection, drafts: Sequence[Draft], batch: str) -> Appended:
+        read = self._read(connection, drafts)
+        folded = fold(read.state, drafts, batch=batch, terms=self._terms)
+        before = read.state.position
+        self._write(connection, read, folded, drafts, batch)
+        return Appended(before, batch, folded.changes, folded.outcomes, frozenset(folded.replayed))
+
+    def _read(self, connection: Connection, drafts: Sequence[Draft]) -> _Read:
+        texts = self._store.texts
+        incremented = {draft.key for draft in drafts if draft.operation is Operation.INCREMENT}
+        rows = connection.execute(self._read_state, {"keys": texts(touched(drafts)), "incremented": texts(incremented)}).all()
+        epoch, head, complete_since, bytes_total, fields, now = rows[0][:6]
+        found = {Key(row[6]): entry_of(row[6:]) for row in rows if row[6] is not None}
+        position = Position(Epoch(epoch), Seq(head))
+        state = State(position, now, found, self._answers(connection, asked(drafts)), Seq(complete_since))
+        return _Read(state, bytes_total, unpack_index(fields).written)
+
+    def _answers(self, connection: Connection, wanted: Set[tuple[str, str]]) -> dict[tuple[str, str], Result]:
+        """The answers to what is asked: by a row of its own, else in the row of the batch that the key names."""
+        if not wanted:
+            return {}
+        texts = self._store.texts
+        bound = {
+            "subjects": texts({subject for subject, _ in wanted}),
+            "keys": texts({key for _, key in wanted}),
+            "whole": BATCHES,
+            "batches": texts(batches_of(wanted)),
+        }
+        rows = connection.execute(self._read_answers, bound).all()
+        answers = results_of_batches(wanted, {key: record for subject, key, record in rows if subject == BATCHES})
+        own = {(subject, key): record for subject, key, record in rows if (subject, key) in wanted}
+        return answers | {asker: unpack_result(record) for asker, record in own.items()}
+
+    def _write(self, connection: Connection, read: _Read, folded: Folded, drafts: Sequence[Draft], batch: str) -> None:
+        state, writer = read.state, self._writer
+        answers: list[tuple[object, ...]] = [
+            (subject, key, pack_result(result), "", state.now) for (subject, key), result in folded.results.items()
+        ]
+        made = orjson.dumps([*state.position, len(folded.changes), sorted(folded.replayed)]).decode()
+        answers.append((BATCHES, batch, pack_batch(drafts, folded.outcomes), made, state.now))
+        records, total = _records(folded.changes, read.bytes_total)
+        head = state.position.sequence + len(folded.changes)
+        rows = [values_of_entry(entry, pack_details(entry)) for entry in folded.rows.values()]
+        writer.append(connection, entries=rows, changes=records, answers=answers, head=head, bytes_total=total)
+        if folded.removed:
+            writer.delete(connection, entries, list(folded.removed))
+        self._write_relations(connection, state, folded)
+        if read.fields:
+            self._write_fields(connection, state, folded, read.fields)
+
+    def _write_relations(self, connection: Connection, state: State, folded: Folded) -> None:
+        """Bring tags and dependencies of the rows that have or had any to what they are now."""
+        for table, attribute in ((tags, "tags"), (dependencies, "parents")):
+            gone: list[str] = []
+            come: list[tuple[object, ...]] = []
+            for key in folded.rows.keys() | folded.removed.keys():
+                old, new = state.rows.get(key), folded.rows.get(key)
+                before: tuple[str, ...] = getattr(old, attribute) if old is not None else ()
+                after: tuple[str, ...] = getattr(new, attribute) if new is not None else ()
+                if before != after:
+                    if before:
+                        gone.append(key)
+                    come.extend((key, name) for name in set(after))
+            if gone:
+                self._writer.delete(connection, table, gone)
+            if come:
+                self._writer.insert(connection, table, come)
+
+    def _write_fields(self, connection: Connection, state: State, folded: Folded, fields: frozenset[str]) -> None:
+        """The same for the indexed fields, of the rows whose content is another."""
+        gone: list[str] = []
+        come: list[tuple[object, ...]] = []
+        for key in folded.rows.keys() | folded.removed.keys():
+            old, new = state.rows.get(key), folded.rows.get(key)
+            if old is not None and new is not None and old.content_hash == new.content_hash:
+                continue
+            if old is not None and not old.deleted:
+                gone.append(key)
+            if new is not None:
+                come.extend(field_rows(new, fields))
+        if gone:
+            self._writer.delete(connection, entry_field, gone)
+        if come:
+            self._writer.insert(connection, entry_field, come)
+
+
+def field_rows(entry: Entry, fields: frozenset[str]) -> list[tuple[object, ...]]:
+    return [(entry.key, name, value.type, value.text) for name, value in values_of(entry, fields)]
+
+
+def _records(changes: Sequence[Change], total: int) -> tuple[list[tuple[object, ...]], int]:
+    """The rows of the records, each with the bytes of all before it, and the bytes after the last."""
+    rows: list[tuple[object, ...]] = []
+    for change in changes:
+        record, value = pack_change(change)
+        rows.append((change.sequence, change.kind.value, change.key, record, value, total, change.at))
+        total += len(record) + len(value or b"") + len(change.key or "") + RECORD_OVERHEAD
+    return rows, total
+
+
+def remembered(connection: Connection, batch: str) -> Appended | None:
+    """What an append did, from what it left; None when it left nothing."""
+    where = idempotency.c.subject == BATCHES, idempotency.c.key == batch
+    row = connection.execute(select(idempotency.c.made, idempotency.c.record).where(*where)).one_or_none()
+    if row is None:
+        return None
+    epoch, first, count, replayed = orjson.loads(row.made)
+    between = changes.c.sequence > first, changes.c.sequence <= first + count
+    records = connection.execute(select(*changes.c).where(*between).order_by(changes.c.sequence))
+    made = [unpack_change(*record[:5]) for record in records]
+    return Appended(Position(Epoch(epoch), Seq(first)), batch, made, unpack_batch(row.record), frozenset(replayed))
