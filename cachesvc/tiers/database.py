@@ -25,7 +25,7 @@ PAGE: Final = 1_000  # keys in one statement of a scan
 PAGE_OF_VALUES: Final = 100  # the same where whole entries are read
 MAX_QUERIED: Final = 50  # values of one field in a query
 
-_COLUMNS = tuple(entries.c)
+_COLUMNS: Final[tuple[Any, ...]] = tuple(entries.c)
 
 
 def entry_of(row: Sequence[Any]) -> Entry:
@@ -54,7 +54,7 @@ class DatabaseSource:
         self._get = select(log_state.c.epoch, log_state.c.head, *_COLUMNS).select_from(
             log_state.outerjoin(entries, store.one_of(entries.c.key, "keys"))
         )
-        self._scan = (
+        self._scan: Select[Any] = (
             select(entries.c.key, entries.c.version)
             .where(~entries.c.deleted, *_after_and_below())
             .order_by(entries.c.key)
@@ -73,9 +73,7 @@ class DatabaseSource:
         if not keys:
             return {}
         wanted = self._store.texts(keys)
-        rows: Sequence[Row[Any]] = await self._store.read(
-            lambda connection: connection.execute(self._get, {"keys": wanted}).all()
-        )
+        rows: Sequence[Any] = await self._store.read(lambda connection: connection.execute(self._get, {"keys": wanted}).all())
         epoch, head = rows[0][:2]
         # a database that was restored, or is a replica, may lack what this node has served already
         if horizon.epoch and (epoch != horizon.epoch or head < horizon.sequence):
