@@ -1,0 +1,34 @@
+"""The contract of `ports.Authority`, as tests: a new implementation gives a `store` fixture and inherits them all.
+
+Nothing here knows the implementation: what it may do freely, such as how soon a wake-up comes, no test looks at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from cachesvc.ports import Authority
+from tests.conformance.authority_log import Log
+from tests.conformance.authority_rows import Rows
+from tests.conformance.authority_store import Store
+from tests.conformance.authority_writes import Writes
+
+
+class AuthorityContract(Writes, Log, Rows):
+    """Inherit it as `Test…`, next to a `store` fixture."""
+
+    @pytest.fixture
+    async def authority(self, store: Store) -> AsyncIterator[Authority]:
+        async with store.opened() as authority:
+            yield authority
+
+    @pytest.fixture
+    async def second(self, store: Store, authority: Authority) -> AsyncIterator[Authority]:
+        """Another handle of the same store where there can be one, else the same."""
+        if not store.shared:
+            yield authority
+            return
+        async with store.opened() as second:
+            yield second
