@@ -1,0 +1,52 @@
+-- Replay: what is older than a change is dropped, its version noted, and the cursor moves on.
+-- Rule: a partition moves only from exactly where the caller left it. Moved from anywhere else it would have passed over
+-- changes, and would then be believed without having seen them.
+--
+-- KEYS  a group for each partition: its state, its recent, then the keys of the changed entries
+-- ARGV  epoch, cursor to move to, limit of recent, then a group for each partition: generation, expected cursor, count,
+--       then for each change member of recent, version
+-- Answers 1 for each partition that moved, else 0.
+
+local function version_of(head)
+  local a, b, c, d, e, f, g = string.byte(head, 2, 8)
+  return (((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f) * 256 + g
+end
+
+local epoch, upto, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local k, a, answers = 0, 3, {}
+
+while k < #KEYS do
+  local state_key, recent = KEYS[k + 1], KEYS[k + 2]
+  local generation, expected, count = ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 3])
+  k, a = k + 2, a + 3
+  local state = redis.call('GET', state_key)
+  local of_epoch, cursor, low, of_generation = string.match(state or '', '^(%d+) (%d+) (%d+) (%x+)$')
+  local moves = of_epoch == epoch and of_generation == generation and cursor == expected
+  if moves then
+    if count > 0 then
+      if not redis.call('ZSCORE', recent, '') then
+        -- recent was evicted: nothing is known of what changed up to the cursor
+        low = cursor
+        redis.call('ZADD', recent, 'inf', '')
+      end
+      for i = 1, count do
+        local key, member, version = KEYS[k + i], ARGV[a + 2 * i - 1], ARGV[a + 2 * i]
+        local head = redis.pcall('GETRANGE', key, 0, 7)
+        if head ~= '' and (type(head) ~= 'string' or #head < 8 or version_of(head) < tonumber(version)) then
+          redis.call('UNLINK', key)
+        end
+        redis.call('ZADD', recent, 'GT', version, member)
+      end
+      local over = redis.call('ZCARD', recent) - 1 - limit
+      if over > 0 then
+        local dropped = redis.call('ZRANGE', recent, over - 1, over - 1, 'WITHSCORES')
+        redis.call('ZREMRANGEBYRANK', recent, 0, over - 1)
+        if tonumber(dropped[2]) > tonumber(low) then low = string.format('%.0f', tonumber(dropped[2])) end
+      end
+    end
+    redis.call('SET', state_key, string.format('%s %s %s %s', epoch, upto, low, generation))
+  end
+  answers[#answers + 1] = moves and 1 or 0
+  k, a = k + count, a + 2 * count
+end
+return answers

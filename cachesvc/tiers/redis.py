@@ -1,0 +1,401 @@
+"""The Redis tier: entries shared by the nodes, above a database as authority, in Valkey or Redis, standalone or Cluster.
+
+Nothing in Redis is believed but by the state of its partition, read in the same atomic step. So a Redis that was away, was set
+back, or evicted what it liked convicts itself, at no extra round trip, and is believed again once replayed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from cachesvc.model.change import Change
+from cachesvc.model.entry import Entry
+from cachesvc.model.keys import Key, partition_of
+from cachesvc.model.pattern import Pattern
+from cachesvc.model.position import Position, Version
+from cachesvc.ports import Clock, TierStats
+from cachesvc.tiers.codec import Codec, DictionaryUnknown, Newer, Unreadable
+from cachesvc.tiers.dictionaries import Shelf, TrainedDictionaries
+from cachesvc.tiers.redis_connection import Connection, Group, connected, load_script
+from cachesvc.tiers.redis_partitions import State, entry_key, partitions
+
+# What one script call does at most, so that Redis is never held up for long.
+MAX_CALL_ENTRIES: Final = 256
+MAX_CALL_BYTES: Final = 1 << 20
+MAX_CALL_CHANGES: Final = 1_000
+
+_PUT, _REPLAY, _RESTART = (load_script(name) for name in ("put", "replay", "restart"))
+_GLOB: Final = re.compile(rb"([*?\[\]\\])")
+
+
+@dataclass(slots=True)
+class _Offer:
+    """An entry on its way into Redis: its place in the call, its milliseconds to live (0: a tombstone), its bytes."""
+
+    place: int
+    entry: Entry
+    ttl: int
+    stored: bytes
+
+
+class RedisTier:
+    """A `Tier` and a `Replica`. `opened()` makes one."""
+
+    name = "redis"
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        key_prefix: str,
+        ttl: float,
+        ttl_jitter: float,
+        compression: bool,
+        max_recent: int,
+        clock: Clock,
+        dictionaries: Shelf,
+        random: Random,
+    ) -> None:
+        self._connection = connection
+        self._key_prefix = key_prefix.encode()
+        self._ttl = ttl
+        self._ttl_jitter = ttl_jitter
+        self._max_recent = max_recent
+        self._clock = clock
+        self._random = random.random
+        self._dictionaries = TrainedDictionaries(dictionaries, clock=clock, random=random)
+        self._codec = Codec(self._dictionaries, compression=compression)
+        self._partitions = partitions(key_prefix)
+        self._left: dict[int, State] = {}  # where `replay` left each partition, or `cursors` found it
+        self._counts: Counter[str] = Counter()
+
+    async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
+        """See `ports.Source`. One round trip; two for what is in a partition that has begun anew since it was last seen."""
+        if not keys:
+            return {}
+        found: dict[Key, Entry] = {}
+        stored, moved = await self._read(_by_partition(keys), horizon)
+        if moved:
+            more, _ = await self._read(_by_partition(moved), horizon)
+            stored += more
+        unread, corrupt = self._accept(stored, found)
+        if unread and await self._dictionaries.fetch({number for _, _, number in unread}):
+            unread, again = self._accept([(key, value) for key, value, _ in unread], found)
+            corrupt += again
+        if corrupt:
+            await self._repair(corrupt)
+        counts = self._counts
+        counts["dictionary_unknown"] += len(unread)
+        counts["hits"] += len(found)
+        counts["misses"] += len(keys) - len(found)
+        return found
+
+    async def put(self, entries: Sequence[Entry], *, token: Position) -> Sequence[Entry]:
+        """See `ports.Tier`. One script call for up to 256 entries or 1 MiB, whatever their partitions."""
+        winners = list(entries)
+        now = self._clock.now()
+        offers: dict[int, list[_Offer]] = {}
+        for place, entry in enumerate(entries):
+            ttl = 0 if entry.deleted else self._milliseconds(entry, now)
+            if ttl > 0 or entry.deleted:
+                stored = b"" if entry.deleted else self._codec.encode(entry)
+                offers.setdefault(partition_of(entry.key), []).append(_Offer(place, entry, ttl, stored))
+        for call in _calls(offers):
+            moved = await self._put(call, token, winners)
+            if moved:
+                await self._put([(number, batch) for number, batch in call if number in moved], token, winners)
+        return winners
+
+    async def evict(self, keys: Collection[Key]) -> None:
+        """See `ports.Tier`."""
+        asked = _by_partition(keys)
+        if not asked:
+            return
+        async with self._connection.limited():
+            states = await self._connection.read([[self._partitions[number].state_key] for number in asked])
+            doomed: list[bytes] = []
+            for (number, mine), (raw,) in zip(asked.items(), states, strict=True):
+                if self._partitions[number].see(raw) is not None:
+                    doomed += [self._partitions[number].head + key.encode() for key in mine]
+            await self._forget(doomed)
+
+    async def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
+        """See `ports.Source`; in no order. A key may come twice while Redis resizes its table."""
+        await self._see_states()
+        match = self._key_prefix + b":{*}:*:" + _GLOB.sub(rb"\\\1", pattern.prefix.encode()) + b"*"
+        async for batch in self._connection.scan(match):
+            names: dict[bytes, Key] = {}
+            for stored in batch:
+                parts = entry_key(stored)
+                if parts is None:
+                    continue
+                number, head, key = parts
+                if head == self._partitions[number].head and pattern.matches(key):
+                    names[stored] = key
+            if names:
+                async with self._connection.limited():
+                    heads = await self._connection.send([("GETRANGE", stored, 1, 7) for stored in names])
+                for key, version in zip(names.values(), heads, strict=True):
+                    if len(version) == 7:  # else it was evicted in between
+                        yield key, Version(int.from_bytes(version))
+
+    async def stats(self) -> TierStats:
+        counts = self._counts
+        extra = {name: float(counts[name]) for name in ("corrupt", "newer", "dictionary_unknown", "refused")}
+        extra["dictionaries"] = float(len(self._dictionaries))
+        extra["bytes_put"] = float(counts["bytes_put"])
+        extra["bytes_stored"] = float(counts["bytes_stored"])
+        return TierStats(hits=counts["hits"], misses=counts["misses"], extra=extra)
+
+    async def maintain(self) -> None:
+        """Load the dictionaries of other nodes and train what is due. Raises `TierUnavailable` of the authority."""
+        await self._dictionaries.maintain()
+
+    # as a replica of the log
+
+    async def cursors(self) -> Mapping[int, Position | None]:
+        """See `ports.Replica`."""
+        await self._see_states()
+        self._left = {partition.number: partition.state for partition in self._partitions if partition.state is not None}
+        return {p.number: p.state.position if p.state is not None else None for p in self._partitions}
+
+    async def replay(self, changes: Sequence[Change], *, upto: Position) -> None:
+        """See `ports.Replica`. A script call for each thousand changes, which moves all partitions up to the last of them."""
+        for start in range(0, max(len(changes), 1), MAX_CALL_CHANGES):
+            chunk = changes[start : start + MAX_CALL_CHANGES]
+            last = start + MAX_CALL_CHANGES >= len(changes)
+            await self._replay(chunk, upto if last else Position(upto.epoch, chunk[-1].sequence))
+
+    async def restart(self, partitions: Collection[int], *, at: Position) -> None:
+        """See `ports.Replica`."""
+        mine = [self._partitions[number] for number in partitions]
+        groups = [Group([partition.state_key, partition.recent], []) for partition in mine]
+        if not groups:
+            return
+        async with self._connection.limited():
+            states = await self._connection.run(_RESTART, (at.epoch, at.sequence), groups)
+        for partition, raw in zip(mine, states, strict=True):
+            state = partition.see(raw if isinstance(raw, bytes) else None)
+            if state is not None:
+                self._left[partition.number] = state
+
+    # how
+
+    async def _see_states(self) -> None:
+        """Read the state of every partition."""
+        async with self._connection.limited():
+            states = await self._connection.read([[partition.state_key] for partition in self._partitions])
+        for partition, (raw,) in zip(self._partitions, states, strict=True):
+            partition.see(raw)
+
+    async def _read(
+        self, asked: Mapping[int, Sequence[Key]], horizon: Position
+    ) -> tuple[list[tuple[Key, bytes | None]], list[Key]]:
+        """What is stored where it is believed, and the keys to ask for again: their partition has begun anew."""
+        groups = []
+        heads = []
+        for number, keys in asked.items():
+            partition = self._partitions[number]
+            head = partition.head
+            heads.append(head)
+            groups.append([partition.state_key, *[head + key.encode() for key in keys]] if head else [partition.state_key])
+        async with self._connection.limited():
+            replies = await self._connection.read(groups)
+        stored: list[tuple[Key, bytes | None]] = []
+        moved: list[Key] = []
+        for (number, keys), head, reply in zip(asked.items(), heads, replies, strict=True):
+            partition = self._partitions[number]
+            state = partition.see(reply[0])
+            if state is None or not state.reaches(horizon):
+                continue
+            if partition.head == head:
+                stored.extend(zip(keys, reply[1:], strict=True))
+            else:
+                moved.extend(keys)
+        return stored, moved
+
+    def _accept(
+        self, stored: Sequence[tuple[Key, bytes | None]], found: dict[Key, Entry]
+    ) -> tuple[list[tuple[Key, bytes, int]], list[Key]]:
+        """Add what is live to `found`; what waits for a dictionary (with its id), and the keys of what is corrupt."""
+        now = self._clock.now()
+        decode = self._codec.decode
+        unread: list[tuple[Key, bytes, int]] = []
+        corrupt: list[Key] = []
+        for key, value in stored:
+            if value is None:
+                continue
+            try:
+                entry = decode(key, value)
+            except DictionaryUnknown as exc:
+                unread.append((key, value, exc.number))
+            except Newer:
+                self._counts["newer"] += 1
+            except Unreadable:
+                self._counts["corrupt"] += 1
+                corrupt.append(key)
+            else:
+                if entry.live(now):
+                    found[key] = entry
+        return unread, corrupt
+
+    async def _repair(self, keys: Sequence[Key]) -> None:
+        """Take corrupt values away, so that the next put finds nothing that looks newer or equal."""
+        async with self._connection.limited():
+            await self._forget([self._partitions[partition_of(key)].head + key.encode() for key in keys])
+
+    async def _forget(self, stored: Sequence[bytes]) -> None:
+        if stored:
+            await self._connection.send([("UNLINK", key) for key in stored])
+
+    def _milliseconds(self, entry: Entry, now: float) -> int:
+        """How long it stays: the tier's ttl less some jitter, so that what came together does not go together."""
+        stays = self._ttl * (1 - self._ttl_jitter * self._random())
+        if entry.expires_at is not None:
+            stays = min(stays, entry.expires_at - now)
+        return int(stays * 1000) if stays > 0 else 0
+
+    async def _put(self, call: Sequence[tuple[int, list[_Offer]]], token: Position, winners: list[Entry]) -> set[int]:
+        """One script call, its outcome written into `winners`; the partitions that turned out to be of another generation."""
+        groups = []
+        for number, offers in call:
+            partition = self._partitions[number]
+            keys = [partition.state_key, partition.recent]
+            generation = partition.state.generation if partition.state is not None else b""
+            arguments: list[bytes | str | int] = [generation, len(offers) if generation else 0]
+            if generation:
+                for offer in offers:
+                    name = offer.entry.key.encode()
+                    keys.append(partition.head + name)
+                    arguments += (name, offer.entry.version, offer.ttl, offer.stored)
+            groups.append(Group(keys, arguments))
+        sent = [self._partitions[number].head for number, _ in call]
+        async with self._connection.limited():
+            answers = await self._connection.run(_PUT, (token.epoch, token.sequence), groups)
+        moved = set()
+        corrupt: list[Key] = []
+        for (number, offers), head, answer in zip(call, sent, answers, strict=True):
+            assert isinstance(answer, list)
+            partition = self._partitions[number]
+            state = partition.see(answer[0])
+            if len(answer) == 1:
+                if state is not None and state.epoch == token.epoch and partition.head != head:
+                    moved.add(number)
+                else:
+                    self._counts["refused"] += len(offers)
+                continue
+            for offer, result in zip(offers, answer[1:], strict=True):
+                self._settle(offer, result, winners, corrupt)
+        if corrupt:
+            await self._repair(corrupt)
+        return moved
+
+    def _settle(self, offer: _Offer, result: object, winners: list[Entry], corrupt: list[Key]) -> None:
+        if result == 1:
+            self._counts["bytes_put"] += len(offer.entry.value)
+            self._counts["bytes_stored"] += len(offer.stored)
+        elif isinstance(result, bytes):
+            try:
+                winners[offer.place] = self._codec.decode(offer.entry.key, result)
+            except (DictionaryUnknown, Newer):
+                self._counts["refused"] += 1
+            except Unreadable:
+                self._counts["corrupt"] += 1
+                corrupt.append(offer.entry.key)
+        else:
+            self._counts["refused"] += 1
+
+    async def _replay(self, changes: Sequence[Change], upto: Position) -> None:
+        """Move every partition that is not there yet, from where it was left."""
+        newest: dict[int, dict[Key, int]] = {}
+        for change in changes:
+            if change.key is not None:
+                newest.setdefault(partition_of(change.key), {})[change.key] = change.sequence
+        moving = [n for n, left in self._left.items() if left.epoch == upto.epoch and left.cursor < upto.sequence]
+        groups = []
+        for number in moving:
+            partition, left = self._partitions[number], self._left[number]
+            versions = {key: version for key, version in newest.get(number, {}).items() if version > left.cursor}
+            head = partition.head_of(left)
+            names = [key.encode() for key in versions]
+            arguments: list[bytes | str | int] = [left.generation, left.cursor, len(names)]
+            for name, version in zip(names, versions.values(), strict=True):
+                arguments += (name, version)
+            groups.append(Group([partition.state_key, partition.recent, *[head + name for name in names]], arguments))
+        if not groups:
+            return
+        async with self._connection.limited():
+            answers = await self._connection.run(_REPLAY, (upto.epoch, upto.sequence, self._max_recent), groups)
+        for number, answer in zip(moving, answers, strict=True):
+            if answer == 1:
+                self._left[number] = self._left[number]._replace(cursor=upto.sequence)
+            else:
+                # another replayer moved it, or it was set back: it stays until `cursors` has told where it is
+                self._left.pop(number, None)
+
+
+def _by_partition(keys: Collection[Key]) -> dict[int, list[Key]]:
+    asked: dict[int, list[Key]] = {}
+    for key in keys:
+        number = partition_of(key)
+        if number in asked:
+            asked[number].append(key)
+        else:
+            asked[number] = [key]
+    return asked
+
+
+def _calls(offers: Mapping[int, list[_Offer]]) -> Iterator[list[tuple[int, list[_Offer]]]]:
+    """The offers by partition, cut into script calls of a bounded size, in order."""
+    call: list[tuple[int, list[_Offer]]] = []
+    count = size = 0
+    for number, mine in offers.items():
+        batch: list[_Offer] = []
+        for offer in mine:
+            if count and (count >= MAX_CALL_ENTRIES or size + len(offer.stored) > MAX_CALL_BYTES):
+                if batch:
+                    call.append((number, batch))
+                yield call
+                call, batch, count, size = [], [], 0, 0
+            batch.append(offer)
+            count += 1
+            size += len(offer.stored)
+        call.append((number, batch))
+    if call:
+        yield call
+
+
+@asynccontextmanager
+async def opened(
+    url: str,
+    *,
+    key_prefix: str,
+    ttl: float,
+    ttl_jitter: float,
+    compression: bool,
+    timeout: float,
+    max_connections: int,
+    max_recent: int,
+    clock: Clock,
+    dictionaries: Shelf,
+    random: Random,
+) -> AsyncIterator[RedisTier]:
+    """The tier at a URL (see `redis_connection.connected`), whether or not anything answers there yet."""
+    async with connected(url, timeout=timeout, max_connections=max_connections) as connection:
+        yield RedisTier(
+            connection,
+            key_prefix=key_prefix,
+            ttl=ttl,
+            ttl_jitter=ttl_jitter,
+            compression=compression,
+            max_recent=max_recent,
+            clock=clock,
+            dictionaries=dictionaries,
+            random=random,
+        )

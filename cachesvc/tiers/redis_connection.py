@@ -1,0 +1,195 @@
+"""The connection to Redis: standalone or Cluster, plain or TLS, behind three calls.
+
+A dead Redis costs its caller at most one time limit: whoever calls does so within `limited()`, and nothing in here waits or
+retries beyond it. Opening connects to nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha1
+from importlib.resources import files
+from typing import Final, NamedTuple
+
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    ClusterDownError,
+    NoScriptError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from cachesvc.errors import SettingsError, TierUnavailable
+
+Argument = bytes | str | int
+Command = tuple[Argument, ...]
+
+_SCAN_COUNT: Final = 512
+# what a Cluster answers when a node is gone or its slots have moved
+_LAYOUT_ERRORS: Final = (RedisConnectionError, RedisTimeoutError, RedisClusterException, ClusterDownError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script of `lua/`, by the hash under which the server keeps it."""
+
+    text: bytes
+    sha: str
+
+
+def load_script(name: str) -> Script:
+    text = files("cachesvc.tiers").joinpath("lua", f"{name}.lua").read_bytes()
+    return Script(text, sha1(text, usedforsecurity=False).hexdigest())
+
+
+class Group(NamedTuple):
+    """What one script call does in one partition: its keys share a slot."""
+
+    keys: list[bytes]
+    arguments: list[Argument]
+
+
+@dataclass(slots=True)
+class Connection:
+    """Commands to one server, or to a Cluster, where keys of different slots go separately but in one round trip."""
+
+    client: Redis | RedisCluster
+    timeout: float
+    slots: asyncio.Semaphore  # a Cluster's pools refuse instead of waiting, so the wait is here
+    stale: bool = field(default=False)  # the Cluster's layout may have changed
+
+    @asynccontextmanager
+    async def limited(self) -> AsyncIterator[None]:
+        """The time limit of a call; whatever the driver raises inside becomes `TierUnavailable`."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                yield
+        except TimeoutError as exc:
+            self.stale = True
+            raise TierUnavailable("redis", f"no answer within {self.timeout:g} s") from exc
+        except (RedisError, OSError) as exc:
+            self.stale = isinstance(
+                exc, (RedisConnectionError, RedisTimeoutError, RedisClusterException, ClusterDownError, OSError)
+            )
+            raise TierUnavailable("redis", str(exc) or type(exc).__name__) from exc
+
+    async def read(self, groups: Sequence[list[bytes]]) -> list[list[bytes | None]]:
+        """The values under the keys of each group; a group is read in one atomic step."""
+        if isinstance(self.client, RedisCluster):
+            return await self.send([("MGET", *group) for group in groups])
+        flat = [key for group in groups for key in group]
+        values: list[bytes | None] = (await self.send([("MGET", *flat)]))[0]
+        answer, start = [], 0
+        for group in groups:
+            answer.append(values[start : start + len(group)])
+            start += len(group)
+        return answer
+
+    async def run(self, script: Script, head: Iterable[Argument], groups: Sequence[Group]) -> list[object]:
+        """The answer of a script for each group; each group is one atomic step."""
+        if isinstance(self.client, RedisCluster):
+            calls = [(len(group.keys), *group.keys, *head, *group.arguments) for group in groups]
+            answers = await self._evaluate(script, calls)
+            return [answer[0] for answer in answers]
+        keys = [key for group in groups for key in group.keys]
+        arguments = [argument for group in groups for argument in group.arguments]
+        return (await self._evaluate(script, [(len(keys), *keys, *head, *arguments)]))[0]
+
+    async def _evaluate(self, script: Script, calls: Sequence[Command]) -> list[list[object]]:
+        answers = await self.send([("EVALSHA", script.sha, *call) for call in calls], keep=NoScriptError)
+        # the server forgot its scripts (a restart, SCRIPT FLUSH): EVAL tells it again
+        unknown = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:
+            again = await self.send([("EVAL", script.text, *calls[place]) for place in unknown])
+            for place, answer in zip(unknown, again, strict=True):
+                answers[place] = answer
+        return answers
+
+    async def send(self, commands: Sequence[Command], *, keep: type[ResponseError] | None = None) -> list:  # type: ignore[type-arg]
+        """The answers to commands, in one round trip; an error is raised unless it is of the type to `keep`."""
+        if isinstance(self.client, RedisCluster):
+            async with self.slots:
+                if self.stale:
+                    self.stale = False
+                    await self.client.nodes_manager.initialize()
+                pipeline = self.client.pipeline()
+                for command in commands:
+                    pipeline.execute_command(*command)
+                answers = await pipeline.execute(raise_on_error=False)
+        elif len(commands) == 1:
+            try:
+                answers = [await self.client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
+            except ResponseError as exc:
+                answers = [exc]
+        else:
+            pipe = self.client.pipeline(transaction=False)
+            for command in commands:
+                pipe.execute_command(*command)
+            answers = await pipe.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, Exception) and not (keep is not None and isinstance(answer, keep)):
+                raise answer
+        return answers
+
+    async def scan(self, match: bytes) -> AsyncIterator[list[bytes]]:
+        """The keys that match, step by step, on every master; each step has the time limit for itself. May repeat a key."""
+        client = self.client
+        if isinstance(client, RedisCluster):
+            async with self.limited():
+                await client.initialize()
+            nodes = [{"target_nodes": node} for node in client.get_primaries()]
+        else:
+            nodes = [{}]
+        for node in nodes:
+            cursor = 0
+            while True:
+                async with self.limited():
+                    answer = await client.execute_command("SCAN", cursor, "MATCH", match, "COUNT", _SCAN_COUNT, **node)
+                # a Cluster client answers by the node's name
+                following, keys = next(iter(answer.values())) if isinstance(answer, dict) else answer
+                if keys:
+                    yield keys
+                cursor = int(following)
+                if cursor == 0:
+                    break
+
+
+@asynccontextmanager
+async def connected(url: str, *, timeout: float, max_connections: int) -> AsyncIterator[Connection]:
+    """A connection for `redis://`, `rediss://`, `unix://`, `redis+cluster://` and `rediss+cluster://`.
+
+    The URL's query is as redis-py takes it (`?ssl_ca_certs=…`, `?db=1`). Raises `SettingsError` for a URL that is not one.
+    """
+    client: Redis | RedisCluster
+    # RESP2: nothing here needs more, and every proxy speaks it
+    options = {"protocol": 2, "socket_timeout": None, "socket_connect_timeout": timeout}
+    scheme, separator, rest = url.partition("://")
+    try:
+        if scheme.endswith("+cluster"):
+            client = RedisCluster.from_url(
+                scheme.removesuffix("+cluster") + separator + rest,
+                max_connections=max_connections,
+                retry=Retry(NoBackoff(), 0),
+                **options,
+            )
+        else:
+            # once more after a lost connection: it may only have been idle while the server restarted
+            retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
+            pool = BlockingConnectionPool.from_url(
+                url, max_connections=max_connections, timeout=timeout, retry=retry, **options
+            )
+            client = Redis.from_pool(pool)
+    except (ValueError, TypeError, RedisError) as exc:
+        raise SettingsError("levels.redis.url", scheme + separator + "…", f"is not a Redis URL: {exc}") from exc
+    try:
+        yield Connection(client, timeout, asyncio.Semaphore(max_connections))
+    finally:
+        await client.aclose()
