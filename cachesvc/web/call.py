@@ -29,7 +29,7 @@ Query = Mapping[str, list[str]]
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One request. `writing` is true while the outcome of a write is open."""
+    """One request. While the outcome of a write is open, `writing` is its idempotency key, "" for none."""
 
     service: Service
     scope: Scope
@@ -37,7 +37,7 @@ class Call:
     send: Send
     headers: Mapping[str, str]
     subject: str = ANONYMOUS
-    writing: bool = False
+    writing: str | None = None
 
     @property
     def request_id(self) -> str:
@@ -48,11 +48,11 @@ class Call:
         return parse_key(_decoded(raw_path(self.scope)[prefix:], "key"))
 
     def query(self, *allowed: str) -> Query:
-        """The query's parameters; any but the allowed ones is refused, unless none are named."""
+        """The query's parameters; any but the allowed ones is refused."""
         parameters = parse_query(self.scope["query_string"])
         for name in parameters:
-            if allowed and name not in allowed:
-                raise InvalidInput(name, f"is not a parameter here; allowed are {', '.join(allowed)}")
+            if name not in allowed:
+                raise InvalidInput(name, f"is not a parameter here; allowed: {', '.join(allowed) or 'none'}")
         return parameters
 
     async def body(self, limit: int) -> bytes:

@@ -81,10 +81,20 @@ class Problem:
         return Response(orjson.dumps(self.body(request_id)), self.status, headers, MEDIA_TYPE)
 
 
+class ProblemRaised(Exception):
+    """A request that is answered with a problem of its own."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
 def problem_of(error: Exception) -> Problem:  # noqa: PLR0911 - one return a case
     """The problem that an error is to a client."""
     code = code_of(error)
     match error:
+        case ProblemRaised():
+            return error.problem
         case InvalidInput():
             status = 413 if error.too_large else 400 if error.malformed else 422
             return Problem(status, code, str(error), error.field)

@@ -1,0 +1,58 @@
+"""The web application: routes over a service. Nothing in it is global, and nothing runs in it between requests."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
+from starlette.exceptions import HTTPException
+
+from cachesvc.observability.metrics import Metrics
+from cachesvc.web.batch import post_batch
+from cachesvc.web.changes import Changes
+from cachesvc.web.docs import page
+from cachesvc.web.door import Door, http_error
+from cachesvc.web.entries import delete_entry, get_entry, post_entry, put_entry
+from cachesvc.web.listing import get_keys, get_query
+from cachesvc.web.openapi import document
+from cachesvc.web.operations import router
+from cachesvc.web.routes import DataRoute, Endpoint
+from cachesvc.web.service import Service
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application of one node."""
+    app = FastAPI(
+        title="cachesvc",
+        version=service.version or "0",
+        description="A multi-level cache: memory, Redis and database behind one interface, on one change log.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: http_error},
+    )
+    metrics = Metrics()
+    app.router.routes[:0] = [DataRoute(path, endpoints, service) for path, endpoints in data_endpoints(service).items()]
+    app.include_router(router(service, metrics))
+    app.openapi = partial(document, app)  # type: ignore[method-assign]  # how FastAPI has it extended
+
+    @app.get("/docs", include_in_schema=False, response_class=HTMLResponse)
+    async def docs() -> str:
+        schema: dict[str, Any] = app.openapi()
+        return page(schema)
+
+    app.add_middleware(Door, metrics=metrics, clock=service.clock)
+    return app
+
+
+def data_endpoints(service: Service) -> dict[str, dict[str, Endpoint]]:
+    """The routes of the data: path, method, endpoint. The most used comes first."""
+    return {
+        "/v1/cache/{key}": {"GET": get_entry, "PUT": put_entry, "DELETE": delete_entry, "POST": post_entry},
+        "/v1/batch": {"POST": post_batch},
+        "/v1/keys": {"GET": get_keys},
+        "/v1/query": {"GET": get_query},
+        "/v1/changes": {"GET": Changes(service).get},
+    }

@@ -1,0 +1,75 @@
+"""Door: what every request passes: it gets an id, is counted, and whatever goes wrong within becomes a problem."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cachesvc.errors import CacheError
+from cachesvc.observability.metrics import Metrics
+from cachesvc.ports import Clock
+from cachesvc.protocol.codes import Code
+from cachesvc.web.call import REQUEST_ID
+from cachesvc.web.problems import Problem, ProblemRaised, problem_of
+from cachesvc.web.routes import TEMPLATE
+
+_log = logging.getLogger(__name__)
+
+
+class Door:
+    """A plain ASGI middleware, the outermost that is ours."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, clock: Clock) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = self._clock.monotonic()
+        request_id = scope[REQUEST_ID] = uuid.uuid4().hex
+        started = False
+
+        async def answer(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = message.setdefault("headers", [])
+                if not any(name == b"x-request-id" for name, _ in headers):
+                    headers.append((b"x-request-id", request_id.encode()))
+                seconds = self._clock.monotonic() - began
+                self._metrics.answered(_template(scope), scope["method"], message["status"], seconds)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, answer)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            if not isinstance(error, (CacheError, ProblemRaised)):
+                _log.exception("a request failed", extra={"request_id": request_id, "route": _template(scope)})
+            if started:
+                raise
+            await problem_of(error).response(request_id)(scope, receive, answer)
+
+
+async def http_error(request: Request, error: Exception) -> Response:
+    """What the router refuses: no such route, no such method."""
+    assert isinstance(error, HTTPException)
+    code = Code.NOT_FOUND if error.status_code == 404 else Code.BAD_MESSAGE
+    detail = {404: "there is nothing at this path", 405: "this path does not answer to that method"}
+    problem = Problem(error.status_code, code, detail.get(error.status_code, error.detail), headers=dict(error.headers or {}))
+    return problem.response(str(request.scope[REQUEST_ID]))
+
+
+def _template(scope: Scope) -> str:
+    """The route as metrics name it: one of a few, whatever path was asked for."""
+    template = scope.get(TEMPLATE) or getattr(scope.get("route"), "path_format", None)
+    return template if isinstance(template, str) else "other"

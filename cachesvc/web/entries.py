@@ -1,0 +1,166 @@
+"""Entries: GET, PUT, DELETE and POST of `/v1/cache/{key}`.
+
+A value is the bytes that were sent, both ways: a hit serialises nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from typing import Final
+
+import orjson
+from starlette.responses import Response
+
+from cachesvc.engine.answers import Answer, Want, Written
+from cachesvc.errors import InvalidInput
+from cachesvc.model.change import Draft, Operation
+from cachesvc.model.entry import JSON
+from cachesvc.protocol.api import Update, check_ttl, parse
+from cachesvc.protocol.codes import Code
+from cachesvc.protocol.exact import check_json, read_object
+from cachesvc.web.call import Call, flag, names, single
+from cachesvc.web.conditions import Expectation, expectation, idempotency_key, unchanged, wanted
+from cachesvc.web.drafts import draft_of, identified, nothing_deleted, status_of, told
+from cachesvc.web.problems import Problem, ProblemRaised
+from cachesvc.web.values import content_type, is_json
+
+PREFIX: Final = len("/v1/cache/")
+_SECONDS: Final = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,3})?")
+_NOT_JSON: Final = Problem(415, Code.BAD_MESSAGE, f"Content-Type: must be {JSON}", "Content-Type", headers={"Accept": JSON})
+
+
+async def get_entry(call: Call) -> Response:
+    call.query()
+    key = call.key(PREFIX)
+    want = wanted(call.headers)
+    answer = await call.service.cache.read(key, want)
+    entry = answer.entry
+    if entry is None or entry.deleted:
+        return _missed(answer, want).response(call.request_id)
+    headers = {
+        "ETag": f'"{entry.version}"',
+        "Age": str(max(0, int(answer.now - entry.updated_at))),
+        "Cache-Status": cache_status(answer),
+        # whoever stores an answer on the way asks again: freshness is promised here and nowhere downstream
+        "Cache-Control": "no-cache",
+    }
+    if unchanged(call.headers, entry.version):
+        return Response(None, 304, headers)
+    # a stored value is data: a browser that opens it neither guesses at it nor runs it
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Content-Security-Policy"] = "sandbox"
+    headers["Content-Type"] = entry.content_type
+    return Response(entry.value, 200, headers)
+
+
+async def put_entry(call: Call) -> Response:
+    key = call.key(PREFIX)
+    query = call.query("ttl", "tags", "depends_on", "distribute")
+    ttl = single(query, "ttl")
+    draft = Draft(
+        Operation.SET,
+        key,
+        content_type=content_type(call.headers.get("content-type", JSON)),
+        ttl=_seconds(ttl) if ttl is not None else None,
+        tags=names(query.get("tags", []), field="tags"),
+        parents=names(query.get("depends_on", []), field="depends_on"),
+        distribute=flag(query, "distribute", default=True),
+    )
+    expects = expectation(call.headers)
+    asked = idempotency_key(call.headers)
+    value = await call.body(call.service.limits.max_value_size)
+    if is_json(draft.content_type):
+        check_json(value)
+    draft, written = await write(call, replace(draft, value=value), expects, asked)
+    return _done(draft, written, value=False)
+
+
+async def delete_entry(call: Call) -> Response:
+    key = call.key(PREFIX)
+    call.query()
+    draft, written = await write(call, Draft(Operation.DELETE, key), expectation(call.headers), idempotency_key(call.headers))
+    if written.receipt.found:
+        return Response(None, 204, _write_headers(written))
+    return _done(draft, written, value=False)
+
+
+async def post_entry(call: Call) -> Response:
+    key = call.key(PREFIX)
+    call.query()
+    expects = expectation(call.headers)
+    asked = idempotency_key(call.headers)
+    require_json(call)
+    limits = call.service.limits
+    body = await call.body(limits.max_update_size)
+    draft = draft_of(parse(Update, read_object(body, raw="value")), key, max_value_size=limits.max_value_size)
+    if expects.versions and draft.expected is not None:
+        raise InvalidInput("expectedVersion", "is given twice: in a header as well")
+    if expects.versions and draft.base is not None:
+        raise InvalidInput("baseVersion", "refuses and accepts at once together with a condition in a header")
+    draft, written = await write(call, draft, expects, asked)
+    return _done(draft, written, value=True)
+
+
+async def write(call: Call, draft: Draft, expects: Expectation, asked: str) -> tuple[Draft, Written]:
+    """Carry out a draft under what its request demands."""
+    cache = call.service.cache
+    draft = replace(draft, token=expects.token)
+    draft = identified(draft, expects, subject=call.subject, key=asked)
+    if len(expects.versions) == 1:
+        draft = replace(draft, expected=expects.versions[0])
+    elif expects.versions:
+        # the log compares with one version: name the one that is there, if it is one of those
+        entry = (await cache.read(draft.key, Want(fresh=True))).entry
+        there = entry is not None and entry.version in expects.versions
+        draft = replace(draft, expected=entry.version if entry is not None and there else expects.versions[0])
+    call.writing = asked
+    written = await cache.write(draft)
+    call.writing = None
+    return draft, written
+
+
+def cache_status(answer: Answer) -> str:
+    """How the answer came about (RFC 9211)."""
+    if answer.entry is None:
+        return "cachesvc; fwd=uri-miss"
+    if answer.tier == "loader":
+        return f"cachesvc; fwd=uri-miss;{' stored;' if answer.stored else ''} detail=loader"
+    ttl = f" ttl={math.floor(answer.ttl)};" if answer.ttl is not None else ""
+    return f"cachesvc; hit;{ttl} detail={answer.tier}"
+
+
+def require_json(call: Call) -> None:
+    """A body that says it is not JSON is not read as such: no foreign page can send one without being asked for leave."""
+    if call.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
+        raise ProblemRaised(_NOT_JSON)
+
+
+def _missed(answer: Answer, want: Want) -> Problem:
+    headers = {"Fill-Token": str(answer.token), "Cache-Status": cache_status(answer)}
+    if want.only_cached:
+        detail = "nothing is stored, and only-if-cached asks not to load it"
+        return Problem(504, Code.NOT_FOUND, detail, "key", headers=headers)
+    return Problem(404, Code.NOT_FOUND, "there is no entry of this key", "key", headers=headers)
+
+
+def _done(draft: Draft, written: Written, *, value: bool) -> Response:
+    headers = _write_headers(written)
+    receipt = written.receipt
+    if receipt.operation is Operation.DELETE and not receipt.found:
+        problem = nothing_deleted(written)
+        return replace(problem, headers=headers).response(written.request_id)
+    status = 200 if receipt.operation is Operation.DELETE else status_of(receipt)
+    return Response(orjson.dumps(told(draft, receipt, value=value)), status, headers, JSON)
+
+
+def _write_headers(written: Written) -> dict[str, str]:
+    headers = {"ETag": f'"{written.receipt.version}"', "X-Request-Id": written.request_id}
+    if written.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return headers
+
+
+def _seconds(text: str) -> float:
+    return check_ttl(float(text) if _SECONDS.fullmatch(text) else text)

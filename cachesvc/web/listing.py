@@ -1,0 +1,106 @@
+"""Listings: keys by pattern, and entries by indexed fields, page by page in byte order of the keys.
+
+A cursor is the last key of its page, so a page is right whatever was written since, and no state is kept for it.
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import orjson
+from starlette.responses import Response
+
+from cachesvc.errors import InvalidInput
+from cachesvc.model.entry import JSON, Entry, content_hash
+from cachesvc.model.keys import Key, parse_key
+from cachesvc.model.pattern import parse_pattern
+from cachesvc.web.call import Call, Query, parse_query, single, whole_number
+from cachesvc.web.values import value_members
+
+MAX_LIMIT: Final = 1_000
+DEFAULT_LIMIT: Final = 100
+RESERVED: Final = ("limit", "cursor")  # of a query; any other parameter is a field
+MAX_FIELDS: Final = 16
+_ENTRIES_AT_ONCE: Final = 64
+
+More = Callable[[Key | None, int], Awaitable[Sequence[Entry]]]
+
+
+async def get_keys(call: Call) -> Response:
+    query = call.query("pattern", "limit", "cursor")
+    pattern = parse_pattern(single(query, "pattern") or "*")
+    authority = call.service.cache.authority
+    now = call.service.clock.now()
+    keys, cursor = await _page(
+        query,
+        lambda after, limit: authority.list_entries(pattern, after=after, limit=limit),
+        lambda entry: (_listed(entry, now), 0),
+        room=0,
+    )
+    return Response(orjson.dumps({"keys": keys, "cursor": cursor}), media_type=JSON)
+
+
+async def get_query(call: Call) -> Response:
+    query = parse_query(call.scope["query_string"])
+    fields = {name: values for name, values in query.items() if name not in RESERVED}
+    if not fields:
+        raise InvalidInput("query", "names no field: give at least one, like ?status=open")
+    if len(fields) > MAX_FIELDS:
+        raise InvalidInput("query", f"names {len(fields)} fields; allowed are up to {MAX_FIELDS}")
+    authority = call.service.cache.authority
+    now = call.service.clock.now()
+    entries, cursor = await _page(
+        query,
+        lambda after, limit: authority.query(fields, after=after, limit=limit),
+        lambda entry: (_listed(entry, now) | value_members(entry), len(entry.value)),
+        room=call.service.limits.max_batch_size,
+    )
+    return Response(orjson.dumps({"entries": entries, "cursor": cursor}), media_type=JSON)
+
+
+async def _page(
+    query: Query, more: More, show: Callable[[Entry], tuple[dict[str, object], int]], *, room: int
+) -> tuple[list[dict[str, object]], str | None]:
+    """Up to `limit` entries as shown, or as many as there is room for (at least one), and the cursor of the next page."""
+    limit = whole_number(query, "limit", default=DEFAULT_LIMIT, least=1, most=MAX_LIMIT)
+    cursor = single(query, "cursor")
+    after = _after(cursor) if cursor is not None else None
+    shown: list[dict[str, object]] = []
+    while True:
+        asked = min(limit - len(shown) + 1, _ENTRIES_AT_ONCE)
+        entries = await more(after, asked)
+        for entry in entries:
+            members, taken = show(entry)
+            room -= taken
+            if len(shown) == limit or (shown and taken and room < 0):
+                return shown, _cursor(after)
+            shown.append(members)
+            after = entry.key
+        if len(entries) < asked:
+            return shown, None
+
+
+def _listed(entry: Entry, now: float) -> dict[str, object]:
+    held = bool(entry.value) or entry.content_hash == content_hash(entry.content_type, b"")
+    return {
+        "key": entry.key,
+        "version": entry.version,
+        "ttl": round(max(0.0, entry.expires_at - now), 3) if entry.expires_at is not None else None,
+        "size": len(entry.value) if held else None,
+        "tags": entry.tags,
+    }
+
+
+def _cursor(after: Key | None) -> str | None:
+    return urlsafe_b64encode(after.encode()).decode().rstrip("=") if after is not None else None
+
+
+def _after(cursor: str) -> Key:
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        return parse_key(urlsafe_b64decode(padded))
+    except (ValueError, binascii.Error, InvalidInput):
+        raise InvalidInput("cursor", "is not one that a page before this gave") from None

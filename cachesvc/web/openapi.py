@@ -1,0 +1,167 @@
+"""The OpenAPI document: the data routes by a table and the models of `protocol.api`, the operations by FastAPI.
+
+A route of the data that is not in the table is not documented; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from cachesvc.protocol import api
+
+Schema = dict[str, Any]  # JSON Schema: any JSON
+_STRING: Final[Schema] = {"type": "string"}
+_VERSION: Final[Schema] = {"type": "integer", "minimum": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Documented:
+    """What the document says of one method of one path. `takes` "bytes" is a value as it is stored."""
+
+    summary: str
+    parameters: tuple[str, ...] = ()
+    takes: type[BaseModel] | str = ""
+    gives: Mapping[int, type[BaseModel] | str] = field(default_factory=dict)
+    problems: tuple[int, ...] = ()
+
+
+# name: where it is sent, its schema, what it says
+PARAMETERS: Final[Mapping[str, tuple[str, Schema, str]]] = {
+    "key": ("path", {"type": "string", "minLength": 1, "maxLength": 512}, "Percent-encoded UTF-8; '/' may stand as itself"),
+    "ttl": ("query", {"type": "number", "exclusiveMinimum": 0, "maximum": api.MAX_TTL}, "Seconds to live"),
+    "tags": ("query", {"type": "array", "items": _STRING, "maxItems": api.MAX_NAMES}, "May be repeated"),
+    "depends_on": ("query", {"type": "array", "items": _STRING, "maxItems": api.MAX_NAMES}, "Parents; may be repeated"),
+    "distribute": ("query", {"type": "boolean", "default": True}, "Whether it is sent to other sites"),
+    "pattern": ("query", {"type": "string", "default": "*"}, "A glob: * ? [abc] [a-z] [!a], \\ escapes"),
+    "limit": ("query", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}, "Entries of a page"),
+    "cursor": ("query", _STRING, "From the page before"),
+    "FIELD": ("query", _STRING, "Any indexed field, dotted; repeated: one of the values"),
+    "after": ("query", _STRING, "A position, epoch:sequence; the default is now"),
+    "Last-Event-ID": ("header", _STRING, "A position; wins over after"),
+    "If-Match": ("header", _STRING, '"version", a list of them, or *'),
+    "If-None-Match": ("header", _STRING, "On a read the versions held; on a write only *"),
+    "Cache-Control": ("header", _STRING, "no-cache, only-if-cached, max-stale[=seconds]"),
+    "Min-Version": ("header", _VERSION, "Waits until this node has applied it"),
+    "Fill-Token": ("header", _STRING, "From the miss that the value answers: refused if anything changed since"),
+    "Idempotency-Key": ("header", {"type": "string", "maxLength": 255}, "Sent again, it is answered with the same again"),
+}
+_WRITE: Final = ("key", "If-Match", "If-None-Match", "Fill-Token", "Idempotency-Key")
+_READ: Final = ("key", "If-None-Match", "Cache-Control", "Min-Version")
+
+DATA: Final[Mapping[str, Mapping[str, Documented]]] = {
+    "/v1/cache/{key}": {
+        "get": Documented(
+            "The value, as it was stored", _READ, gives={200: "bytes", 304: ""}, problems=(400, 404, 422, 503, 504)
+        ),
+        "head": Documented("What GET tells, without the value", _READ, gives={200: "", 304: ""}, problems=(404,)),
+        "put": Documented(
+            "Write a value of any content type",
+            (*_WRITE, "ttl", "tags", "depends_on", "distribute"),
+            takes="bytes",
+            gives={200: api.Done, 201: api.Done},
+            problems=(400, 412, 413, 422, 503),
+        ),
+        "delete": Documented(
+            "Delete; recorded also when there is nothing", _WRITE, gives={204: ""}, problems=(400, 404, 412, 422, 503)
+        ),
+        "post": Documented(
+            "Set, delete or increment",
+            _WRITE,
+            takes=api.Update,
+            gives={200: api.Done, 201: api.Done},
+            problems=(400, 404, 412, 413, 415, 422, 503),
+        ),
+    },
+    "/v1/batch": {
+        "post": Documented(
+            "Many operations, one result each, in order; operation i has the idempotency key KEY.i",
+            ("Idempotency-Key",),
+            takes=api.Batch,
+            gives={200: api.BatchResults},
+            problems=(400, 413, 415, 422, 503),
+        ),
+    },
+    "/v1/keys": {
+        "get": Documented(
+            "Keys by pattern", ("pattern", "limit", "cursor"), gives={200: api.KeyPage}, problems=(400, 422, 503)
+        ),
+    },
+    "/v1/query": {
+        "get": Documented(
+            "Entries by indexed fields", ("FIELD", "limit", "cursor"), gives={200: api.EntryPage}, problems=(400, 422, 503)
+        ),
+    },
+    "/v1/changes": {
+        "get": Documented(
+            "The change log as server-sent events, each with id epoch:sequence",
+            ("after", "Last-Event-ID", "pattern"),
+            gives={200: "events"},
+            problems=(400, 410, 422, 503),
+        ),
+    },
+}
+
+
+def document(app: FastAPI) -> Schema:
+    """The whole document, made once."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    schema: Schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    models = {model for methods in DATA.values() for said in methods.values() for model in _models(said)} | {api.Problem}
+    ordered = sorted(models, key=lambda model: model.__name__)
+    _, definitions = models_json_schema(
+        [(model, "serialization") for model in ordered], ref_template="#/components/schemas/{model}"
+    )
+    schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+    paths = {path: {method: _operation(said) for method, said in methods.items()} for path, methods in DATA.items()}
+    schema["paths"] = {**paths, **schema.get("paths", {})}
+    app.openapi_schema = schema
+    return schema
+
+
+def _models(said: Documented) -> list[type[BaseModel]]:
+    return [model for model in (said.takes, *said.gives.values()) if not isinstance(model, str)]
+
+
+def _operation(said: Documented) -> Schema:
+    operation: Schema = {
+        "tags": ["Data"],
+        "summary": said.summary,
+        "parameters": [_parameter(name) for name in said.parameters],
+        "responses": {str(status): _response(status, model) for status, model in said.gives.items()},
+    }
+    for status in said.problems:
+        content = {"application/problem+json": {"schema": _ref(api.Problem)}}
+        operation["responses"][str(status)] = {"description": "A problem", "content": content}
+    if said.takes:
+        operation["requestBody"] = {"required": True, "content": _content(said.takes)}
+    return operation
+
+
+def _parameter(name: str) -> Schema:
+    place, schema, description = PARAMETERS[name]
+    return {"name": name, "in": place, "required": place == "path", "schema": schema, "description": description}
+
+
+def _response(status: int, model: type[BaseModel] | str) -> Schema:
+    description = {201: "There was no entry before", 204: "Deleted", 304: "Not modified"}.get(status, "Done")
+    return {"description": description, "content": _content(model)} if model else {"description": description}
+
+
+def _content(model: type[BaseModel] | str) -> Schema:
+    if model == "bytes":
+        return {"application/json": {"schema": {}}, "*/*": {"schema": {"type": "string", "format": "binary"}}}
+    if isinstance(model, str):
+        return {"text/event-stream": {"schema": _STRING}}
+    return {"application/json": {"schema": _ref(model)}}
+
+
+def _ref(model: type[BaseModel]) -> Schema:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}

@@ -1,0 +1,45 @@
+"""Operations: what a node tells of itself, and whether it is alive and ready."""
+
+from __future__ import annotations
+
+import orjson
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from cachesvc.model.entry import JSON
+from cachesvc.observability.metrics import CONTENT_TYPE, Metrics
+from cachesvc.web.service import Service
+
+
+def router(service: Service, metrics: Metrics) -> APIRouter:
+    """The operations as routes."""
+    routes = APIRouter(tags=["Operations"], default_response_class=Response)
+
+    @routes.get("/v1/stats", summary="Hits, misses, entries, bytes, evictions, latencies and breakers, by tier")
+    async def stats() -> Response:
+        return _json(await service.node.stats())
+
+    @routes.get("/v1/nodes", summary="The nodes, with what they have applied and how far they lag")
+    async def nodes() -> Response:
+        return _json({"nodes": await service.node.nodes()})
+
+    @routes.get("/healthz", summary="Whether the process answers")
+    async def healthz() -> Response:
+        return _json({"status": "ok"})
+
+    @routes.get("/readyz", summary="Whether it can serve: by tier ok, or why not; 503 when not")
+    async def readyz() -> Response:
+        tiers = dict(await service.node.readiness())
+        ready = all(state == "ok" for state in tiers.values()) and not service.closing.is_set()
+        body = {"status": "ready" if ready else "closing" if service.closing.is_set() else "not ready", "tiers": tiers}
+        return _json(body) if ready else _json(body, 503, {"Retry-After": "1"})
+
+    @routes.get("/metrics", summary="Metrics in Prometheus' text format")
+    async def prometheus() -> Response:
+        return Response(metrics.render(await service.node.stats()), media_type=CONTENT_TYPE)
+
+    return routes
+
+
+def _json(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(body, default=str), status, {"Cache-Control": "no-store", **(headers or {})}, JSON)
