@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.alias_generators import to_camel
 from pydantic_settings import EnvSettingsSource
 
 from cachesvc.errors import SettingsError
@@ -88,7 +89,7 @@ def _named(table: Mapping[str, Any], section: type[BaseModel]) -> dict[str, Any]
     for given, value in table.items():
         name = ours.get(given, given)
         if name in named:
-            raise SettingsError(given, without_secrets(str(value)), f"is given twice, also as {name}")
+            raise SettingsError(given, without_secrets(str(value)), f"is given twice, as {to_camel(name)} and {name}")
         field = section.model_fields.get(name)
         inner = field.annotation if field else None
         if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, BaseModel):

@@ -66,5 +66,10 @@ def embedded(settings: Settings, *, directory: Path, path: Path) -> Valkey:
         options |= {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction", "save": ""}
     else:
         # Entries have a time to live and may be evicted; what tells how far the log was replayed has none and stays.
-        options |= {"appendonly": "no", "maxmemory-policy": "volatile-lru", "save": "3600 1"}
+        options |= {
+            "appendonly": "no",
+            "maxmemory-policy": "volatile-lru",
+            "save": "3600 1",
+            "stop-writes-on-bgsave-error": "no",
+        }
     return Valkey((str(binary), *(word for name, value in options.items() for word in (f"--{name}", value))), path, log)
