@@ -115,13 +115,17 @@ def valkey(*options: str, binary: str | Path | None = None, port: int | None = N
 def valkey_cluster(masters: int = 3) -> Iterator[list[Server]]:
     """A Cluster of masters that share the 16,384 slots."""
     with ExitStack() as stack:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
-        servers = [stack.enter_context(valkey(*options)) for _ in range(masters)]
+        servers, buses = [], []
+        for _ in range(masters):
+            bus = free_port()  # the default, port + 10,000, may be past the last port
+            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", str(bus))
+            servers.append(stack.enter_context(valkey(*options)))
+            buses.append(bus)
         clients = [stack.enter_context(redis.Redis(port=s.port)) for s in servers]
         for i, client in enumerate(clients):
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", i * 16384 // masters, (i + 1) * 16384 // masters - 1)
             client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
-            client.execute_command("CLUSTER", "MEET", "127.0.0.1", servers[0].port)
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", servers[0].port, buses[0])
         for server, client in zip(servers, clients, strict=True):
             assert server.process is not None
 
@@ -131,6 +135,47 @@ def valkey_cluster(masters: int = 3) -> Iterator[list[Server]]:
 
             wait_until(formed, process=server.process)
         yield servers
+
+
+def has_tls(binary: str | Path) -> bool:
+    """Whether a Redis was built with TLS."""
+    linked = subprocess.run(("ldd", binary), capture_output=True, check=False).stdout
+    return b"libssl" in linked
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """A self-signed authority and a certificate of 127.0.0.1 by it."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+
+def make_certificates(directory: Path) -> Certificates:
+    """Made by the `openssl` command; they last a day."""
+
+    def openssl(*arguments: str | Path) -> None:
+        subprocess.run(("openssl", *arguments), cwd=directory, check=True, capture_output=True)
+
+    made = Certificates(directory / "ca.pem", directory / "server.pem", directory / "server.key")
+    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    (directory / "san").write_text("subjectAltName=IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n")
+    openssl("req", "-x509", *new_key, "-keyout", "ca.key", "-out", made.authority, "-days", "1", "-subj", "/CN=Test authority")
+    openssl("req", *new_key, "-keyout", made.key, "-out", "server.csr", "-subj", "/CN=127.0.0.1")
+    signing = ("-CA", made.authority, "-CAkey", "ca.key", "-CAcreateserial", "-days", "1", "-extfile", "san")
+    openssl("x509", "-req", "-in", "server.csr", *signing, "-out", made.certificate)
+    return made
+
+
+@contextmanager
+def redis_with_tls(binary: str | Path, certificates: Certificates, *options: str) -> Iterator[tuple[Server, int]]:
+    """A Redis that also listens with TLS, and the port for that."""
+    port = free_port()
+    tls = ("--tls-port", str(port), "--tls-auth-clients", "no", "--tls-ca-cert-file", str(certificates.authority))
+    files = ("--tls-cert-file", str(certificates.certificate), "--tls-key-file", str(certificates.key))
+    with valkey(*tls, *files, *options, binary=binary) as server:
+        yield server, port
 
 
 def cluster_url(servers: Sequence[Server]) -> str:
