@@ -1,17 +1,17 @@
 """The codec: how an entry is written into Redis, a header of 21 bytes before the payload.
 
-Whatever the format, byte 0 says which, bytes 1 to 7 are the version (big-endian, compared by the scripts) and bytes 8 to 11 a
+Whatever the format, byte 0 says which, bytes 1 to 7 are the version (big-endian, compared by the scripts) and bytes 8 to 10 a
 checksum over key and all the rest. So any node tells corruption (the checksum is wrong: evict) from what a newer node wrote
 (the checksum is right, the form unknown: a miss, left alone), now and later. That must stay so in every future format.
 
     0       format in the upper four bits (1), bit 2: rare fields follow the header, bits 0 and 1: codec
     1-7     version
-    8-11    low half of xxh3-64 over the key, bytes 0-7, and the bytes from 12
-    12-16   updated_at, in ms since 2020
-    17-19   life from then in s, 0: does not end
+    8-10    lowest 24 bits of xxh3-64 over the key, bytes 0 to 7, and the bytes from 11
+    11-17   updated_at, in ticks of 2^-22 s since 2020: what a double can tell of the years 2004 to 2038
+    18-19   life from then in s, or with the highest bit in min; 0: does not end
     20      id of the dictionary, 0: none
 
-Times are kept to the millisecond; those that do not fit are written as rare fields, exactly.
+No time is rounded: those that do not fit are written as rare fields.
 """
 
 from __future__ import annotations
@@ -41,18 +41,21 @@ _RESERVED: Final = 8
 _PLAIN, _ZSTD, _DICTIONARY, _BARE = range(4)  # _BARE: a dictionary's frame without its usual first two bytes
 _USUAL: Final = b"\0\0"  # frame header of a window of 1 KiB, nothing else said
 
-_HEADER: Final = struct.Struct(">QIBIBHB")
-_HEAD: Final = struct.Struct(">Q")
-_CHECK: Final = struct.Struct(">I")
+_HEADER: Final = struct.Struct(">QQIB")
+_CHECKED: Final = 11  # where the checksum has ended
+_CHECK: Final = 0xFFFFFF
 _VERSION: Final = (1 << 56) - 1
 
 # rare fields, in this order; a bit not known here is of a newer node
-_CREATED, _TYPE, _DETAILS, _EXACT, _WIDE = 1, 2, 4, 8, 16
+_EXACT, _CREATED, _WIDE, _TYPE, _DETAILS = 1, 2, 4, 8, 16
+_KNOWN: Final = 31
 _EXACT_TIMES: Final = struct.Struct(">ddd")
 _NEVER: Final = float("inf")
 
-_SINCE: Final = 1_577_836_800_000  # 2020-01-01 in ms
-_MAX_LIFE: Final = (1 << 24) - 1
+_TICKS: Final = float(1 << 22)
+_TICK: Final = 1 / _TICKS
+_SINCE: Final = 1_577_836_800 << 22  # 2020-01-01
+_MINUTES: Final = 0x8000
 
 
 class Unreadable(CacheError):
@@ -82,7 +85,7 @@ class Dictionaries(Protocol):
         """The dictionary's id and the frame; None while the module has none."""
         ...
 
-    def decompress(self, number: int, frame: bytes, *, limit: int) -> bytes:
+    def decompress(self, number: int, frame: bytes, limit: int) -> bytes:
         """What the frame holds. Raises `KeyError` for a dictionary that is not loaded, `ZstdError` for a bad frame."""
         ...
 
@@ -105,60 +108,55 @@ class Codec:
         if rare:
             form |= _RARE
             payload = rare + payload
-        stored = _HEADER.pack(
-            (form << 56) | entry.version, 0, updated >> 32, updated & 0xFFFFFFFF, life >> 16, life & 0xFFFF, number
-        )
-        rest = stored[12:] + payload
-        return stored[:8] + _CHECK.pack(_check(entry.key, stored[:8], rest)) + rest
+        first, third = (form << 56) | entry.version, ((updated & 0xFFFF) << 16) | life
+        rest = _HEADER.pack(first, updated >> 16, third, number) + payload
+        check = xxhash.xxh3_64_intdigest(entry.key.encode() + rest[:8] + rest[_CHECKED:]) & _CHECK
+        return rest[:8] + check.to_bytes(3) + rest[_CHECKED:]
 
     def decode(self, key: Key, stored: bytes) -> Entry:
         """The entry that was written under that key. Raises `Corrupt`, `Newer`, `DictionaryUnknown`."""
-        if len(stored) < 12:
+        # the hot line of a hit in Redis: few calls, few copies
+        if len(stored) < _HEADER.size:
             raise Corrupt(key)
-        if _CHECK.unpack_from(stored, 8)[0] != _check(key, stored[:8], stored[12:]):
+        first, second, third, number = _HEADER.unpack_from(stored)
+        if second >> 40 != xxhash.xxh3_64_intdigest(key.encode() + stored[:8] + stored[_CHECKED:]) & _CHECK:
             raise Corrupt(key)
-        form = stored[0]
+        form = first >> 56
         if form >> 4 != _FORMAT or form & _RESERVED:
             raise Newer(key)
+        version = Version(first & _VERSION)
+        at = (_SINCE + ((second & 0xFFFFFFFFFF) << 16) + (third >> 16)) * _TICK
+        life = third & 0xFFFF
+        if life & _MINUTES:
+            life = (life - _MINUTES) * 60
+        ends = at + life if life else None
         try:
-            return self._decode(key, stored, form)
+            if form & _RARE:
+                return self._decode_rare(key, version, stored, at, ends)
+            value = self._unpack(form & 3, number, stored[_HEADER.size :])
         except (struct.error, zstandard.ZstdError, ValueError, IndexError) as exc:
             raise Corrupt(key) from exc
+        return Entry(key, version, value, JSON, at, at, ends, content_hash(JSON, value))
 
-    def _decode(self, key: Key, stored: bytes, form: int) -> Entry:
-        first, _, high, low, life_high, life_low, number = _HEADER.unpack_from(stored)
-        updated_ms = _SINCE + ((high << 32) | low)
-        life = (life_high << 16) | life_low
-        updated_at = created_at = updated_ms / 1000
-        expires_at = (updated_ms + life * 1000) / 1000 if life else None
-        content_type, details, at = JSON, b"", 21
-        if form & _RARE:
-            flags = stored[at]
-            at += 1
-            if flags >= 32:
-                raise Newer(key)
-            if flags & _CREATED:
-                created_at = (_SINCE + int.from_bytes(stored[at : at + 5])) / 1000
-                at += 5
-            if flags & _EXACT:
-                created_at, updated_at, ends = _EXACT_TIMES.unpack_from(stored, at)
-                expires_at = None if ends == _NEVER else ends
-                at += 24
-            if flags & _WIDE:
-                number = int.from_bytes(stored[at : at + 4])
-                at += 4
-            if flags & _TYPE:
-                size = int.from_bytes(stored[at : at + 2])
-                content_type = stored[at + 2 : at + 2 + size].decode()
-                at += 2 + size
-            if flags & _DETAILS:
-                size = int.from_bytes(stored[at : at + 4])
-                details = stored[at + 4 : at + 4 + size]
-                at += 4 + size
-        value = self._unpack(form & 3, number, stored[at:])
+    def _decode_rare(self, key: Key, version: Version, stored: bytes, at: float, ends: float | None) -> Entry:
+        """The same where something does not fit into the header."""
+        number, flags = stored[_HEADER.size - 1 : _HEADER.size + 1]
+        if flags & ~_KNOWN:
+            raise Newer(key)
+        fields = _Fields(stored, _HEADER.size + 1)
+        created_at = at
+        if flags & _EXACT:
+            created_at, at, end = _EXACT_TIMES.unpack(fields.take(_EXACT_TIMES.size))
+            ends = None if end == _NEVER else end
+        if flags & _CREATED:
+            created_at = (_SINCE + fields.number(7)) * _TICK
+        if flags & _WIDE:
+            number = fields.number(4)
+        content_type = fields.take(fields.number(2)).decode() if flags & _TYPE else JSON
+        details = fields.take(fields.number(4)) if flags & _DETAILS else b""
+        value = self._unpack(stored[0] & 3, number, fields.remaining())
         digest = content_hash(content_type, value)
-        entry = Entry(key, Version(first & _VERSION), value, content_type, created_at, updated_at, expires_at, digest)
-        return with_details(entry, details) if details else entry
+        return with_details(Entry(key, version, value, content_type, created_at, at, ends, digest), details)
 
     def _pack(self, key: Key, value: bytes) -> tuple[int, int, bytes]:
         """`(codec, dictionary, payload)`, whichever is smallest."""
@@ -190,32 +188,43 @@ class Codec:
             raise DictionaryUnknown(number)
         frame = _USUAL + payload if codec == _BARE else payload
         try:
-            return self._dictionaries.decompress(number, frame, limit=MAX_DICTIONARY_VALUE)
+            return self._dictionaries.decompress(number, frame, MAX_DICTIONARY_VALUE)
         except KeyError:
             raise DictionaryUnknown(number) from None
 
 
-def _check(key: Key, first: bytes, rest: bytes) -> int:
-    return xxhash.xxh3_64_intdigest(key.encode() + first + rest) & 0xFFFFFFFF
+class _Fields:
+    """Reads the rare fields one after the other."""
+
+    def __init__(self, stored: bytes, at: int) -> None:
+        self._stored = stored
+        self._at = at
+
+    def take(self, size: int) -> bytes:
+        start, self._at = self._at, self._at + size
+        if self._at > len(self._stored):
+            raise ValueError("a field runs over the end")
+        return self._stored[start : self._at]
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size))
+
+    def remaining(self) -> bytes:
+        return self._stored[self._at :]
 
 
 def _describe(entry: Entry, number: int) -> tuple[int, int, int, bytes]:
     """`(updated, life, dictionary, rare fields)`: the header's fields, and what does not fit into them."""
     flags = 0
     rare = b""
-    updated = round(entry.updated_at * 1000) - _SINCE
-    created = round(entry.created_at * 1000) - _SINCE
-    life = 0 if entry.expires_at is None else round(entry.expires_at * 1000) - _SINCE - updated
-    seconds, odd = divmod(life, 1000)
-    ends_at_once = entry.expires_at is not None and life <= 0
-    if odd or ends_at_once or seconds > _MAX_LIFE or not (0 <= updated < 1 << 40 and 0 <= created < 1 << 40):
+    updated, created, life = _ticks(entry.updated_at), _ticks(entry.created_at), _life(entry)
+    if updated is None or created is None or life is None:
         flags |= _EXACT
-        ends = _NEVER if entry.expires_at is None else entry.expires_at
-        rare = _EXACT_TIMES.pack(entry.created_at, entry.updated_at, ends)
-        updated = seconds = 0
+        rare = _EXACT_TIMES.pack(entry.created_at, entry.updated_at, _NEVER if entry.expires_at is None else entry.expires_at)
+        updated = life = 0
     elif created != updated:
         flags |= _CREATED
-        rare = created.to_bytes(5)
+        rare = created.to_bytes(7)
     if number > 255:
         flags |= _WIDE
         rare += number.to_bytes(4)
@@ -228,4 +237,25 @@ def _describe(entry: Entry, number: int) -> tuple[int, int, int, bytes]:
     if details:
         flags |= _DETAILS
         rare += len(details).to_bytes(4) + details
-    return updated, seconds, number, flags.to_bytes(1) + rare if flags else b""
+    return updated, life, number, flags.to_bytes(1) + rare if flags else b""
+
+
+def _ticks(time: float) -> int | None:
+    """Ticks since 2020; None for a time that is before, or between two ticks."""
+    ticks = time * _TICKS
+    since = int(ticks) - _SINCE
+    return since if ticks == int(ticks) and 0 <= since < 1 << 56 else None
+
+
+def _life(entry: Entry) -> int | None:
+    """The header's life; None for one that is not whole seconds, or days long and not whole minutes."""
+    if entry.expires_at is None:
+        return 0
+    life = entry.expires_at - entry.updated_at
+    seconds = int(life)
+    if seconds != life or seconds <= 0 or entry.updated_at + seconds != entry.expires_at:
+        return None
+    if seconds < _MINUTES:
+        return seconds
+    minutes, odd = divmod(seconds, 60)
+    return minutes | _MINUTES if minutes < _MINUTES and not odd else None

@@ -109,7 +109,7 @@ class TrainedDictionaries:
             self._close_window(watched)
         return watched.number, frame
 
-    def decompress(self, number: int, frame: bytes, *, limit: int) -> bytes:
+    def decompress(self, number: int, frame: bytes, limit: int) -> bytes:
         """What the frame holds. Raises `KeyError` for a dictionary that is not loaded, `ZstdError` for a bad frame."""
         decompressor = self._decompressors.get(number)
         if decompressor is None:

@@ -102,10 +102,10 @@ class RedisTier:
         now = self._clock.now()
         offers: dict[int, list[_Offer]] = {}
         for place, entry in enumerate(entries):
+            # what is past its life only takes the place of what is older, as a tombstone does
             ttl = 0 if entry.deleted else self._milliseconds(entry, now)
-            if ttl > 0 or entry.deleted:
-                stored = b"" if entry.deleted else self._codec.encode(entry)
-                offers.setdefault(partition_of(entry.key), []).append(_Offer(place, entry, ttl, stored))
+            stored = self._codec.encode(entry) if ttl else b""
+            offers.setdefault(partition_of(entry.key), []).append(_Offer(place, entry, ttl, stored))
         for call in _calls(offers):
             moved = await self._put(call, token, winners)
             if moved:

@@ -1,10 +1,10 @@
--- Put: an entry enters unless something newer is held or known; a tombstone removes what is older.
+-- Put: an entry enters unless something newer is held or known; what is dead removes what is older.
 -- Rule: refuse by token before looking at anything else. What happened between `low` and the cursor is in `recent`; what
 -- happened before `low` is forgotten, so whoever comes from before it cannot be judged and is refused.
 --
 -- KEYS  a group for each partition: its state, its recent, then the keys of the entries
 -- ARGV  epoch, token, then a group for each partition: generation, count, then for each entry
---       member of recent, version, milliseconds to live (0: a tombstone), value
+--       member of recent, version, milliseconds to live (0: it is dead), value
 -- Answers for each group {state, result of each entry ...}: 1 settled, 0 refused, else the newer value that is held;
 -- {state} alone when the partition is of another generation or epoch.
 
