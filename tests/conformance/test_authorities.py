@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from redis import Redis
 
 from cachesvc.clock import SystemClock
-from cachesvc.logs import memory, redis
+from cachesvc.logs import memory
 from cachesvc.model.fold import Terms
 from cachesvc.ports import Authority
 from cachesvc.tiers.memory import MemoryTier
 from tests import servers
 from tests.conformance.authority_contract import AuthorityContract
 from tests.conformance.authority_store import LONG, TERMS, Store
+from tests.logs.database_store import DatabaseStore
 
 
 @dataclass
@@ -43,6 +45,8 @@ class RedisStore:
     async def opened(
         self, *, terms: Terms = TERMS, poll_interval: float = LONG, idempotency_ttl: float = LONG
     ) -> AsyncIterator[Authority]:
+        from cachesvc.logs import redis
+
         async with redis.opened(
             self.url,
             key_prefix="test",
@@ -73,7 +77,17 @@ def redis7_store(redis7_server: servers.Server) -> Store:
     return RedisStore(redis7_server.url)
 
 
-@pytest.fixture(params=["memory", "valkey", "redis7"])
+@pytest.fixture
+def sqlite_store(tmp_path: Path) -> Store:
+    return DatabaseStore(f"sqlite:///{tmp_path}/cache.db", tmp_path)
+
+
+@pytest.fixture
+def postgres_store(postgres_url: str, tmp_path: Path) -> Store:
+    return DatabaseStore(postgres_url, tmp_path)
+
+
+@pytest.fixture(params=["memory", "valkey", "redis7", "sqlite", "postgres"])
 def store(request: pytest.FixtureRequest) -> Store:
     """One store of each kind: add a fixture `NAME_store`, and its name here."""
     found: Store = request.getfixturevalue(f"{request.param}_store")

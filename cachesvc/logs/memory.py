@@ -1,0 +1,301 @@
+"""The memory authority: rows in the memory tier and a ring of the latest changes, when memory is all that is enabled.
+
+The rule that must not break: `append` has no await, so nobody sees a batch half done. What the tier evicts is lost, as
+memory loses it: the key is absent then. What changed since when is known from the ring, not from the rows.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from itertools import islice
+from typing import Final
+
+from cachesvc.errors import EpochChanged, InvalidInput, LogTrimmed
+from cachesvc.logs.following import Bell, following
+from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_result
+from cachesvc.model.change import MAX_RECORDED_VALUE, Appended, Change, Draft
+from cachesvc.model.entry import Entry, tombstone
+from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
+from cachesvc.model.keys import Key
+from cachesvc.model.pattern import Pattern
+from cachesvc.model.position import Epoch, Position, Seq, Version, first_sequence
+from cachesvc.ports import Clock, Memory, NodeRecord, Retention, TierStats
+
+RING: Final = Retention(count=100_000, bytes=64 << 20)
+_ANSWERS_BYTES: Final = 32 << 20
+_NODE_KEPT: Final = 86_400.0
+_TRIM_STEP: Final = 10_000
+
+
+class MemoryAuthority:
+    """`ports.Authority` of one process, over a memory tier that nothing else writes differently.
+
+    `ring` bounds the log by itself; `trim` may make it shorter. Answers are kept `idempotency_ttl` seconds at most, the oldest
+    less when they are many.
+    """
+
+    name = "memory"
+
+    def __init__(
+        self,
+        rows: Memory,
+        *,
+        terms: Terms,
+        clock: Clock,
+        poll_interval: float = 0.25,
+        idempotency_ttl: float = 86_400.0,
+        ring: Retention = RING,
+    ) -> None:
+        self._rows = rows
+        self._terms = terms
+        self._clock = clock
+        self._poll_interval = poll_interval
+        self._ring = _Ring(first_sequence(clock.now()), ring)
+        self._answers = _Answers(clock, idempotency_ttl)
+        self._ends: list[tuple[float, Key, Version]] = []  # a heap; entries written since stay in it for a while
+        self._ends_held = 0  # how many of them were held when last looked at
+        self._bell = Bell()
+        self._nodes: dict[str, NodeRecord] = {}
+        self._leases: dict[str, tuple[str, float]] = {}
+        self._dictionaries: list[tuple[int, str, bytes]] = []
+
+    # the log
+
+    async def append(self, drafts: Sequence[Draft], *, batch: str) -> Appended:
+        ring, now = self._ring, self._clock.now()
+        before = ring.head
+        rows = {key: row for key in touched(drafts) if (row := self._row(key, now)) is not None}
+        state = State(before, now, rows, self._answers.find(asked(drafts)), complete_since=ring.since)
+        folded = fold(state, drafts, batch=batch, terms=self._terms)
+        self._keep(folded)
+        if drafts:
+            self._answers.keep(folded.results, batch, pack_batch(drafts, folded.outcomes))
+        if folded.changes:
+            ring.extend(folded.changes)
+            self._bell.ring()
+        return Appended(before, batch, folded.changes, folded.outcomes, frozenset(folded.replayed))
+
+    async def read(self, after: Position, limit: int) -> Sequence[Change]:
+        return self._ring.read(after, limit)
+
+    async def head(self) -> Position:
+        return self._ring.head
+
+    async def oldest(self) -> Position:
+        return Position(self._ring.head.epoch, self._ring.since)
+
+    def follow(
+        self, after: Position, *, known: Callable[[], Position] | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Change]]]:
+        return following(self.read, after, bell=self._bell, poll_interval=self._poll_interval, known=known)
+
+    async def trim(self, retention: Retention) -> int:
+        return self._ring.trim(retention, before=self._clock.now() - retention.age, limit=_TRIM_STEP)
+
+    async def new_epoch(self, seen: Position) -> Position:
+        ring = self._ring
+        if ring.head.epoch <= seen.epoch or ring.head.sequence < seen.sequence:
+            ring.restart(first_sequence(self._clock.now(), max(ring.head.sequence, seen.sequence)))
+            self._bell.ring()
+        return Position(ring.head.epoch, Seq(ring.head.epoch))  # an epoch is named by its first sequence
+
+    # the rows
+
+    async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
+        """The rows, whatever the `horizon`: nothing has seen more than they have."""
+        found = ((key, self._rows.hit(key) or self._rows.peek(key)) for key in keys)
+        return {key: entry for key, entry in found if entry is not None}
+
+    async def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
+        for found in sorted([found async for found in self._rows.scan(pattern)]):  # code points sort as their UTF-8 does
+            yield found
+
+    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Entry]:
+        now = self._clock.now()
+        keys = [key async for key, _ in self._rows.scan(pattern) if after is None or key > after]
+        entries = (self._rows.peek(key) for key in sorted(keys))
+        return list(islice((entry for entry in entries if entry is not None and entry.live(now)), limit))
+
+    async def query(self, fields: Mapping[str, Sequence[str]], *, after: Key | None, limit: int) -> Sequence[Entry]:
+        raise InvalidInput(next(iter(fields), "query"), "is not indexed: that needs the database level")
+
+    async def stats(self) -> TierStats:
+        return await self._rows.stats()
+
+    async def expired(self, *, limit: int) -> Sequence[tuple[Key, Version]]:
+        now = self._clock.now()
+        due: list[tuple[float, Key, Version]] = []
+        while self._ends and self._ends[0][0] <= now and len(due) < limit:
+            end = heapq.heappop(self._ends)
+            if self._is_held(end):
+                due.append(end)
+        for end in due:
+            heapq.heappush(self._ends, end)  # until an EXPIRE has removed them, they are due
+        return [(key, version) for _, key, version in due]
+
+    async def sweep(self, *, limit: int) -> int:
+        """Drop kept answers past their time; a deletion leaves no row here, the ring remembers it."""
+        now = self._clock.now()
+        self._nodes = {name: node for name, node in self._nodes.items() if now - node.seen_at <= _NODE_KEPT}
+        self._leases = {lease: held for lease, held in self._leases.items() if held[1] > now}
+        return self._answers.sweep(limit)
+
+    async def time(self) -> float:
+        return self._clock.now()
+
+    # what nodes share
+
+    async def heartbeat(self, record: NodeRecord) -> None:
+        self._nodes[record.node] = replace(record, seen_at=self._clock.now())
+
+    async def nodes(self, *, seen_within: float) -> Sequence[NodeRecord]:
+        since = self._clock.now() - seen_within
+        return [node for node in self._nodes.values() if node.seen_at >= since]
+
+    async def leave(self, node: str) -> None:
+        self._nodes.pop(node, None)
+
+    async def acquire(self, lease: str, holder: str, ttl: float) -> bool:
+        now = self._clock.now()
+        held_by, until = self._leases.get(lease, (holder, now))
+        if held_by != holder and until > now:
+            return False
+        self._leases[lease] = holder, now + ttl
+        return True
+
+    async def release(self, lease: str, holder: str) -> None:
+        if self._leases.get(lease, ("", 0.0))[0] == holder:
+            del self._leases[lease]
+
+    async def add_dictionary(self, module: str, data: bytes) -> int:
+        self._dictionaries.append((len(self._dictionaries) + 1, module, data))
+        return len(self._dictionaries)
+
+    async def dictionaries(self, *, after: int) -> Sequence[tuple[int, str, bytes]]:
+        return self._dictionaries[after:]
+
+    def _row(self, key: Key, now: float) -> Entry | None:
+        """The row; where it was deleted, ended or evicted since the ring begins, a tombstone at its last change."""
+        row = self._rows.peek(key)
+        last = self._ring.last.get(key, 0)
+        if last and (row is None or row.version < last):
+            return tombstone(key, Version(last), now=now, keep=0.0)
+        return row
+
+    def _keep(self, folded: Folded) -> None:
+        for key, version in folded.removed.items():
+            self._rows.drop(key, below=version + 1)
+        for entry in folded.rows.values():
+            self._rows.store(entry)
+            if entry.expires_at is not None and not entry.deleted:
+                heapq.heappush(self._ends, (entry.expires_at, entry.key, entry.version))
+        if len(self._ends) > self._ends_held * 2 + 1_000:
+            self._ends = [end for end in self._ends if self._is_held(end)]
+            heapq.heapify(self._ends)
+            self._ends_held = len(self._ends)
+
+    def _is_held(self, end: tuple[float, Key, Version]) -> bool:
+        row = self._rows.peek(end[1])
+        return row is not None and row.version == end[2]
+
+
+class _Ring:
+    """The latest changes, all those after `since`, and the last of them by key. Never more than `bounds` allows."""
+
+    def __init__(self, first: Seq, bounds: Retention) -> None:
+        self.last: dict[Key, Seq] = {}
+        self._changes: deque[Change] = deque()
+        self._bytes = 0
+        self._bounds = bounds
+        self.restart(first)
+
+    def restart(self, first: Seq) -> None:
+        """Empty, in the epoch that is named by its first sequence."""
+        self.head = Position(Epoch(first), first)
+        self.since = first
+        self._changes.clear()
+        self.last.clear()
+        self._bytes = 0
+
+    def extend(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            entry = change.entry
+            if entry is not None and len(entry.value) > MAX_RECORDED_VALUE:
+                change = replace(change, entry=entry._replace(value=b""), value_held=False)  # noqa: PLW2901
+            self._changes.append(change)
+            self._bytes += _size(change)
+            if change.key is not None:
+                self.last[change.key] = change.sequence
+        self.head = Position(self.head.epoch, changes[-1].sequence)
+        self.trim(self._bounds, before=0.0, limit=len(self._changes))
+
+    def read(self, after: Position, limit: int) -> list[Change]:
+        if after.epoch != self.head.epoch or after.sequence > self.head.sequence:
+            raise EpochChanged(after.epoch, self.head.epoch)
+        if after.sequence < self.since:
+            raise LogTrimmed(after.sequence, self.since)
+        first = after.sequence - self.since  # sequences are dense
+        return [self._changes[place] for place in range(first, min(first + limit, len(self._changes)))]
+
+    def trim(self, retention: Retention, *, before: float, limit: int) -> int:
+        """Drop up to `limit` of what is too much or older than `before`, never the last; how many."""
+        changes = self._changes
+        dropped = 0
+        while len(changes) > 1 and dropped < limit:
+            oldest = changes[0]
+            if oldest.at >= before and len(changes) <= retention.count and self._bytes <= retention.bytes:
+                break
+            changes.popleft()
+            dropped += 1
+            self._bytes -= _size(oldest)
+            self.since = oldest.sequence
+            if oldest.key is not None and self.last[oldest.key] == oldest.sequence:
+                del self.last[oldest.key]
+        return dropped
+
+
+class _Answers:
+    """Kept answers, in the order of their time: by idempotency key, and by batch. The oldest go first."""
+
+    def __init__(self, clock: Clock, ttl: float) -> None:
+        self._clock = clock
+        self._ttl = ttl
+        self._kept: OrderedDict[tuple[str, ...], tuple[float, bytes]] = OrderedDict()
+        self._bytes = 0
+
+    def find(self, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], Result]:
+        batches = {batch: kept[1] for batch in batches_of(wanted) if (kept := self._kept.get((batch,))) is not None}
+        own = {key: unpack_result(kept[1]) for key in wanted if (kept := self._kept.get(key)) is not None}
+        return results_of_batches(wanted, batches) | own
+
+    def keep(self, results: Mapping[tuple[str, str], Result], batch: str, record: bytes) -> None:
+        until = self._clock.now() + self._ttl
+        self._add((batch,), until, record)
+        for key, result in results.items():
+            self._add(key, until, pack_result(result))
+        while self._bytes > _ANSWERS_BYTES:
+            self._drop_oldest()
+
+    def sweep(self, limit: int) -> int:
+        now = self._clock.now()
+        dropped = 0
+        while dropped < limit and self._kept and next(iter(self._kept.values()))[0] <= now:
+            self._drop_oldest()
+            dropped += 1
+        return dropped
+
+    def _add(self, key: tuple[str, ...], until: float, record: bytes) -> None:
+        self._kept[key] = until, record
+        self._bytes += len(record) + 200
+
+    def _drop_oldest(self) -> None:
+        _, (_, record) = self._kept.popitem(last=False)
+        self._bytes -= len(record) + 200
+
+
+def _size(change: Change) -> int:
+    return 300 + (len(change.entry.value) if change.entry is not None else 0)
