@@ -72,10 +72,15 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"began\n")
             stopping.wait()
             self.wfile.write(b"answered\n")
+            self.wfile.write(b"valkey listens\n" if self.valkey_listens() else b"no valkey\n")
             return
         self.send_response(200)
         self.end_headers()
         self.wfile.write(json.dumps({"pid": os.getpid(), **self.server.hello}).encode())
+
+    def valkey_listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(self.server.hello["settings"]["levels"]["redis"]["url"].removeprefix("unix://")) == 0
 
     def log_message(self, *_: object) -> None:
         pass

@@ -166,13 +166,9 @@ def test_valkey_is_stopped_after_the_last_worker(tmp_path: Path) -> None:
     with serving(tmp_path) as service, httpx.stream("GET", f"{service.ready()}/late", timeout=30) as answer:
         lines = answer.iter_lines()
         assert next(lines) == "began"
-        worker, store = service.child("fake_worker"), service.child("valkey-server")
-        worker.suspend()
+        store = service.child("valkey-server")
         service.process.send_signal(signal.SIGTERM)
-        with valkey(tmp_path) as client:
-            assert client.ping()
-        worker.resume()
-        assert next(lines) == "answered"
+        assert list(lines) == ["answered", "valkey listens"]
         assert service.ended() == 0
         assert gone([store]) == []
 
