@@ -67,7 +67,7 @@ def identified(draft: Draft, expects: Expectation = _NO_EXPECTATION, *, subject:
         draft.parents,
         expects.versions or (draft.expected,),
         draft.base,
-        draft.token,
+        str(draft.token) if draft.token is not None else None,
         draft.distribute,
     )
     digest = xxhash.xxh3_128(orjson.dumps(wish))

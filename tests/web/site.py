@@ -1,0 +1,184 @@
+"""A node as the web needs it: the real engine and feed over an authority in a dict, and its application."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import httpx
+import orjson
+import uvicorn
+from fastapi import FastAPI
+
+from cachesvc.cluster.feed import Feed
+from cachesvc.engine.cache import Cache
+from cachesvc.errors import InvalidInput, LogTrimmed
+from cachesvc.model.change import Appended, Change, Draft
+from cachesvc.model.entry import Entry
+from cachesvc.model.fold import Result, State, Terms, fold
+from cachesvc.model.keys import Key
+from cachesvc.model.pattern import Pattern
+from cachesvc.model.position import Position
+from cachesvc.ports import Loader
+from cachesvc.tiers.memory import MemoryTier
+from cachesvc.web.app import create_app
+from cachesvc.web.service import Limits, Service
+from tests.engine.stores import FakeAuthority
+from tests.fakes import FakeClock
+
+
+class Store(FakeAuthority):
+    """The fake authority, with kept answers, reading of the log, listing and a query by top-level fields."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.results: dict[tuple[str, str], Result] = {}
+        self.trimmed = 0
+
+    async def append(self, drafts: Sequence[Draft], *, batch: str) -> Appended:
+        await self.gates["commits"]()
+        self._check()
+        before = self.position
+        state = State(before, self.clock.now(), dict(self.rows), dict(self.results))
+        folded = fold(state, drafts, batch=batch, terms=Terms())
+        self.rows |= folded.rows
+        self.results |= folded.results
+        self.log += folded.changes
+        await self.gates["acks"]()
+        return Appended(before, batch, folded.changes, folded.outcomes, frozenset(folded.replayed))
+
+    async def read(self, after: Position, limit: int) -> Sequence[Change]:
+        if after.sequence < self.trimmed:
+            raise LogTrimmed(after.sequence, self.trimmed)
+        return [change for change in self.log if change.sequence > after.sequence][:limit]
+
+    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Entry]:
+        self._check()
+        live = (entry for entry in self.rows.values() if entry.live(self.clock.now()) and pattern.matches(entry.key))
+        ordered = sorted(live, key=lambda entry: entry.key.encode())
+        return [entry for entry in ordered if after is None or entry.key.encode() > after.encode()][:limit]
+
+    async def query(self, fields: Mapping[str, Sequence[str]], *, after: Key | None, limit: int) -> Sequence[Entry]:
+        for name in fields:
+            if name not in ("status", "owner.id"):
+                raise InvalidInput(name, "is not an indexed field")
+        found = []
+        for entry in self.rows.values():
+            value = orjson.loads(entry.value)
+            if isinstance(value, dict) and all(str(value.get(name)) in allowed for name, allowed in fields.items()):
+                found.append(entry)
+        ordered = sorted(found, key=lambda entry: entry.key.encode())
+        return [entry for entry in ordered if after is None or entry.key.encode() > after.encode()][:limit]
+
+
+@dataclass
+class FakeNode:
+    """What a node would tell."""
+
+    tiers: dict[str, str] = field(default_factory=lambda: {"memory": "ok", "database": "ok"})
+
+    async def stats(self) -> Mapping[str, object]:
+        return {
+            "tiers": {"memory": {"hits": 3, "latency": {"p99": 0.5}, "breaker": "closed"}, "database": {"hits": 1}},
+            "log": {"appliedSequence": 7, "following": True},
+        }
+
+    async def nodes(self) -> Sequence[Mapping[str, object]]:
+        return [{"node": "n1", "lag": 0}]
+
+    async def readiness(self) -> Mapping[str, str]:
+        return self.tiers
+
+
+@dataclass
+class Site:
+    """One node, its parts at hand."""
+
+    store: Store
+    cache: Cache
+    feed: Feed
+    node: FakeNode
+    clock: FakeClock
+    service: Service
+    app: FastAPI
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[httpx.AsyncClient]:
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://site") as client:
+            yield client
+
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[int]:
+        """A real server on loopback; its port."""
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            config = uvicorn.Config(self.app, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=5)
+            server = Server(config)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(server.serve([listening]))
+                await server.ready.wait()
+                try:
+                    yield listening.getsockname()[1]
+                finally:
+                    self.service.closing.set()
+                    server.should_exit = True
+
+
+class Server(uvicorn.Server):
+    """A server that tells when it listens, and leaves the signals to the tests."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    def capture_signals(self) -> Any:
+        return nullcontext()
+
+
+@asynccontextmanager
+async def opened(*, limits: Limits | None = None, loaders: Mapping[str, Loader] | None = None) -> AsyncIterator[Site]:
+    clock = FakeClock()
+    store = Store(clock)
+    feed = Feed(store, store.position)
+    numbers = count()
+
+    def appended(made: Appended) -> None:
+        cache.apply(made.changes)
+        feed.publish(made.changes)
+
+    cache = Cache(
+        memory=MemoryTier(ttl=300.0, max_size=1000, max_bytes=64 << 20, eviction_policy="LRU", clock=clock),
+        redis=None,
+        authority=store,
+        start=store.position,
+        clock=clock,
+        new_batch=lambda: f"{next(numbers):032x}",
+        loaders=loaders,
+        appended=appended,
+    )
+    node = FakeNode()
+    service = Service(cache, feed, node, clock, limits or Limits(), "1.2.3")
+    site = Site(store, cache, feed, node, clock, service, create_app(service))
+    async with asyncio.TaskGroup() as group:
+        for lane in cache.lanes():
+            group.create_task(_run(lane))
+        try:
+            yield site
+        finally:
+            service.closing.set()
+            cache.close()
+
+
+async def _run(lane: Any) -> None:
+    await lane
