@@ -5,11 +5,12 @@ All times are the database's, so nodes whose clocks differ agree on who holds a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, bindparam, func, or_, select
-from sqlalchemy.dialects.sqlite import insert as upsert  # PostgreSQL speaks the same ON CONFLICT
+from sqlalchemy import ColumnElement, Insert, Table, bindparam, func, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from cachesvc.model.position import Epoch, Position, Seq
 from cachesvc.ports import NodeRecord
@@ -33,8 +34,7 @@ class DatabaseRegistry:
             "address": record.address,
             "info": orjson.dumps(dict(record.info)).decode(),
         }
-        insert = upsert(nodes).values(node=record.node, **row)
-        statement = insert.on_conflict_do_update(index_elements=["node"], set_=row)
+        statement = self._upsert(nodes, {"node": record.node}, row)
         await self._store.change(lambda connection: connection.execute(statement))
 
     async def nodes(self, *, seen_within: float) -> Sequence[NodeRecord]:
@@ -59,12 +59,9 @@ class DatabaseRegistry:
 
     async def acquire(self, lease: str, holder: str, ttl: float) -> bool:
         now = self._store.now()
-        insert = upsert(leases).values(name=lease, holder=holder, expires_at=now + ttl)
-        statement = insert.on_conflict_do_update(
-            index_elements=["name"],
-            set_={"holder": holder, "expires_at": now + ttl},
-            where=or_(leases.c.holder == holder, leases.c.expires_at <= now),
-        ).returning(leases.c.name)
+        free = or_(leases.c.holder == holder, leases.c.expires_at <= now)
+        upsert = self._upsert(leases, {"name": lease}, {"holder": holder, "expires_at": now + ttl}, where=free)
+        statement = upsert.returning(leases.c.name)
         taken = await self._store.change(lambda connection: connection.execute(statement).one_or_none())
         return taken is not None
 
@@ -87,3 +84,12 @@ class DatabaseRegistry:
         )
         rows = await self._store.read(lambda connection: connection.execute(statement, {"after": after}).all())
         return [(row[0], row[1], row[2]) for row in rows]
+
+    def _upsert(
+        self, table: Table, key: Mapping[str, Any], row: Mapping[str, Any], *, where: ColumnElement[bool] | None = None
+    ) -> Insert:
+        """Write a row, over the one with the same key if `where` holds of that."""
+        values = {**key, **row}
+        if self._store.dialect == "sqlite":
+            return sqlite.insert(table).values(values).on_conflict_do_update(index_elements=list(key), set_=row, where=where)
+        return postgresql.insert(table).values(values).on_conflict_do_update(index_elements=list(key), set_=row, where=where)

@@ -87,7 +87,7 @@ class DatabaseSource:
         after = ""
         while True:
             rows = await self._page(self._scan, pattern, after, PAGE)
-            for key, version in rows:
+            for key, version in map(tuple, rows):
                 if pattern.matches(key):
                     yield Key(key), Version(version)
             if len(rows) < PAGE:

@@ -47,15 +47,19 @@ async def opened(url: URL, *, pool_size: int, timeout: float, wake: Callable[[],
         url = url.update_query_dict({"ssl": url.query["sslmode"]}).difference_update_query(["sslmode"])
     engine = _engine(url, pool_size, timeout)
     arguments = dict(engine.dialect.create_connect_args(url)[1])
+    failed: Exception | None = None
     try:
         async with asyncio.TaskGroup() as tasks:
             listening = tasks.create_task(_listen(arguments, timeout, wake))
             try:
                 yield PostgresStore(engine, timeout)
-            finally:
-                listening.cancel()
+            except Exception as exc:  # noqa: BLE001 - raised again below: here it would be put into a group
+                failed = exc
+            listening.cancel()
     finally:
         await engine.dispose()
+    if failed is not None:
+        raise failed
 
 
 def _engine(url: URL, pool_size: int, timeout: float) -> AsyncEngine:
