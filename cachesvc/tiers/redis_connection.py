@@ -15,6 +15,7 @@ from importlib.resources import files
 from typing import Final, NamedTuple
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -141,23 +142,20 @@ class Connection:
 
     async def scan(self, match: bytes) -> AsyncIterator[list[bytes]]:
         """The keys that match, step by step, on every master; each step has the time limit for itself. May repeat a key."""
-        client = self.client
-        if isinstance(client, RedisCluster):
+        servers: list[Redis | ClusterNode]
+        if isinstance(self.client, RedisCluster):
             async with self.limited():
-                await client.initialize()
-            nodes = [{"target_nodes": node} for node in client.get_primaries()]
+                await self.client.initialize()
+            servers = [*self.client.get_primaries()]
         else:
-            nodes = [{}]
-        for node in nodes:
+            servers = [self.client]
+        for server in servers:
             cursor = 0
             while True:
                 async with self.limited():
-                    answer = await client.execute_command("SCAN", cursor, "MATCH", match, "COUNT", _SCAN_COUNT, **node)
-                # a Cluster client answers by the node's name
-                following, keys = next(iter(answer.values())) if isinstance(answer, dict) else answer
+                    cursor, keys = await server.execute_command("SCAN", cursor, "MATCH", match, "COUNT", _SCAN_COUNT)
                 if keys:
                     yield keys
-                cursor = int(following)
                 if cursor == 0:
                     break
 

@@ -10,8 +10,10 @@ import pytest
 
 from cachesvc.ports import Tier
 from cachesvc.tiers.memory import EvictionPolicy, MemoryTier
-from tests.conformance.tier_contract import TierContract
+from tests.conformance.tier_contract import AT, TierContract
 from tests.fakes import FakeClock
+from tests.servers import cluster_url
+from tests.tiers.shelf import redis_tier
 
 Opening = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Tier]]
 
@@ -25,11 +27,25 @@ def memory(policy: EvictionPolicy) -> Opening:
     return opened
 
 
+def redis(fixture: str) -> Opening:
+    @asynccontextmanager
+    async def opened(request: pytest.FixtureRequest) -> AsyncIterator[Tier]:
+        server = request.getfixturevalue(fixture)
+        url = cluster_url(server) if isinstance(server, list) else server.url
+        async with redis_tier(url, FakeClock(time.time()), at=AT) as tier:
+            yield tier
+
+    return opened
+
+
 # `request.getfixturevalue` gives a tier its server.
 TIERS: dict[str, Opening] = {
     "memory-LRU": memory("LRU"),
     "memory-FIFO": memory("FIFO"),
     "memory-S3FIFO": memory("S3FIFO"),
+    "valkey": redis("valkey_server"),
+    "redis7": redis("redis7_server"),
+    "valkey-cluster": redis("valkey_cluster_servers"),
 }
 
 

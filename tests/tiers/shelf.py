@@ -1,0 +1,53 @@
+"""A shelf for dictionaries in memory, and the Redis tier over it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any, Final
+
+from cachesvc.model.keys import PARTITIONS
+from cachesvc.model.position import Epoch, Position, Seq
+from cachesvc.ports import Clock
+from cachesvc.tiers.redis import RedisTier, opened
+
+AT: Final = Position(Epoch(7), Seq(1_000))
+ALL: Final = range(PARTITIONS)
+
+
+class MemoryShelf:
+    """What the authority keeps of dictionaries; counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, str, bytes]] = []
+        self.asked = 0
+
+    async def add_dictionary(self, module: str, data: bytes) -> int:
+        number = len(self.rows) + 1
+        self.rows.append((number, module, data))
+        return number
+
+    async def dictionaries(self, *, after: int) -> Sequence[tuple[int, str, bytes]]:
+        self.asked += 1
+        return [row for row in self.rows if row[0] > after]
+
+
+@asynccontextmanager
+async def redis_tier(url: str, clock: Clock, *, at: Position | None = AT, **others: Any) -> AsyncIterator[RedisTier]:
+    """A Redis tier that stands at `at` in all partitions; with None as it is found."""
+    options: dict[str, Any] = {
+        "key_prefix": "test",
+        "ttl": 3_600.0,
+        "ttl_jitter": 0.1,
+        "compression": True,
+        "timeout": 5.0,
+        "max_connections": 4,
+        "max_recent": 100,
+        "dictionaries": MemoryShelf(),
+        "random": Random(1),
+    }
+    async with opened(url, clock=clock, **(options | others)) as tier:
+        if at is not None:
+            await tier.restart(ALL, at=at)
+        yield tier
