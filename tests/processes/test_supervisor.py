@@ -13,12 +13,21 @@ import pytest
 import redis
 
 from tests.processes.services import gone, serving
+from tests.servers import wait_until
 
 WITHOUT_REDIS = {"levels__redis__enabled": "false"}
 
 
 def valkey(data_dir: Path) -> redis.Redis:
     return redis.Redis(unix_socket_path=str(data_dir / "valkey.sock"))
+
+
+def answers(data_dir: Path) -> bool:
+    try:
+        with valkey(data_dir) as client:
+            return bool(client.ping())
+    except redis.ConnectionError:
+        return False
 
 
 def test_serves_on_a_port_of_its_choice_and_says_where(tmp_path: Path) -> None:
@@ -178,6 +187,7 @@ def test_a_dead_valkey_is_started_again(tmp_path: Path) -> None:
         service.ready()
         service.child("valkey-server").kill()
         service.said("the embedded Valkey was killed by SIGKILL; started again in 0.1 s")
+        wait_until(lambda: answers(tmp_path), process=service.process)
         assert service.stop() == 0
 
 
