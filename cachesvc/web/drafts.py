@@ -20,7 +20,6 @@ from cachesvc.model.numbers import parse_number
 from cachesvc.model.position import Version
 from cachesvc.protocol.api import Update
 from cachesvc.protocol.codes import Code
-from cachesvc.protocol.exact import check_json
 from cachesvc.web.call import names
 from cachesvc.web.conditions import Expectation
 from cachesvc.web.problems import Problem
@@ -48,7 +47,6 @@ def draft_of(update: Update, key: Key, *, max_value_size: int, path: str = "") -
             raise InvalidInput(field, "is missing: a set needs one, null if that is meant")
         if len(update.value) > max_value_size:
             raise InvalidInput(field, f"is larger than the limit of {max_value_size} bytes", too_large=True)
-        check_json(update.value, field=field)
         return replace(draft, value=bytes(update.value), content_type=JSON)
     if draft.operation is Operation.INCREMENT and update.value is not None:
         return replace(draft, amount=parse_number(update.value, field=field))

@@ -31,7 +31,8 @@ More = Callable[[Key | None, int], Awaitable[Sequence[Entry]]]
 
 async def get_keys(call: Call) -> Response:
     query = call.query("pattern", "limit", "cursor")
-    pattern = parse_pattern(single(query, "pattern") or "*")
+    glob = single(query, "pattern")
+    pattern = parse_pattern("*" if glob is None else glob)
     authority = call.service.cache.authority
     now = call.service.clock.now()
     keys, cursor = await _page(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
@@ -11,7 +12,6 @@ from itertools import count
 from typing import Any
 
 import httpx
-import orjson
 import uvicorn
 from fastapi import FastAPI
 
@@ -70,7 +70,7 @@ class Store(FakeAuthority):
                 raise InvalidInput(name, "is not an indexed field")
         found = []
         for entry in self.rows.values():
-            value = orjson.loads(entry.value)
+            value = json.loads(entry.value)
             if isinstance(value, dict) and all(str(value.get(name)) in allowed for name, allowed in fields.items()):
                 found.append(entry)
         ordered = sorted(found, key=lambda entry: entry.key.encode())
