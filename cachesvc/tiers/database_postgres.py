@@ -62,6 +62,16 @@ async def opened(url: URL, *, pool_size: int, timeout: float, wake: Callable[[],
         raise failed
 
 
+class _Connection(asyncpg.Connection):
+    """A connection that is closed in time only by dropping it: a server that does not answer would be waited for."""
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        if timeout is None:
+            await super().close()
+        else:
+            self.terminate()
+
+
 def _engine(url: URL, pool_size: int, timeout: float) -> AsyncEngine:
     patience = str(int(timeout * 1000))
     engine = create_async_engine(
@@ -72,6 +82,7 @@ def _engine(url: URL, pool_size: int, timeout: float) -> AsyncEngine:
         pool_timeout=timeout,
         connect_args={
             "timeout": timeout,
+            "connection_class": _Connection,
             "server_settings": {
                 "application_name": "cachesvc",
                 "idle_in_transaction_session_timeout": patience,  # a frozen node does not keep the lock

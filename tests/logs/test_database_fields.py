@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event
@@ -127,9 +128,9 @@ async def test_the_index_is_used(indexed: DatabaseStore) -> None:
 
 def _plans(authority: DatabaseAuthority, connection: Connection) -> list[str]:
     """How the database runs the statements of a query."""
-    said: list[tuple[str, object]] = []
+    said: list[tuple[str, Any]] = []
 
-    def hear(_c: Connection, _cursor: object, statement: str, parameters: object, _context: object, _many: bool) -> None:
+    def hear(_c: Connection, _cursor: object, statement: str, parameters: Any, _context: object, _many: bool) -> None:
         if not statement.startswith("EXPLAIN"):
             said.append((statement, parameters))
 
@@ -141,4 +142,4 @@ def _plans(authority: DatabaseAuthority, connection: Connection) -> list[str]:
     return [
         "\n".join(str(row) for row in connection.exec_driver_sql(explain + statement, parameters))
         for statement, parameters in said
-    ]  # type: ignore[arg-type]
+    ]

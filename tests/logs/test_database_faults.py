@@ -1,0 +1,220 @@
+"""The database authority while its database is restarted, killed, frozen, full or read-only."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import event
+
+from cachesvc.errors import OutcomeUnknown, TierUnavailable
+from cachesvc.model.change import Idempotency, request_id
+from tests import servers
+from tests.conformance.authority_store import add, append, put, receipts, values
+from tests.logs.database_store import DatabaseStore
+
+NOBODY: Final = 65_534
+
+
+async def test_a_restart_between_calls_goes_unnoticed(own_postgres: servers.Server, tmp_path: Path) -> None:
+    async with DatabaseStore(own_postgres.url, tmp_path).opened() as authority:
+        await append(authority, put("a", b"1"))
+        await asyncio.gather(*(values(authority, "a") for _ in range(3)))  # every connection of the pool is open
+        await asyncio.to_thread(own_postgres.stop, signal.SIGINT)
+        with pytest.raises(TierUnavailable, match="database"):
+            await values(authority, "a")
+        with pytest.raises(TierUnavailable, match="database"):
+            await append(authority, put("a", b"2"))
+        await asyncio.to_thread(own_postgres.start)
+        assert await asyncio.gather(*(values(authority, "a") for _ in range(3))) == [[b"1"]] * 3
+        start = await authority.head()
+        async with asyncio.timeout(20), authority.follow(start) as batches:
+            # the listening connection comes back by itself, and tells of what it may have missed
+            await append(authority, put("a", b"3"))
+            assert [change.key for change in await anext(batches)] == ["a"]
+
+
+async def test_what_was_acknowledged_survives_a_kill(own_postgres: servers.Server, tmp_path: Path) -> None:
+    """Every append is acknowledged, refused or in doubt; asking again settles the doubt, and nothing is applied twice."""
+    async with DatabaseStore(own_postgres.url, tmp_path, timeout=3.0).opened() as authority:
+        acknowledged, doubtful = 0, []
+        running = asyncio.Event()
+
+        async def write() -> None:
+            nonlocal acknowledged
+            for i in range(10_000):
+                batch = f"{i:032x}"
+                try:
+                    draft = add("count", idempotency=Idempotency("me", "", "f"))
+                    receipts(await authority.append([draft], batch=batch))
+                    acknowledged += 1
+                    if acknowledged == 20:
+                        running.set()
+                except OutcomeUnknown:
+                    doubtful.append(batch)
+                    return
+                except TierUnavailable:
+                    return
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(write())
+            await running.wait()
+            await asyncio.to_thread(own_postgres.kill)
+        lock = own_postgres.directory / "postmaster.pid"
+        await asyncio.to_thread(lambda: lock.unlink(missing_ok=True))
+        await asyncio.to_thread(own_postgres.start)
+        for batch in doubtful:
+            again = add("count", idempotency=Idempotency("me", request_id(batch, 0), "f"))
+            receipts(await append(authority, again))
+            acknowledged += 1
+        assert await values(authority, "count") == [str(acknowledged).encode()]
+
+
+async def test_a_frozen_server_is_given_up_in_time(own_postgres: servers.Server, tmp_path: Path) -> None:
+    async with DatabaseStore(own_postgres.url, tmp_path, timeout=0.5).opened() as authority:
+        await append(authority, put("a", b"1"))
+        children = _children(own_postgres)
+        try:
+            for pid in children:
+                os.kill(pid, signal.SIGSTOP)
+            async with asyncio.timeout(10):
+                with pytest.raises(TierUnavailable, match="no answer in time"):
+                    await values(authority, "a")
+                with pytest.raises(TierUnavailable, match="no answer in time"):
+                    await append(authority, put("a", b"2"))
+        finally:
+            for pid in children:
+                os.kill(pid, signal.SIGCONT)
+        async with asyncio.timeout(10):
+            assert await values(authority, "a") == [b"1"]
+            receipts(await append(authority, put("a", b"3")))
+
+
+def _children(server: servers.Server) -> list[int]:
+    assert server.process is not None
+    pid = server.process.pid
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, found)]
+
+
+async def test_a_full_disk_writes_nothing_until_there_is_room(sqlite_store: DatabaseStore) -> None:
+    pages = {"max": 1 << 30}
+    async with sqlite_store.opened() as authority:
+        engine: Any = authority._store._engine  # type: ignore[attr-defined]
+
+        @event.listens_for(engine, "checkout")
+        def limit(connection: Any, *_: object) -> None:
+            connection.execute(f"PRAGMA max_page_count = {pages['max']}")
+
+        await append(authority, put("a", b'"kept"'))
+        pages["max"] = 1  # the pragma makes of it: no more than there are
+        head = await authority.head()
+        with pytest.raises(TierUnavailable, match="full"):
+            await append(authority, put("a", b'"lost"'), put("b", b"x" * 100_000, content_type="text/plain"))
+        assert await authority.head() == head
+        assert await values(authority, "a", "b") == [b'"kept"', None]
+        pages["max"] = 1 << 30
+        receipts(await append(authority, put("b", b"x" * 100_000, content_type="text/plain")))
+
+
+async def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    directory.mkdir()
+    store = DatabaseStore(f"sqlite:///{directory}/cache.db", directory)
+    async with store.opened() as authority:
+        await append(authority, put("a", b"1"))
+    with _read_only(directory), pytest.raises(TierUnavailable, match="database"):
+        async with store.opened():
+            pass
+    async with store.opened() as authority:
+        assert await values(authority, "a") == [b"1"]
+        receipts(await append(authority, put("a", b"2")))
+
+
+@contextmanager
+def _read_only(directory: Path) -> Iterator[None]:
+    """Nobody may write there, nor the superuser, who lays that down for the while."""
+    was = os.geteuid()
+    above = [path for path in directory.parents if was == 0 and not path.stat().st_mode & 0o001]
+    modes = {path: path.stat().st_mode for path in (directory, *directory.iterdir(), *above)}
+    for path, mode in modes.items():
+        path.chmod(mode | 0o011 if path in above else 0o555 if path.is_dir() else 0o444)
+    if was == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+        for path, mode in modes.items():
+            path.chmod(mode)
+
+
+_HAMMER = """
+import asyncio, sys
+from pathlib import Path
+from uuid import uuid4
+sys.path.insert(0, sys.argv[3])
+from tests.conformance.authority_store import add, append
+from tests.logs.database_store import DatabaseStore
+
+async def main():
+    store = DatabaseStore(sys.argv[1], Path(sys.argv[2]), timeout=60.0)
+    async with store.opened() as authority:
+        print("ready", flush=True)
+        while True:
+            await append(authority, add("hammer"))
+
+asyncio.run(main())
+"""
+
+
+async def test_a_busy_process_lets_others_in(sqlite_store: DatabaseStore) -> None:
+    """While another process appends without a pause, at most a few of its appends lie between two of ours."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", _HAMMER, sqlite_store.url, str(sqlite_store.data_dir), str(root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as hammer:
+        try:
+            assert hammer.stdout is not None
+            assert await asyncio.to_thread(hammer.stdout.readline) == b"ready\n"
+            async with replace(sqlite_store, timeout=60.0).opened() as authority:
+                heads = []
+                for _ in range(50):
+                    heads.append((await append(authority, put("mine"))).before.sequence)
+        finally:
+            hammer.kill()
+    between = [after - before - 1 for before, after in pairwise(heads)]
+    assert sum(between) > 0, "the other process did not write at all"
+    assert sorted(between)[-5] <= 5, between  # a fair turn is one; the machine may pause us now and then
+
+
+async def test_a_killed_holder_of_the_lock_keeps_nobody_out(sqlite_store: DatabaseStore) -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", _HAMMER, sqlite_store.url, str(sqlite_store.data_dir), str(root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as hammer:
+        assert hammer.stdout is not None
+        assert await asyncio.to_thread(hammer.stdout.readline) == b"ready\n"
+        hammer.kill()
+    async with sqlite_store.opened() as authority:
+        async with asyncio.timeout(10):
+            receipts(await append(authority, put("mine")))
+
+
+async def test_a_frozen_holder_of_the_lock_is_not_waited_for_longer_than_allowed(sqlite_store: DatabaseStore) -> None:
+    async with replace(sqlite_store, timeout=0.2).opened() as authority, sqlite_store.opened() as other:
+        turns: Any = other._store._turns  # type: ignore[attr-defined]
+        with turns.taken():
+            with pytest.raises(TierUnavailable, match="no answer in time"):
+                await append(authority, put("a", b"1"))
+            assert await values(authority, "a") == [None]  # reads go on
+        receipts(await append(authority, put("b", b"2")))
+        assert await values(authority, "a", "b") == [None, b"2"]

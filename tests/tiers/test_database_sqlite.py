@@ -1,0 +1,74 @@
+"""What the processes that share an SQLite file share beside it: turns and wake-ups."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import threading
+from pathlib import Path
+
+from cachesvc.tiers.database_turns import Turns
+from cachesvc.tiers.database_wakeups import Sockets
+
+
+def test_who_waits_goes_before_who_comes_back(tmp_path: Path) -> None:
+    first, second = Turns(tmp_path), Turns(tmp_path)
+    order: list[str] = []
+    waiting = threading.Event()
+
+    def other() -> None:
+        waiting.set()
+        with second.taken():
+            order.append("second")
+
+    thread = threading.Thread(target=other)
+    with first.taken():
+        thread.start()
+        waiting.wait()
+        while not _is_taken(tmp_path / "database.turn"):
+            pass  # the other has not got as far as the lock yet
+        order.append("first")
+    with first.taken():
+        order.append("first again")
+    thread.join()
+    first.close()
+    second.close()
+    assert order == ["first", "second", "first again"]
+
+
+def _is_taken(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+async def test_a_wake_up_reaches_every_process_and_dead_sockets_go(tmp_path: Path) -> None:
+    directory = tmp_path / ("deep" * 40)  # too long for the address of a socket
+    directory.mkdir()
+    one, two = asyncio.Event(), asyncio.Event()
+    with Sockets(directory, one.set) as first:
+        with Sockets(directory, two.set):
+            names = {path.name for path in directory.iterdir()}
+            assert len(names) == 2
+            first.send(1)
+            async with asyncio.timeout(5):
+                await one.wait()
+                await two.wait()
+        assert len(list(directory.iterdir())) == 1
+        dead = Sockets(directory, two.set)
+        dead.__enter__()
+        asyncio.get_running_loop().remove_reader(dead._socket)
+        dead._socket.close()  # as a killed process leaves it
+        assert len(list(directory.iterdir())) == 2
+        first.send(2)
+        assert len(list(directory.iterdir())) == 1
+    assert list(directory.iterdir()) == []
+
+
+async def test_a_socket_nobody_reads_does_not_stop_the_sender(tmp_path: Path) -> None:
+    with Sockets(tmp_path, lambda: None) as first, Sockets(tmp_path, lambda: None):
+        for sequence in range(10_000):
+            first.send(sequence)
