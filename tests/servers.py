@@ -31,7 +31,7 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def wait_until(ready: object, *, process: subprocess.Popen[bytes], seconds: float = 20.0) -> None:
+def wait_until(ready: object, *, process: subprocess.Popen[bytes] | subprocess.Popen[str], seconds: float = 20.0) -> None:
     """Call `ready` until it is true; fails when the process ends or the time is up."""
     assert callable(ready)
     deadline = time.monotonic() + seconds
