@@ -54,6 +54,7 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
             cache=node.cache,
             feed=node.feed,
             node=node,
+            clock=node.clock,
             limits=Limits(
                 max_value_size=settings.server.max_value_size,
                 max_batch_operations=settings.server.max_batch_operations,

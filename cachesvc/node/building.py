@@ -158,7 +158,7 @@ async def _authority(settings: Settings, clock: SystemClock, memory: MemoryTier 
 
         return await stack.enter_async_context(
             database.opened(
-                levels.database.url,
+                settings.database_url,
                 terms=terms,
                 indexed_fields=levels.database.indexed_fields,
                 data_dir=settings.server.data_dir,
@@ -187,7 +187,13 @@ async def _authority(settings: Settings, clock: SystemClock, memory: MemoryTier 
 
     if memory is None:
         raise Unavailable("no level is enabled")
-    return MemoryAuthority(memory, terms=terms, clock=clock)
+    return MemoryAuthority(
+        memory,
+        terms=terms,
+        clock=clock,
+        poll_interval=settings.log.poll_interval,
+        idempotency_ttl=levels.database.idempotency_ttl,
+    )
 
 
 def _loaders(settings: Settings) -> dict[str, Loader]:
