@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 
 from cachesvc.clock import SystemClock
-from cachesvc.logs import memory
+from cachesvc.logs import memory, redis
 from cachesvc.model.fold import Terms
 from cachesvc.ports import Authority
 from cachesvc.tiers.memory import MemoryTier
@@ -45,8 +45,6 @@ class RedisStore:
     async def opened(
         self, *, terms: Terms = TERMS, poll_interval: float = LONG, idempotency_ttl: float = LONG
     ) -> AsyncIterator[Authority]:
-        from cachesvc.logs import redis
-
         async with redis.opened(
             self.url,
             key_prefix="test",
@@ -55,6 +53,7 @@ class RedisStore:
             max_connections=8,
             poll_interval=poll_interval,
             idempotency_ttl=idempotency_ttl,
+            clock=SystemClock(),
             durable=False,
         ) as authority:
             yield authority

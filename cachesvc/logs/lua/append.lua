@@ -1,0 +1,69 @@
+#!lua
+-- Commit what a fold made, if the log is still where it was when the rows were read. Every change moves the head, so under
+-- an unmoved head no row has moved. The batch's record is there exactly if the batch was committed, or given up for good.
+-- Returns 1 committed, 0 moved (fold again), -1 known already.
+--
+-- KEYS  state, log, keys, ends, gone, batch
+-- ARGV  epoch, head, new head, bytes, batch record, ms that answers are kept, channel, prefix of rows; then four lists,
+--       each after its length: records, rows, removed rows, answers
+local state, log, keys, ends, gone, batch = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local epoch, head, moved, bytes, record, keep, channel, prefix = unpack(ARGV, 1, 8)
+
+if redis.call('EXISTS', batch) == 1 then return -1 end
+local at = redis.call('HMGET', state, 'epoch', 'head', 'complete_since')
+if at[1] ~= epoch or at[2] ~= head then return 0 end
+
+local place = 8
+local function take()
+  place = place + 1
+  return ARGV[place]
+end
+
+for _ = 1, tonumber(take()) do -- the log first: it alone can refuse, and then nothing was written
+  local id, kind, key, said, before, held, value = take(), take(), take(), take(), take(), take(), take()
+  if held == '1' then
+    redis.call('XADD', log, id, 'k', kind, 'n', key, 'r', said, 'b', before, 'v', value)
+  else
+    redis.call('XADD', log, id, 'k', kind, 'n', key, 'r', said, 'b', before)
+  end
+end
+
+for _ = 1, tonumber(take()) do
+  local key, row, deleted, expires = take(), take(), take(), take()
+  redis.call('SET', prefix .. key, row)
+  if deleted == '1' then
+    redis.call('ZREM', keys, key)
+    redis.call('ZREM', ends, key)
+    redis.call('ZADD', gone, expires, key)
+  else
+    redis.call('ZADD', keys, 0, key)
+    redis.call('ZREM', gone, key)
+    if expires == '' then
+      redis.call('ZREM', ends, key)
+    else
+      redis.call('ZADD', ends, expires, key)
+    end
+  end
+end
+
+local since = at[3]
+for _ = 1, tonumber(take()) do -- no row tells any more that it changed at this version
+  local key, version = take(), take()
+  redis.call('DEL', prefix .. key)
+  redis.call('ZREM', keys, key)
+  redis.call('ZREM', ends, key)
+  redis.call('ZREM', gone, key)
+  if tonumber(version) > tonumber(since) then since = version end
+end
+
+for _ = 1, tonumber(take()) do
+  local key, answer = take(), take()
+  redis.call('SET', key, answer, 'PX', keep)
+end
+
+redis.call('SET', batch, record, 'PX', keep)
+if moved ~= head then
+  redis.call('HSET', state, 'head', moved, 'bytes', bytes, 'complete_since', since)
+  redis.call('PUBLISH', channel, moved)
+end
+return 1

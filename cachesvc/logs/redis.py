@@ -1,0 +1,383 @@
+"""The Redis authority: rows, a stream of records and kept answers in one Redis (standalone), written by one script.
+
+The rule that must not break: a fold is committed only while the log's head is where it was when the rows were read. Every
+change moves the head, so the script need not look at anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final
+
+import orjson
+from redis.exceptions import ResponseError
+
+from cachesvc.errors import EpochChanged, InvalidInput, LogTrimmed, OutcomeUnknown, TierUnavailable
+from cachesvc.logs.following import Bell, following
+from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_result
+from cachesvc.logs.redis_rows import (
+    VERSION_DIGITS,
+    Names,
+    pack_record,
+    pack_row,
+    unpack_record,
+    unpack_row,
+    version_of,
+)
+from cachesvc.logs.redis_server import Argument, Server, check, connected
+from cachesvc.model.change import Appended, Change, Draft
+from cachesvc.model.entry import Entry
+from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
+from cachesvc.model.keys import Key
+from cachesvc.model.pattern import Pattern
+from cachesvc.model.position import Epoch, Position, Seq, Version
+from cachesvc.ports import Clock, NodeRecord, Retention, TierStats
+
+_PAGE: Final = 500  # rows or keys fetched at a time
+_TRIM_STEP: Final = 10_000
+_FOLDS: Final = 100  # how often a fold is tried while other nodes move the log
+_LOOK_AGAIN: Final = 0.05
+_NODE_KEPT: Final = 86_400.0
+
+
+@asynccontextmanager
+async def opened(
+    url: str,
+    *,
+    key_prefix: str,
+    terms: Terms,
+    timeout: float,
+    max_connections: int,
+    poll_interval: float,
+    clock: Clock,
+    idempotency_ttl: float = 86_400.0,
+    durable: bool = True,
+) -> AsyncIterator[RedisAuthority]:
+    """The authority in the Redis of a URL, which is to answer now and, if `durable`, to keep what it acknowledged.
+
+    Raises `TierUnavailable`, and `SettingsError` for a server that cannot be the authority.
+    """
+    bell, names = Bell(), Names(key_prefix)
+    async with connected(
+        url, timeout=timeout, max_connections=max_connections, channel=names.channel, wake=bell.ring, clock=clock
+    ) as server:
+        await check(server, url, durable=durable)
+        yield RedisAuthority(
+            server, names, bell, clock=clock, terms=terms, poll_interval=poll_interval, idempotency_ttl=idempotency_ttl
+        )
+
+
+class RedisAuthority:
+    """`ports.Authority` in Redis. Get one by `opened`."""
+
+    name = "redis"
+
+    def __init__(
+        self,
+        server: Server,
+        names: Names,
+        bell: Bell,
+        *,
+        clock: Clock,
+        terms: Terms,
+        poll_interval: float,
+        idempotency_ttl: float,
+    ) -> None:
+        self._server = server
+        self._names = names
+        self._bell = bell
+        self._clock = clock
+        self._terms = terms
+        self._poll_interval = poll_interval
+        self._keep = _milliseconds(idempotency_ttl)
+        self._turn = asyncio.Lock()  # of one process's appends only one is folded at a time: they would only meet again
+
+    # the log
+
+    async def append(self, drafts: Sequence[Draft], *, batch: str) -> Appended:
+        if not drafts:
+            return Appended(await self.head(), batch, (), ())
+        async with self._turn:
+            for _ in range(_FOLDS):
+                state, nbytes = await self._look(drafts)
+                folded = fold(state, drafts, batch=batch, terms=self._terms)
+                if await self._commit(state, nbytes, folded, drafts, batch):
+                    self._bell.ring()
+                    replayed = frozenset(folded.replayed)
+                    return Appended(state.position, batch, folded.changes, folded.outcomes, replayed)
+        raise TierUnavailable(self.name, "other nodes write so much that no turn was found")
+
+    async def _look(self, drafts: Sequence[Draft]) -> tuple[State, int]:
+        """What the fold looks at, read in one step; and the bytes of all records."""
+        names = self._names
+        keys, wanted = list(touched(drafts)), asked(drafts)
+        own, batches = list(wanted), list(batches_of(wanted))
+        held = [*(names.rows + key for key in keys), *(names.answer(*key) for key in own), *map(names.batch, batches)]
+        while True:
+            (seconds, micros), (epoch, head, since, nbytes), found = await self._server.together(
+                ("TIME",), ("HMGET", names.state, "epoch", "head", "complete_since", "bytes"), ("MGET", *held)
+            )
+            if epoch is not None:
+                break
+            await self._begin()
+        rows, answers, records = found[: len(keys)], found[len(keys) :][: len(own)], found[len(keys) + len(own) :]
+        results: dict[tuple[str, str], Result] = results_of_batches(
+            wanted, {batch: record for batch, record in zip(batches, records, strict=True) if record}
+        )
+        results |= {key: unpack_result(answer) for key, answer in zip(own, answers, strict=True) if answer is not None}
+        state = State(
+            _position(epoch, head),
+            seconds + micros / 1_000_000,
+            {key: unpack_row(key, row) for key, row in zip(keys, rows, strict=True) if row is not None},
+            results,
+            Seq(int(since)),
+        )
+        return state, int(nbytes)
+
+    async def _commit(self, state: State, nbytes: int, folded: Folded, drafts: Sequence[Draft], batch: str) -> bool:
+        """Write what the fold made; False when the log has moved. Raises `TierUnavailable`, `OutcomeUnknown`."""
+        names = self._names
+        lists: list[Argument] = [len(folded.changes)]
+        for change in folded.changes:
+            record, size = pack_record(change, nbytes)
+            lists += record
+            nbytes += size
+        lists.append(len(folded.rows))
+        for key, entry in folded.rows.items():
+            lists += (key, pack_row(entry), int(entry.deleted), "" if entry.expires_at is None else repr(entry.expires_at))
+        lists.append(len(folded.removed))
+        for key, version in folded.removed.items():
+            lists += (key, version)
+        lists.append(len(folded.results))
+        for asker, result in folded.results.items():
+            lists += (names.answer(*asker), pack_result(result))
+        epoch, head = state.position
+        moved = folded.changes[-1].sequence if folded.changes else head
+        record_of_batch = pack_batch(drafts, folded.outcomes)
+        try:
+            done = await self._server.run(
+                "append",
+                (names.state, names.log, names.keys, names.ends, names.gone, names.batch(batch)),
+                (epoch, head, moved, nbytes, record_of_batch, self._keep, names.channel, names.rows, *lists),
+            )
+        except TierUnavailable as exc:
+            if isinstance(exc.__cause__, ResponseError):
+                raise  # refused before anything was written: out of memory, read-only, no room
+            return await self._find_out(batch, exc)
+        return bool(done)
+
+    async def _find_out(self, batch: str, lost: TierUnavailable) -> bool:
+        """After a lost connection: whether the batch was committed. Where it was not, it is given up, and never will be."""
+        deadline = self._clock.monotonic() + self._server.timeout
+        while True:
+            try:
+                if await self._server.ask("SET", self._names.batch(batch), "", "NX", "GET", "PX", self._keep):
+                    return True
+            except TierUnavailable as exc:
+                if self._clock.monotonic() >= deadline:
+                    raise OutcomeUnknown(f"Redis went away while committing: {exc.reason}") from exc
+                await self._clock.sleep(_LOOK_AGAIN)
+            else:
+                raise lost
+
+    async def read(self, after: Position, limit: int) -> Sequence[Change]:
+        names = self._names
+        (epoch, head, trimmed_to), records = await self._server.together(
+            ("HMGET", names.state, "epoch", "head", "trimmed_to"),
+            ("XRANGE", names.log, f"{after.sequence + 1}-0", "+", "COUNT", limit),
+        )
+        if epoch is None:
+            raise EpochChanged(after.epoch, (await self.head()).epoch)
+        if after.epoch != int(epoch) or after.sequence > int(head):
+            raise EpochChanged(after.epoch, int(epoch))
+        if after.sequence < int(trimmed_to):
+            raise LogTrimmed(after.sequence, int(trimmed_to))
+        return [unpack_record(record) for record in records]
+
+    async def head(self) -> Position:
+        return _position(*(await self._state("epoch", "head")))
+
+    async def oldest(self) -> Position:
+        return _position(*(await self._state("epoch", "trimmed_to")))
+
+    def follow(
+        self, after: Position, *, known: Callable[[], Position] | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Change]]]:
+        return following(self.read, after, bell=self._bell, poll_interval=self._poll_interval, known=known)
+
+    async def trim(self, retention: Retention) -> int:
+        epoch, head, trimmed_to, nbytes = map(int, await self._state("epoch", "head", "trimmed_to", "bytes"))
+        too_old = await self.time() - retention.age
+
+        async def may_stay(sequence: int) -> bool:
+            records = await self._server.ask("XRANGE", self._names.log, f"{sequence}-0", f"{sequence}-0")
+            if not records:
+                return False  # another node trims too
+            before = int(records[0][1][b"b"])
+            return unpack_record(records[0]).at >= too_old and nbytes - before <= retention.bytes
+
+        # records are in the order of both their time and their bytes, so the first that may stay is found by halving
+        low = max(trimmed_to + 1, head - retention.count + 1)
+        high = head  # the last one stays in any case
+        if low < high and await may_stay(low):
+            high = low
+        while low < high:
+            middle = (low + high) // 2
+            if await may_stay(middle):
+                high = middle
+            else:
+                low = middle + 1
+        dropped = 0
+        while trimmed_to < low - 1:
+            trimmed_to = min(trimmed_to + _TRIM_STEP, low - 1)
+            dropped += await self._server.run("trim", (self._names.state, self._names.log), (epoch, trimmed_to))
+        return dropped
+
+    async def new_epoch(self, seen: Position) -> Position:
+        epoch = await self._begin(seen)
+        self._bell.ring()
+        return Position(epoch, Seq(epoch))  # an epoch is named by its first sequence
+
+    async def _begin(self, seen: Position | None = None) -> Epoch:
+        """A first epoch where there is none, or one past what was seen."""
+        names = self._names
+        epoch, sequence = seen or (0, 0)
+        return Epoch(int(await self._server.run("begin", (names.state, names.log), (epoch, sequence, names.channel))))
+
+    async def _state(self, *fields: str) -> list[bytes]:
+        while True:
+            found: list[bytes | None] = await self._server.ask("HMGET", self._names.state, *fields)
+            said = [value for value in found if value is not None]
+            if len(said) == len(fields):
+                return said
+            await self._begin()  # the store is new, or was emptied
+
+    # the rows
+
+    async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
+        """The rows, whatever the `horizon`: nothing has seen more than they have."""
+        if not keys:
+            return {}
+        rows = await self._server.ask("MGET", *(self._names.rows + key for key in keys))
+        return {key: unpack_row(key, row) for key, row in zip(keys, rows, strict=True) if row is not None}
+
+    async def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
+        async for keys in self._matching(pattern, None):
+            asking = [("GETRANGE", self._names.rows + key, 0, VERSION_DIGITS - 1) for key in keys]
+            for key, version in zip(keys, await self._server.together(*asking), strict=True):
+                if version:
+                    yield key, version_of(version)
+
+    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Entry]:
+        now = await self.time()
+        entries: list[Entry] = []
+        async for keys in self._matching(pattern, after):
+            for start in range(0, len(keys), limit):  # no more values at a time than are asked for
+                found = await self.get(keys[start : start + limit], horizon=Position(Epoch(0), Seq(0)))
+                entries += [entry for entry in found.values() if entry.live(now)]
+                if len(entries) >= limit:
+                    return entries[:limit]
+        return entries
+
+    async def _matching(self, pattern: Pattern, after: Key | None) -> AsyncIterator[list[Key]]:
+        """The keys that match, in byte order, in pages that are not empty."""
+        prefix = pattern.prefix.encode()
+        low = b"[" + prefix if prefix else b"-"
+        if after is not None and after.encode() >= prefix:
+            low = b"(" + after.encode()
+        high = b"[" + prefix + (b"" if pattern.exact else b"\xff") if prefix else b"+"  # UTF-8 has no byte 255
+        while True:
+            found = await self._server.ask("ZRANGE", self._names.keys, low, high, "BYLEX", "LIMIT", 0, _PAGE)
+            keys = [Key(key) for key in (member.decode() for member in found) if pattern.matches(key)]
+            if keys:
+                yield keys
+            if len(found) < _PAGE:
+                return
+            low = b"(" + found[-1]
+
+    async def query(self, fields: Mapping[str, Sequence[str]], *, after: Key | None, limit: int) -> Sequence[Entry]:
+        raise InvalidInput(next(iter(fields), "query"), "is not indexed: that needs the database level")
+
+    async def stats(self) -> TierStats:
+        return TierStats(entries=await self._server.ask("ZCARD", self._names.keys))
+
+    async def expired(self, *, limit: int) -> Sequence[tuple[Key, Version]]:
+        now = await self.time()
+        due = await self._due(self._names.ends, now, limit)
+        return [(key, version_of(version)) for key, version in due]
+
+    async def sweep(self, *, limit: int) -> int:
+        """Drop tombstones past their time; answers end by themselves."""
+        names = self._names
+        now = await self.time()
+        await self._drop_nodes(now - _NODE_KEPT)
+        due = await self._due(names.gone, now, limit)
+        if not due:
+            return 0
+        said = [argument for pair in due for argument in pair]
+        return int(await self._server.run("sweep", (names.state, names.gone), (names.rows, VERSION_DIGITS, *said)))
+
+    async def _due(self, ends: str, now: float, limit: int) -> list[tuple[Key, bytes]]:
+        """Keys whose time is up, the longest first, each with its version as the row has it."""
+        found = await self._server.ask("ZRANGE", ends, "-inf", repr(now), "BYSCORE", "LIMIT", 0, limit)
+        if not found:
+            return []
+        keys = [Key(key.decode()) for key in found]
+        versions = await self._server.together(*(("GETRANGE", self._names.rows + key, 0, VERSION_DIGITS - 1) for key in keys))
+        return [(key, version) for key, version in zip(keys, versions, strict=True) if version]
+
+    async def time(self) -> float:
+        seconds, micros = await self._server.ask("TIME")
+        return float(seconds + micros / 1_000_000)
+
+    # what nodes share
+
+    async def heartbeat(self, record: NodeRecord) -> None:
+        told = [await self.time(), record.started_at, *record.applied, record.version, record.address, dict(record.info)]
+        await self._server.ask("HSET", self._names.nodes, record.node, orjson.dumps(told))
+
+    async def nodes(self, *, seen_within: float) -> Sequence[NodeRecord]:
+        since = await self.time() - seen_within
+        return [node for node in await self._known_nodes() if node.seen_at >= since]
+
+    async def leave(self, node: str) -> None:
+        await self._server.ask("HDEL", self._names.nodes, node)
+
+    async def _known_nodes(self) -> list[NodeRecord]:
+        found = await self._server.ask("HGETALL", self._names.nodes)
+        return [_node(name.decode(), orjson.loads(told)) for name, told in found.items()]
+
+    async def _drop_nodes(self, unseen_since: float) -> None:
+        away = [node.node for node in await self._known_nodes() if node.seen_at < unseen_since]
+        if away:
+            await self._server.ask("HDEL", self._names.nodes, *away)
+
+    async def acquire(self, lease: str, holder: str, ttl: float) -> bool:
+        return bool(await self._server.run("acquire", (self._names.lease(lease),), (holder, _milliseconds(ttl))))
+
+    async def release(self, lease: str, holder: str) -> None:
+        await self._server.run("release", (self._names.lease(lease),), (holder,))
+
+    async def add_dictionary(self, module: str, data: bytes) -> int:
+        # a list: its length after the push is the id, so no reader sees an id whose predecessor is still to come
+        return int(await self._server.ask("RPUSH", self._names.dictionaries, module.encode() + b"\0" + data))
+
+    async def dictionaries(self, *, after: int) -> Sequence[tuple[int, str, bytes]]:
+        found = await self._server.ask("LRANGE", self._names.dictionaries, after, -1)
+        parts = (item.partition(b"\0") for item in found)
+        return [(number, module.decode(), data) for number, (module, _, data) in enumerate(parts, after + 1)]
+
+
+def _position(epoch: bytes, sequence: bytes) -> Position:
+    return Position(Epoch(int(epoch)), Seq(int(sequence)))
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, int(seconds * 1_000))
+
+
+def _node(name: str, told: Sequence[Any]) -> NodeRecord:
+    seen_at, started_at, epoch, sequence, version, address, info = told[:7]
+    return NodeRecord(name, started_at, seen_at, Position(Epoch(epoch), Seq(sequence)), version, address, info)

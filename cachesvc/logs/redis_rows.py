@@ -1,0 +1,134 @@
+"""How the Redis authority writes things down: the names of its keys, its rows and its records.
+
+A row begins with its version in 16 digits, so that a script compares it without reading the rest. Fixed on disk: add to
+the header's list, never change what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from cachesvc.model.change import Change, pack_change, unpack_change
+from cachesvc.model.entry import Entry, pack_details, with_details
+from cachesvc.model.keys import Key
+from cachesvc.model.position import Seq, Version
+
+VERSION_DIGITS: Final = 16
+_HEADER: Final = VERSION_DIGITS + 8  # and the length of the header in 8 more
+
+RECORD_OVERHEAD: Final = 200  # bytes that a record is counted for beside its value
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The keys of one cache in a Redis that others may use too."""
+
+    prefix: str
+
+    @property
+    def state(self) -> str:
+        return f"{self.prefix}:log:state"
+
+    @property
+    def log(self) -> str:
+        return f"{self.prefix}:log:records"
+
+    @property
+    def channel(self) -> str:
+        return f"{self.prefix}:log:appended"
+
+    @property
+    def keys(self) -> str:
+        """A sorted set, all scores 0: the keys that have a row and are not deleted, in byte order."""
+        return f"{self.prefix}:keys"
+
+    @property
+    def ends(self) -> str:
+        """A sorted set of keys by the end of their life."""
+        return f"{self.prefix}:ends"
+
+    @property
+    def gone(self) -> str:
+        """A sorted set of deleted keys by the end of their tombstone."""
+        return f"{self.prefix}:gone"
+
+    @property
+    def nodes(self) -> str:
+        return f"{self.prefix}:nodes"
+
+    @property
+    def dictionaries(self) -> str:
+        return f"{self.prefix}:dictionaries"
+
+    @property
+    def rows(self) -> str:
+        """What a row's key begins with."""
+        return f"{self.prefix}:row:"
+
+    def answer(self, subject: str, key: str) -> str:
+        return f"{self.prefix}:answer:{len(subject)}:{subject}:{key}"
+
+    def batch(self, batch: str) -> str:
+        return f"{self.prefix}:batch:{batch}"
+
+    def lease(self, lease: str) -> str:
+        return f"{self.prefix}:lease:{lease}"
+
+
+def pack_row(entry: Entry) -> bytes:
+    header = orjson.dumps(
+        [
+            entry.content_type,
+            entry.created_at,
+            entry.updated_at,
+            entry.expires_at,
+            entry.content_hash.hex(),
+            entry.deleted,
+            pack_details(entry).decode(),
+        ]
+    )
+    return b"%016d%08d%b%b" % (entry.version, len(header), header, entry.value)
+
+
+def unpack_row(key: Key, row: bytes) -> Entry:
+    """The entry that `pack_row` wrote."""
+    end = _HEADER + int(row[VERSION_DIGITS:_HEADER])
+    content_type, created_at, updated_at, expires_at, digest, deleted, details = orjson.loads(row[_HEADER:end])[:7]
+    entry = Entry(
+        key,
+        version_of(row),
+        row[end:],
+        content_type,
+        created_at,
+        updated_at,
+        expires_at,
+        bytes.fromhex(digest),
+        deleted,
+    )
+    return with_details(entry, details.encode())
+
+
+def version_of(row: bytes) -> Version:
+    return Version(int(row[:VERSION_DIGITS]))
+
+
+def pack_record(change: Change, before: int) -> tuple[list[str | bytes | int], int]:
+    """A record as the append script takes it, and the bytes it counts for. `before`: the bytes of all records before it."""
+    record, value = pack_change(change)
+    held = value is not None
+    arguments = [f"{change.sequence}-0", change.kind, change.key or "", record, before, int(held), value or b""]
+    return arguments, RECORD_OVERHEAD + len(record) + len(value or b"")
+
+
+def unpack_record(record: tuple[bytes, Mapping[bytes, bytes]]) -> Change:
+    entry_id, fields = record
+    key = fields[b"n"].decode() or None
+    return unpack_change(sequence_of(entry_id), fields[b"k"].decode(), key, fields[b"r"], fields.get(b"v"))
+
+
+def sequence_of(entry_id: bytes) -> Seq:
+    return Seq(int(entry_id.partition(b"-")[0]))
