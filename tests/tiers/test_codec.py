@@ -47,9 +47,11 @@ def records() -> list[bytes]:
         name = "B0" + "".join(r.choices(letters, k=8))
         model = r.choice(models)
         title = f"{model} {' '.join(r.sample(words, k=r.randrange(2, 5)))} {r.choice(['Black', 'Silver', 'Gold', 'Blue'])}"
-        url = f"https://shop.example/{model.replace(' ', '-')}/dp/{name}"
-        image = f"https://images.example/images/I/{''.join(r.choices(letters, k=11))}._AC_UY218_SEARCH213888_FMwebp_QL75_.jpg"
-        review = f"https://shop.example/product-reviews/{name}"
+        url = f"https://www.shop.example/cell-phones/{model.replace(' ', '-')}/dp/{name}"
+        image = (
+            f"https://media.images.example/images/I/{''.join(r.choices(letters, k=11))}._AC_UY218_SEARCH213888_FMwebp_QL75_.jpg"
+        )
+        review = f"https://www.shop.example/product-reviews/{name}"
         return orjson.dumps(
             [
                 name,
