@@ -1,0 +1,102 @@
+"""The fold over again, as a dictionary that is written one draft at a time: what the tests compare the real one with."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from cachesvc.errors import Refusal
+from cachesvc.model.change import Draft, Operation
+from tests.model.naive import digits_written
+
+Fields = dict[str, object]
+
+
+@dataclass
+class NaiveRow:
+    content: bytes | Fraction
+    content_type: str
+    version: int
+    created_at: float
+    expires_at: float | None
+    tags: tuple[str, ...]
+    parents: tuple[str, ...]
+    deleted: bool = False
+
+    def live(self, now: float) -> bool:
+        return not self.deleted and (self.expires_at is None or self.expires_at > now)
+
+
+@dataclass
+class NaiveStore:
+    """Everything that was ever written; nothing is swept."""
+
+    epoch: int
+    sequence: int
+    default_ttl: float | None
+    rows: dict[str, NaiveRow] = field(default_factory=dict)
+    last_written: dict[str, int] = field(default_factory=dict)  # the sequence of the last write or delete of a key
+    answers: dict[tuple[str, str], tuple[str, Fields]] = field(default_factory=dict)
+
+    def take(self, draft: Draft, now: float) -> Fields:
+        """What the draft comes to, as the fields that count; it is done at once."""
+        name = draft.idempotency
+        if name is None or not name.key:
+            return self._do(draft, now)
+        known = self.answers.get((name.subject, name.key))
+        if known is not None:
+            return known[1] if known[0] == name.fingerprint else {"refused": Refusal.KEY_REUSED, "current": 0}
+        answer = self._do(draft, now)
+        self.answers[name.subject, name.key] = (name.fingerprint, answer)
+        return answer
+
+    def _do(self, draft: Draft, now: float) -> Fields:
+        row = self.rows.get(draft.key)
+        live = row if row is not None and row.live(now) else None
+        current = live.version if live else 0
+
+        if draft.operation is Operation.EXPIRE:
+            if row is None or row.deleted or live or row.version != draft.expected:
+                return {"refused": Refusal.VERSION_CONFLICT, "current": current}
+            row.deleted = True
+            self.sequence += 1
+            return {"version": self.sequence, "found": True, "conflict": False}
+
+        if draft.expected is not None and not (current > 0 if draft.expected == -1 else current == draft.expected):
+            return {"refused": Refusal.VERSION_CONFLICT, "current": current}
+        if draft.token is not None:
+            touched = max(self.last_written.get(name, 0) for name in (draft.key, *draft.parents))
+            if draft.token.epoch != self.epoch or touched > draft.token.sequence:
+                return {"refused": Refusal.STALE_FILL, "current": current}
+
+        answer: Fields = {"found": bool(live), "conflict": draft.base is not None and draft.base != current}
+        ends = now + draft.ttl if draft.ttl is not None else now + self.default_ttl if self.default_ttl is not None else None
+        content: bytes | Fraction = draft.value
+        content_type, tags, parents = draft.content_type, draft.tags, draft.parents
+        if draft.operation is Operation.INCREMENT:
+            number = number_of(live) if live else Fraction(0)
+            if number is None:
+                return {"refused": Refusal.NOT_A_NUMBER, "current": current}
+            content = number + Fraction(draft.amount)
+            if (digits_written(content) or 1_000) > 100:
+                return {"refused": Refusal.OUT_OF_RANGE, "current": current}
+            answer["number"] = content
+            content_type = "application/json"
+            if live:
+                tags, parents = tags or live.tags, parents or live.parents
+                ends = ends if draft.ttl is not None else live.expires_at
+        self.sequence += 1
+        self.last_written[draft.key] = self.sequence
+        deleted = draft.operation is Operation.DELETE
+        created_at = live.created_at if live else now
+        self.rows[draft.key] = NaiveRow(content, content_type, self.sequence, created_at, ends, tags, parents, deleted)
+        return answer | {"version": self.sequence}
+
+
+def number_of(row: NaiveRow) -> Fraction | None:
+    if row.content_type != "application/json":
+        return None
+    if isinstance(row.content, Fraction):
+        return row.content
+    return Fraction(row.content.decode()) if re.fullmatch(rb"-?[0-9.]+", row.content) else None
