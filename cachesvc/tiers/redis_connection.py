@@ -34,6 +34,7 @@ Argument = bytes | str | int
 Command = tuple[Argument, ...]
 
 _SCAN_COUNT: Final = 512
+_DRIVER_ERRORS: Final = (RedisError, RedisClusterException, OSError)  # the second is not of the first
 # what a Cluster answers when a node is gone or its slots have moved
 _LAYOUT_ERRORS: Final = (RedisConnectionError, RedisTimeoutError, RedisClusterException, ClusterDownError, OSError)
 
@@ -76,7 +77,7 @@ class Connection:
         except TimeoutError as exc:
             self.stale = True
             raise TierUnavailable("redis", f"no answer within {self.timeout:g} s") from exc
-        except (RedisError, OSError) as exc:
+        except _DRIVER_ERRORS as exc:
             self.stale = isinstance(
                 exc, (RedisConnectionError, RedisTimeoutError, RedisClusterException, ClusterDownError, OSError)
             )
@@ -185,7 +186,7 @@ async def connected(url: str, *, timeout: float, max_connections: int) -> AsyncI
                 url, max_connections=max_connections, timeout=timeout, retry=retry, **options
             )
             client = Redis.from_pool(pool)
-    except (ValueError, TypeError, RedisError) as exc:
+    except (ValueError, TypeError, *_DRIVER_ERRORS) as exc:
         raise SettingsError("levels.redis.url", scheme + separator + "…", f"is not a Redis URL: {exc}") from exc
     try:
         yield Connection(client, timeout, asyncio.Semaphore(max_connections))
