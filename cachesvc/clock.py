@@ -9,14 +9,13 @@ import time
 class SystemClock:
     """Time of this machine, moved by `offset` seconds to what the authority's clock shows."""
 
+    monotonic = staticmethod(time.monotonic)
+
     def __init__(self) -> None:
         self.offset = 0.0
 
     def now(self) -> float:
         return time.time() + self.offset
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

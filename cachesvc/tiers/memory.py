@@ -20,7 +20,7 @@ from cachesvc.ports import Clock, TierStats
 from cachesvc.tiers.s3fifo import S3FIFOCache
 
 EvictionPolicy = Literal["LRU", "FIFO", "S3FIFO"]
-Held = tuple[Entry, float]  # and the time from which it is no hit any more
+Held = tuple[Entry, float]  # and the monotonic time from which it is no hit any more: no wall clock is asked on a hit
 
 _POLICIES: Final[Mapping[EvictionPolicy, type[Cache[Key, Held]]]] = {
     "LRU": LRUCache,
@@ -48,6 +48,7 @@ class MemoryTier:
         self._max_bytes = max_bytes
         self._held = _POLICIES[eviction_policy](max_size)
         self._now = clock.now
+        self._monotonic = clock.monotonic
         self._hits = 0
         self._misses = 0
         self._evictions = 0
@@ -59,7 +60,7 @@ class MemoryTier:
         except KeyError:
             self._misses += 1
             return None
-        if self._now() < deadline:
+        if self._monotonic() < deadline:
             self._hits += 1
             return entry
         self._misses += 1
@@ -87,10 +88,8 @@ class MemoryTier:
             self.nbytes -= older.size
         else:
             self._shrink(self._max_size - 1, self._max_bytes - size)
-        deadline = self._now() + self._ttl
-        if entry.expires_at is not None and entry.expires_at < deadline:
-            deadline = entry.expires_at
-        self._held[key] = (entry, deadline)
+        stay = self._ttl if entry.expires_at is None else min(self._ttl, entry.expires_at - self._now())
+        self._held[key] = (entry, self._monotonic() + stay)
         self.nbytes += size
         self._shrink(self._max_size, self._max_bytes)  # it may have grown in its place
         return entry
