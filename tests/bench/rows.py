@@ -75,9 +75,7 @@ async def in_process(file: Path | None, rounds: int, seconds: float) -> list[Row
     keys = [Key(f"product:{i}") for i in range(1_000)]
     rows = []
     async with AsyncExitStack() as stack:
-        cache = await stack.enter_async_context(
-            node(stack, database=f"sqlite:{stack.enter_context(TemporaryDirectory())}/b.db")
-        )
+        cache = await stack.enter_async_context(node(stack, database="sqlite:bench.db"))
         await load(cache, keys, values)
         cashews = Cashews()
         cashews.setup("mem://", size=10_000)
@@ -125,7 +123,7 @@ async def redis_hits(file: Path | None, rounds: int, seconds: float) -> list[Row
     keys = [Key(f"product:{i}") for i in range(20_000)]
     async with AsyncExitStack() as stack:
         valkey = stack.enter_context(servers.valkey())
-        database = f"sqlite:{stack.enter_context(TemporaryDirectory())}/b.db"
+        database = "sqlite:bench.db"
         cache = await stack.enter_async_context(node(stack, database=database, redis_url=valkey.url, memory=100))
         await load(cache, keys, values)
         client = redis.asyncio.Redis.from_url(valkey.url, db=1)
@@ -225,7 +223,7 @@ async def bytes_in_redis(file: Path | None, rounds: int, seconds: float) -> list
     numbers = count()
     async with AsyncExitStack() as stack:
         valkey = stack.enter_context(servers.valkey())
-        database = f"sqlite:{stack.enter_context(TemporaryDirectory())}/b.db"
+        database = "sqlite:bench.db"
         cache = await stack.enter_async_context(node(stack, database=database, redis_url=valkey.url))
         await load(cache, [Key(f"product:{next(numbers)}") for _ in seen], seen)
         maintain: Any = cache.redis
