@@ -290,7 +290,7 @@ async def test_idempotency(site: Site, http: httpx.AsyncClient) -> None:
     ):
         assert (other.status_code, other.json()["field"]) == (422, "Idempotency-Key")
     for bad in ("", "a b", "x" * 256, "caf\u00e9"):
-        answer = await http.put(PATH, content=b"1", headers={"Idempotency-Key": bad.encode()})
+        answer = await http.put(PATH, content=b"1", headers={b"Idempotency-Key": bad.encode()})
         assert (answer.status_code, answer.json()["field"]) == (422, "Idempotency-Key")
 
 

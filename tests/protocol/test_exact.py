@@ -1,0 +1,68 @@
+"""JSON kept as it was written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cachesvc.errors import InvalidInput
+from cachesvc.protocol.exact import RawJson, check_json, read_object
+
+text = st.text(st.characters(exclude_categories=["Cs"]))
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text
+values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=20)
+
+
+@given(values, st.booleans(), st.sampled_from([None, 1, "\t"]), st.dictionaries(st.sampled_from("abcd"), values))
+def test_the_raw_member_is_the_text_that_was_sent(
+    value: object, escaped: bool, indent: int | None, others: dict[str, object]
+) -> None:
+    text = json.dumps(value, ensure_ascii=escaped, indent=indent)
+    rest = "".join(f" , {json.dumps(name)}\n:{json.dumps(other)}" for name, other in others.items())
+    members = read_object(f'\t{{ "value" : {text}{rest} }}\r\n'.encode(), raw="value")
+    assert members.pop("value") == RawJson(text.encode())
+    assert list(members) == list(others)
+
+
+@given(st.lists(values))
+def test_the_raw_members_of_each(items: list[object]) -> None:
+    texts = [json.dumps(item) for item in items]
+    each = " , ".join(f'{{"value":{text} }}' for text in texts)
+    body = f'{{"each": [{each}]}}'
+    assert read_object(body.encode(), raw="value", each="each") == {"each": [{"value": text.encode()} for text in texts]}
+
+
+@given(values)
+def test_json_is_accepted(value: object) -> None:
+    check_json(json.dumps(value).encode())
+
+
+@given(st.binary(max_size=30))
+def test_only_json_is_accepted(text: bytes) -> None:
+    with contextlib.suppress(InvalidInput):
+        check_json(text)
+        json.loads(text)
+    with contextlib.suppress(InvalidInput):
+        read_object(text, raw="value")
+
+
+@pytest.mark.parametrize("text", [b"1e400", b"[-1E+999]", b"1" * 5000, b'{"a":[1e999,"\\ud83d\\ude00"]}', b"-0", b"1E5"])
+def test_numbers_of_any_size_are_json(text: bytes) -> None:
+    check_json(text)
+
+
+@pytest.mark.parametrize(
+    "text", [b"1e400 x", b"[1e400,]", b"[1e400,Infinity]", b'[1e400,"\\udc00"]', b"01", b"1.", b".5", b"+1"]
+)
+def test_what_is_not_json(text: bytes) -> None:
+    with pytest.raises(InvalidInput, match="is not JSON"):
+        check_json(text)
+
+
+def test_a_member_given_twice_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="'a' is given twice"):
+        read_object(b'{"a":1,"a":2}', raw="value")

@@ -1,0 +1,81 @@
+"""Stats, nodes, health, metrics and the documentation."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+
+from cachesvc.web.app import data_endpoints
+from cachesvc.web.openapi import DATA
+from tests.web.site import Site
+
+
+async def test_stats_and_nodes(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/v1/stats")).json()["tiers"]["memory"]["hits"] == 3
+    assert (await http.get("/v1/nodes")).json() == {"nodes": [{"node": "n1", "lag": 0}]}
+
+
+async def test_health_and_readiness(site: Site, http: httpx.AsyncClient) -> None:
+    assert (await http.get("/healthz")).status_code == 200
+    assert (await http.get("/readyz")).json() == {"status": "ready", "tiers": {"memory": "ok", "database": "ok"}}
+    site.node.tiers["database"] = "did not answer"
+    answer = await http.get("/readyz")
+    assert (answer.status_code, answer.json()["tiers"]["database"]) == (503, "did not answer")
+    assert answer.headers["retry-after"] == "1"
+    site.node.tiers["database"] = "ok"
+    site.service.closing.set()
+    assert (await http.get("/readyz")).status_code == 503
+    assert (await http.get("/healthz")).status_code == 200
+
+
+async def test_metrics(http: httpx.AsyncClient) -> None:
+    for i in range(20):
+        await http.get(f"/v1/cache/secret{i}")
+        await http.get(f"/nowhere/secret{i}")
+    await http.request("BREW", "/v1/keys")
+    answer = await http.get("/metrics")
+    text = answer.text
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert 'cachesvc_http_requests_total{method="GET",route="/v1/cache/{key}",status="4xx"} 20.0' in text
+    assert 'cachesvc_http_requests_total{method="GET",route="other",status="4xx"} 20.0' in text
+    assert 'cachesvc_http_requests_total{method="other",route="/v1/keys",status="4xx"} 1.0' in text
+    assert 'cachesvc_http_request_seconds_count{method="GET",route="/v1/cache/{key}"} 20.0' in text
+    assert 'cachesvc_tiers_hits{tier="memory"} 3.0' in text
+    assert 'cachesvc_tiers_latency_p99{tier="memory"} 0.5' in text
+    assert "cachesvc_log_applied_sequence 7.0" in text
+    assert "secret" not in text
+    assert "BREW" not in text
+
+
+async def test_metrics_name_the_operations(http: httpx.AsyncClient) -> None:
+    await http.get("/healthz")
+    assert 'route="/healthz",status="2xx"} 1.0' in (await http.get("/metrics")).text
+
+
+async def test_the_document_covers_every_route(site: Site, http: httpx.AsyncClient) -> None:
+    document = (await http.get("/openapi.json")).json()
+    for path, endpoints in data_endpoints(site.service).items():
+        methods = {method.lower() for method in endpoints}
+        assert methods == set(DATA[path]) - {"head"}
+        assert methods <= set(document["paths"][path])
+    for path in ("/v1/stats", "/v1/nodes", "/healthz", "/readyz", "/metrics"):
+        assert "get" in document["paths"][path]
+    names = set(document["components"]["schemas"])
+    references = set(re.findall(r"#/components/schemas/(\w+)", str(document)))
+    assert {"Update", "Batch", "Problem", "KeyPage"} <= references <= names
+    assert document["info"] == document["info"] | {"title": "cachesvc", "version": "1.2.3"}
+
+
+async def test_the_page_loads_nothing_from_anywhere(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/docs")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "/v1/cache/{key}" in answer.text
+    assert not re.search(r"(src|href)=\"?(https?:)?//", answer.text)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/cache/a", "/nowhere"])
+async def test_every_answer_has_an_id_of_its_own(http: httpx.AsyncClient, path: str) -> None:
+    first, second = await http.get(path), await http.get(path)
+    assert first.headers["x-request-id"] != second.headers["x-request-id"]
