@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -100,23 +101,24 @@ def main() -> int:
     hello = json.loads(_first_line(sys.stdin.fileno()))
     settings = Settings(**hello["settings"])
     configure()
+    for chatty in ("alembic", "uvicorn"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     listening = socket.socket(fileno=hello["fd"])
+    failed: CacheError | None = None
     try:
-        uvicorn_loop = uvicorn.Config(app="", loop="auto").get_loop_factory()
-        with asyncio.Runner(loop_factory=uvicorn_loop) as runner:
+        with asyncio.Runner(loop_factory=uvicorn.Config(app="").get_loop_factory()) as runner:
             runner.run(run(settings, listening, worker=hello["worker"], notify=hello["notify"]))
-    except SettingsError as exc:
-        return _ended(exc, EXIT_SETTINGS)
-    except SchemaMismatch as exc:
-        return _ended(exc, EXIT_SCHEMA)
-    except CacheError as exc:
-        return _ended(exc, EXIT_FAILED)
-    return 0
+    except* CacheError as group:
+        failed = _first_of(group)
+    if failed is None:
+        return 0
+    sys.stderr.write(f"cachesvc: {failed}\n")
+    return {SettingsError: EXIT_SETTINGS, SchemaMismatch: EXIT_SCHEMA}.get(type(failed), EXIT_FAILED)
 
 
-def _ended(exc: CacheError, code: int) -> int:
-    sys.stderr.write(f"cachesvc: {exc}\n")
-    return code
+def _first_of(group: BaseExceptionGroup[CacheError]) -> CacheError:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _first_line(fd: int) -> bytes:
