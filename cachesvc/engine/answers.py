@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from cachesvc.model.change import Receipt
 from cachesvc.model.entry import Entry
@@ -27,8 +27,7 @@ class Want:
 ANY: Final = Want()
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a read found: the entry or None, the tier that had it (`"memory"`, `"redis"`, `"database"`, `"loader"`).
 
     `token` is the position before the read began: with a miss, what a client sends along with the value it then computes.
@@ -52,7 +51,7 @@ class Answer:
         if entry is None or entry.live(self.now):
             return self
         if entry.deleted or entry.expires_at is None or self.now >= entry.expires_at + max_stale:
-            return replace(self, entry=None)
+            return self._replace(entry=None)
         return self
 
     @property
@@ -62,8 +61,7 @@ class Answer:
         return self.entry.expires_at - self.now
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """What a write did. `request_id`, sent as `Idempotency-Key`, is answered with the same again."""
 
     receipt: Receipt
