@@ -36,7 +36,7 @@ _GLOB: Final = re.compile(rb"([*?\[\]\\])")
 
 @dataclass(slots=True)
 class _Offer:
-    """An entry on its way into Redis: its place in the call, its milliseconds to live (0: a tombstone), its bytes."""
+    """An entry on its way into Redis: its place in the call, its milliseconds to live (0: it is dead), its bytes."""
 
     place: int
     entry: Entry

@@ -165,6 +165,14 @@ class TestPut:
             (key,) = entry_keys(client)
             assert 10_000 < int(client.pttl(key)) <= 21_000
 
+    async def test_past_its_life_it_is_a_miss_by_the_clock_given(self, server: servers.Server, clock: FakeClock) -> None:
+        async with redis_tier(server.url, clock) as tier:
+            await tier.put([an_entry(life=3_600.0)], token=AT)
+            clock.advance(3_590)
+            assert await held(tier) is not None
+            clock.advance(20)
+            assert await held(tier) is None
+
     async def test_a_large_put_goes_in_bounded_calls(
         self, server: servers.Server, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -257,6 +265,13 @@ class TestRestart:
             assert await tier.get([entry.key for entry in entries], horizon=AT) == {}
             assert len(entry_keys(client)) == 200
             assert set((await tier.cursors()).values()) == {to(2_000)}
+
+    async def test_it_forgets_what_changed_before(self, server: servers.Server, client: redis.Redis, clock: FakeClock) -> None:
+        async with redis_tier(server.url, clock) as tier:
+            await tier.replay([a_change(1_500)], upto=to(1_500))
+            assert client.zcard(RECENT) == 2
+            await tier.restart(ALL, at=to(1_100))
+            assert client.zcard(RECENT) == 1
 
     async def test_a_generation_never_comes_back(self, server: servers.Server, client: redis.Redis, clock: FakeClock) -> None:
         async with redis_tier(server.url, clock) as tier:

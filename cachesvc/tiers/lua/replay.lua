@@ -1,6 +1,7 @@
 -- Replay: what is older than a change is dropped, its version noted, and the cursor moves on.
 -- Rule: a partition moves only from exactly where the caller left it. Moved from anywhere else it would have passed over
 -- changes, and would then be believed without having seen them.
+-- The empty member of recent, which sorts last, says that nothing was evicted of it: only put and restart may set it.
 --
 -- KEYS  a group for each partition: its state, its recent, then the keys of the changed entries
 -- ARGV  epoch, cursor to move to, limit of recent, then a group for each partition: generation, expected cursor, count,
@@ -24,11 +25,6 @@ while k < #KEYS do
   local moves = of_epoch == epoch and of_generation == generation and cursor == expected
   if moves then
     if count > 0 then
-      if not redis.call('ZSCORE', recent, '') then
-        -- recent was evicted: nothing is known of what changed up to the cursor
-        low = cursor
-        redis.call('ZADD', recent, 'inf', '')
-      end
       for i = 1, count do
         local key, member, version = KEYS[k + i], ARGV[a + 2 * i - 1], ARGV[a + 2 * i]
         local head = redis.pcall('GETRANGE', key, 0, 7)
