@@ -1,0 +1,147 @@
+"""The plan: what a load test is asked to do, checked.
+
+It goes to loopback addresses only, and everything has an end: users, seconds, requests and keys.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import json
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+from tests.load.checker import MAX_KEYS
+from tests.load.popularity import Popularity, Trace, Zipf, read_trace
+
+MAX_USERS: Final = 1_000
+MAX_SECONDS: Final = 3_600.0
+MAX_RATE: Final = 100_000.0
+
+Number = TypeVar("Number", int, float)
+
+
+class Failed(Exception):
+    """The load test cannot be run, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A load test. `url` "" starts a service of `nodes` workers; `nodes` 0 asks the one at `url`; `rate` 0 is flat out."""
+
+    url: str
+    nodes: int
+    users: int
+    seconds: float
+    keys: int
+    skew: float
+    seed: int
+    trace: str
+    rate: float
+    report: str
+    run: str  # in the name of every key: two runs never meet
+
+    @property
+    def prefix(self) -> str:
+        return f"load:{self.run}:"
+
+    @property
+    def keys_text(self) -> str:
+        return f"the trace {Path(self.trace).name}" if self.trace else f"{self.keys:,} keys (Zipf {self.skew:g})"
+
+    def popularity(self) -> Popularity:
+        """Raises `Failed` for a trace that cannot be read."""
+        if not self.trace:
+            return Zipf(self.keys, self.skew, seed=self.seed, prefix=self.prefix)
+        try:
+            return Trace(read_trace(Path(self.trace)), prefix=self.prefix)
+        except (OSError, ValueError) as exc:
+            raise Failed(f"{self.trace}: {exc}") from exc
+
+    def dumped(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def loaded(cls, text: str) -> Plan:
+        return cls(**json.loads(text))
+
+
+def parse(arguments: Sequence[str] | None = None) -> Plan:
+    """The plan that the command line asks for; exits with 2 and a line that names the argument."""
+    parser = argparse.ArgumentParser(prog="python -m tests.load", description="Load a cache service and check what it answers.")
+    parser.add_argument("--url", type=loopback_url, help="a running service; without one, one is started")
+    parser.add_argument(
+        "--workers", type=_within(int, 1, 64), help="of the service that is started; with --url, how many nodes it has"
+    )
+    parser.add_argument(
+        "--users", type=_within(int, 3, MAX_USERS), default=16, help="at once: readers, a fifth writers, one that deletes"
+    )
+    parser.add_argument("--seconds", type=_within(float, 0.1, MAX_SECONDS), default=20.0)
+    parser.add_argument("--keys", type=_within(int, 1, MAX_KEYS), help="default: 5000")
+    parser.add_argument("--skew", type=_within(float, 0, 5), help="of Zipf's law; 0: all keys alike; default: 1")
+    parser.add_argument("--seed", type=_within(int, 0, 2**32), default=1)
+    parser.add_argument("--trace", type=Path, help="big-endian int32, a key each, plain or .xz; instead of --keys and --skew")
+    parser.add_argument("--rate", type=_within(float, 0, MAX_RATE), default=0.0, help="requests a second; 0: flat out")
+    parser.add_argument("--report", type=Path, default=Path("reports/load.html"))
+    given = parser.parse_args(arguments)
+    if given.trace is not None and (given.keys is not None or given.skew is not None):
+        parser.error("argument --trace: names the keys and their shares itself: leave out --keys and --skew")
+    if given.trace is not None and not given.trace.is_file():
+        parser.error(f"argument --trace: there is no file {given.trace}")
+    return Plan(
+        url=given.url or "",
+        nodes=given.workers or (0 if given.url else 1),
+        users=given.users,
+        seconds=given.seconds,
+        keys=given.keys or 5_000,
+        skew=1.0 if given.skew is None else given.skew,
+        seed=given.seed,
+        trace=str(given.trace.resolve()) if given.trace else "",
+        rate=given.rate,
+        report=str(given.report.resolve()),
+        run=secrets.token_hex(4),
+    )
+
+
+def loopback_url(text: str) -> str:
+    """`http://HOST:PORT` of this machine, without a slash at its end."""
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"{text!r}: {exc}") from exc
+    if (
+        parts.scheme != "http"
+        or not host
+        or parts.path not in {"", "/"}
+        or parts.query
+        or parts.fragment
+        or "@" in parts.netloc
+    ):
+        raise argparse.ArgumentTypeError(f"{text!r} must look like http://127.0.0.1:8080")
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, port or 80, type=socket.SOCK_STREAM)}
+    except OSError as exc:
+        raise argparse.ArgumentTypeError(f"{host} has no address: {exc}") from exc
+    if not found or not all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found):
+        raise argparse.ArgumentTypeError(f"{host} is not this machine: load is put on loopback addresses only")
+    return text.rstrip("/")
+
+
+def _within(kind: Callable[[str], Number], least: float, most: float) -> Callable[[str], Number]:
+    def parsed(text: str) -> Number:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        # the comparison is false for NaN, too
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} must be a{' whole' * (kind is int)} number from {least:,} to {most:,}")
+        return value
+
+    return parsed
