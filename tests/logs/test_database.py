@@ -15,9 +15,10 @@ from sqlalchemy import Connection, text
 from cachesvc.errors import OutcomeUnknown, SchemaMismatch, SettingsError, TierUnavailable
 from cachesvc.logs.database import DatabaseAuthority
 from cachesvc.model.change import Change, Idempotency, request_id
-from cachesvc.model.position import Position
+from cachesvc.model.keys import Key
+from cachesvc.model.position import Epoch, Position, Seq
 from cachesvc.tiers.schema import metadata
-from tests.conformance.authority_store import add, append, put, receipts, refusal, values
+from tests.conformance.authority_store import add, append, delete, expire, passed, put, receipts, refusal, values
 from tests.logs.database_store import DatabaseStore
 
 
@@ -167,3 +168,42 @@ async def test_a_replayed_answer_of_a_batch_is_only_for_who_asked(store: Databas
         assert refusal(await append(authority, add("a", idempotency=Idempotency("me", name, "other")))) == "KEY_REUSED"
         other = await append(authority, add("a", idempotency=Idempotency("you", name, "f")))
         assert receipts(other)[0].value == b"2"
+
+
+async def test_tags_and_parents_are_those_of_the_last_write(store: DatabaseStore) -> None:
+    def related(connection: Connection) -> list[Any]:
+        both = "SELECT key, tag FROM tags UNION ALL SELECT key, parent FROM dependencies ORDER BY 1, 2"
+        return [tuple(row) for row in connection.execute(text(both))]
+
+    async with store.opened() as authority:
+        old = await append(
+            authority,
+            put("a", tags=("red", "blue"), parents=("p",)),
+            put("b", tags=("red",), parents=("p", "q")),
+            put("c", tags=("red",), ttl=0.01),
+        )
+        assert await authority._store.read(related) == [
+            ("a", "blue"), ("a", "p"), ("a", "red"), ("b", "p"), ("b", "q"), ("b", "red"), ("c", "red")
+        ]  # fmt: skip
+        await passed(authority, await authority.time() + 0.01)
+        await append(authority, put("a", tags=("green", "blue")), delete("b"), expire("c", receipts(old)[2].version))
+        assert await authority._store.read(related) == [("a", "blue"), ("a", "green")]
+
+
+async def test_a_database_that_is_behind_its_reader_is_not_believed(store: DatabaseStore) -> None:
+    async with store.opened() as authority:
+        head = (await append(authority, put("a"))).changes[-1].sequence
+        at = await authority.head()
+        assert await authority.get([Key("a")], horizon=at)
+        for other in (at._replace(sequence=Seq(head + 1)), at._replace(epoch=Epoch(at.epoch + 1))):
+            with pytest.raises(TierUnavailable, match="not after"):
+                await authority.get([Key("a")], horizon=other)
+
+
+async def test_the_sweep_forgets_answers_past_their_time(store: DatabaseStore) -> None:
+    asker = Idempotency("me", "k", "f")
+    async with store.opened(idempotency_ttl=0.01) as authority:
+        await append(authority, add("a", idempotency=asker))
+        await passed(authority, await authority.time() + 0.02)
+        assert await authority.sweep(limit=10) == 2  # its own row and the batch's
+        assert receipts(await append(authority, add("a", idempotency=asker)))[0].value == b"2"

@@ -37,6 +37,9 @@ async def test_a_restart_between_calls_goes_unnoticed(own_postgres: servers.Serv
             await append(authority, put("a", b"2"))
         await asyncio.to_thread(own_postgres.start)
         assert await asyncio.gather(*(values(authority, "a") for _ in range(3))) == [[b"1"]] * 3
+        await asyncio.to_thread(own_postgres.stop, signal.SIGINT)
+        await asyncio.to_thread(own_postgres.start)
+        receipts(await append(authority, put("a", b"2")))  # every connection of the pool is dead, and nobody was told
         start = await authority.head()
         async with asyncio.timeout(20), authority.follow(start) as batches:
             # the listening connection comes back by itself, and tells of what it may have missed

@@ -83,6 +83,7 @@ async def test_the_index_follows_every_write(indexed: DatabaseStore) -> None:
         await append(authority, expire("e", old[4].version), put("b", b'{"status": "open"}'))
         assert await found(authority, status="open") == ["b", "d"]
         assert await found(authority, status="done") == ["a"]
+        assert await authority._store.read(_rows) == 3  # and nothing else is left in the table
 
 
 async def test_a_new_field_is_built_and_one_that_goes_is_dropped(store: DatabaseStore) -> None:

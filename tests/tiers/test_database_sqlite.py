@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import threading
+import time
 from pathlib import Path
 
 from cachesvc.tiers.database_turns import Turns
@@ -25,8 +26,9 @@ def test_who_waits_goes_before_who_comes_back(tmp_path: Path) -> None:
     with first.taken():
         thread.start()
         waiting.wait()
-        while not _is_taken(tmp_path / "database.turn"):
-            pass  # the other has not got as far as the lock yet
+        deadline = time.monotonic() + 10
+        while not _is_taken(tmp_path / "database.turn"):  # the other has not got as far as the lock yet
+            assert time.monotonic() < deadline
         order.append("first")
     with first.taken():
         order.append("first again")
