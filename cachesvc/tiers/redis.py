@@ -147,10 +147,9 @@ class RedisTier:
 
     async def stats(self) -> TierStats:
         counts = self._counts
-        extra = {name: float(counts[name]) for name in ("corrupt", "newer", "dictionary_unknown", "refused")}
+        names = ("corrupt", "newer", "dictionary_unknown", "refused", "bytes_put", "bytes_stored")
+        extra = {name: float(counts[name]) for name in names}
         extra["dictionaries"] = float(len(self._dictionaries))
-        extra["bytes_put"] = float(counts["bytes_put"])
-        extra["bytes_stored"] = float(counts["bytes_stored"])
         return TierStats(hits=counts["hits"], misses=counts["misses"], extra=extra)
 
     async def maintain(self) -> None:

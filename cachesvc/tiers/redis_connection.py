@@ -16,8 +16,10 @@ from typing import Final, NamedTuple
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.connection import HiredisRespSerializer
 from redis.exceptions import (
     ClusterDownError,
     NoScriptError,
@@ -161,6 +163,18 @@ class Connection:
                     break
 
 
+def _packing(kind: type[AbstractConnection]) -> type[AbstractConnection]:
+    """The same connection with commands put together in C: in Python a script call of 64 entries costs 1 ms."""
+    pack = HiredisRespSerializer().pack
+
+    class Packing(kind):  # type: ignore[misc, valid-type]
+        def pack_command(self, *args: Argument) -> list[bytes]:
+            packed: list[bytes] = pack(*args)  # type: ignore[arg-type]  # redis-py says list, means any
+            return packed
+
+    return Packing
+
+
 @asynccontextmanager
 async def connected(url: str, *, timeout: float, max_connections: int) -> AsyncIterator[Connection]:
     """A connection for `redis://`, `rediss://`, `unix://`, `redis+cluster://` and `rediss+cluster://`.
@@ -185,6 +199,7 @@ async def connected(url: str, *, timeout: float, max_connections: int) -> AsyncI
             pool = BlockingConnectionPool.from_url(
                 url, max_connections=max_connections, timeout=timeout, retry=retry, **options
             )
+            pool.connection_class = _packing(pool.connection_class)
             client = Redis.from_pool(pool)
     except (ValueError, TypeError, *_DRIVER_ERRORS) as exc:
         raise SettingsError("levels.redis.url", scheme + separator + "…", f"is not a Redis URL: {exc}") from exc

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from random import Random
 
 import pytest
@@ -17,7 +17,7 @@ from cachesvc.tiers import redis as redis_module
 from cachesvc.tiers.redis import RedisTier
 from tests import servers
 from tests.fakes import FakeClock
-from tests.tiers.shelf import ALL, AT, MemoryShelf, redis_tier
+from tests.tiers.shelf import ALL, AT, redis_tier
 
 KEY = Key("task:1")
 PARTITION = partition_of(KEY)
@@ -375,28 +375,6 @@ class TestCorruption:
             await tier.put([an_entry()], token=AT)
             await tier.replay([a_change(1_600)], upto=to(1_600))
             assert (await tier.cursors())[PARTITION] is None
-
-
-async def test_values_are_compressed_with_a_dictionary_that_every_node_finds(server: servers.Server, clock: FakeClock) -> None:
-    shelf = MemoryShelf()
-    values = [b'{"id": %d, "name": "someone %d", "state": "open", "labels": ["a", "b"]}' % (i, i * 7) for i in range(400)]
-
-    def entries(version: int) -> Sequence[Entry]:
-        return [an_entry(version, value, Key(f"task:{i}")) for i, value in enumerate(values)]
-
-    async with redis_tier(server.url, clock, dictionaries=shelf) as tier:
-        await tier.put(entries(1_500), token=AT)
-        await tier.maintain()
-        assert len(shelf.rows) == 1
-        await tier.put(written := entries(1_501), token=AT)
-        counts = (await tier.stats()).extra
-        assert counts["bytes_stored"] < counts["bytes_put"]
-        async with redis_tier(server.url, clock, at=None, dictionaries=shelf, compression=False) as other:
-            assert await other.get([entry.key for entry in written], horizon=AT) == {entry.key: entry for entry in written}
-        async with redis_tier(server.url, clock, at=None) as stranger:
-            assert await stranger.get([entry.key for entry in written], horizon=AT) == {}
-            assert (await stranger.stats()).extra["dictionary_unknown"] == len(written)
-        assert len(await tier.get([entry.key for entry in written], horizon=AT)) == len(written)  # and left alone
 
 
 async def test_a_tombstone_is_not_kept(server: servers.Server, client: redis.Redis, clock: FakeClock) -> None:
