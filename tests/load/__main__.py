@@ -1,6 +1,7 @@
 """`python -m tests.load`: a load test from start to end.
 
-The exit code is 0 only when it passed; 1 when it did not or could not be run, 2 for bad arguments. The load runs in a process of its own, since locust changes its process's sockets; it is ended when it outlives its plan.
+The exit code is 0 only when it passed; 1 when it did not or could not be run, 2 for bad arguments. The load has a process of
+its own, since importing locust changes a process's sockets; it is ended when it outlives its plan.
 """
 
 from __future__ import annotations
