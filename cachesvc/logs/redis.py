@@ -170,17 +170,19 @@ class RedisAuthority:
 
     async def _find_out(self, batch: str, lost: TierUnavailable) -> bool:
         """After a lost connection: whether the batch was committed. Where it was not, it is given up, and never will be."""
+        record = self._names.batch(batch)
         deadline = self._clock.monotonic() + self._server.timeout
         while True:
             try:
-                if await self._server.ask("SET", self._names.batch(batch), "", "NX", "GET", "PX", self._keep):
-                    return True
+                _, held = await self._server.together(("SET", record, "", "NX", "PX", self._keep), ("STRLEN", record))
             except TierUnavailable as exc:
                 if self._clock.monotonic() >= deadline:
                     raise OutcomeUnknown(f"Redis went away while committing: {exc.reason}") from exc
                 await self._clock.sleep(_LOOK_AGAIN)
             else:
-                raise lost
+                if not held:
+                    raise lost
+                return True
 
     async def read(self, after: Position, limit: int) -> Sequence[Change]:
         names = self._names
@@ -362,7 +364,7 @@ class RedisAuthority:
 
     async def add_dictionary(self, module: str, data: bytes) -> int:
         # a list: its length after the push is the id, so no reader sees an id whose predecessor is still to come
-        return int(await self._server.ask("RPUSH", self._names.dictionaries, module.encode() + b"\0" + data))
+        return int(await self._server.once("RPUSH", self._names.dictionaries, module.encode() + b"\0" + data))
 
     async def dictionaries(self, *, after: int) -> Sequence[tuple[int, str, bytes]]:
         found = await self._server.ask("LRANGE", self._names.dictionaries, after, -1)

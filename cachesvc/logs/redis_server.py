@@ -1,6 +1,6 @@
 """The Redis server that an authority stands on: commands and scripts within a time limit, and its wake-ups.
 
-Nothing is sent twice by itself: only who sent it knows whether that does harm.
+A command that changes more when it is sent twice is sent once; who sent it finds out what became of it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,6 +17,8 @@ from typing import Any, Final
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.commands.core import AsyncScript
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from cachesvc.errors import SettingsError, TierUnavailable
@@ -38,24 +40,42 @@ class Server:
 
     client: Redis
     timeout: float
-    scripts: dict[str, Any]
+    scripts: dict[str, AsyncScript]
 
     async def ask(self, *command: Argument) -> Any:
-        """One command's answer."""
+        """The answer of a command that may be carried out twice."""
+        async with limited(self.timeout):
+            return await _twice(lambda: self.client.execute_command(*command))  # type: ignore[no-untyped-call]
+
+    async def once(self, *command: Argument) -> Any:
+        """The answer of a command that is sent once."""
         async with limited(self.timeout):
             return await self.client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     async def together(self, *commands: Sequence[Argument]) -> list[Any]:
-        """The answers of commands that are carried out in one step, which nobody else comes between."""
-        async with limited(self.timeout), self.client.pipeline(transaction=True) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            return await pipeline.execute()
+        """The answers of commands, as `ask`s, carried out in one step that nobody else comes between."""
+
+        async def execute() -> list[Any]:
+            async with self.client.pipeline(transaction=True) as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                return await pipeline.execute()
+
+        async with limited(self.timeout):
+            return await _twice(execute)
 
     async def run(self, script: str, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> Any:
         """What a script of `lua/` answers."""
         async with limited(self.timeout):
             return await self.scripts[script](keys=keys, args=arguments)
+
+
+async def _twice(send: Callable[[], Awaitable[Any]]) -> Any:
+    """Once more, when the connection turns out to be one that a restart of the server left behind."""
+    try:
+        return await send()
+    except RedisConnectionError:
+        return await send()
 
 
 @asynccontextmanager
@@ -101,7 +121,10 @@ async def connected(
                 yield server
             except Exception as exc:  # noqa: BLE001 - raised again below: here it would be put into a group
                 failed = exc
-            listening.cancel()
+            finally:
+                while not listening.done():  # more than once: Python 3.11's `wait_for`, used by the driver, can lose it
+                    listening.cancel()
+                    await asyncio.wait({listening}, timeout=_FIRST_PAUSE)
     finally:
         await client.aclose()
     if failed is not None:
