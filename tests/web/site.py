@@ -110,7 +110,7 @@ class Site:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
-        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        transport = Transport(self.app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://site") as client:
             yield client
 
@@ -129,6 +129,14 @@ class Site:
                 finally:
                     self.service.closing.set()
                     server.should_exit = True
+
+
+class Transport(httpx.ASGITransport):
+    """A transport without a network, which gives up on an answer that does not end."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        async with asyncio.timeout(20):
+            return await super().handle_async_request(request)
 
 
 class Server(uvicorn.Server):
