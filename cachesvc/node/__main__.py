@@ -106,7 +106,7 @@ def main() -> int:
     listening = socket.socket(fileno=hello["fd"])
     failed: CacheError | None = None
     try:
-        with asyncio.Runner(loop_factory=uvicorn.Config(app="").get_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=uvicorn.Config(app="", log_config=None).get_loop_factory()) as runner:
             runner.run(run(settings, listening, worker=hello["worker"], notify=hello["notify"]))
     except* CacheError as group:
         failed = _first_of(group)
