@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -25,6 +25,7 @@ from cachesvc.errors import SettingsError, TierUnavailable
 from cachesvc.ports import Clock
 
 Argument = str | bytes | int | float
+_Answer = TypeVar("_Answer")
 
 _SCRIPTS: Final = ("append", "begin", "trim", "sweep", "acquire", "release")
 _IDLE: Final = 30.0  # seconds without a wake-up after which the listening connection is tried
@@ -70,7 +71,7 @@ class Server:
             return await self.scripts[script](keys=keys, args=arguments)
 
 
-async def _twice(send: Callable[[], Awaitable[Any]]) -> Any:
+async def _twice(send: Callable[[], Awaitable[_Answer]]) -> _Answer:
     """Once more, when the connection turns out to be one that a restart of the server left behind."""
     try:
         return await send()
