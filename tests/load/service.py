@@ -5,6 +5,8 @@ One that was started is stopped with its `with` block, by its own process id; it
 
 from __future__ import annotations
 
+import http.client
+import json
 import re
 import subprocess
 import sys
@@ -14,14 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
-
-import httpx
+from urllib.parse import urlsplit
 
 from tests.load.plan import Failed
 
 _READY: Final = re.compile(r"ready on (http://[^\s/]+)")
 _START: Final = 60.0  # seconds it may take until it is ready
 _STOP: Final = 20.0
+_MAX_NODES: Final = 1 << 20  # bytes of the answer
 _LAST: Final = 4_000  # characters of its output that are shown when it fails
 
 
@@ -47,11 +49,14 @@ def started(workers: int) -> Iterator[str]:
 
 def nodes_of(url: str) -> int:
     """How many nodes the service at `url` has."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
     try:
-        answer = httpx.get(f"{url}/v1/nodes", trust_env=False).raise_for_status().json()
-        count = len(answer["nodes"])
-    except (httpx.HTTPError, ValueError, TypeError, LookupError) as exc:
+        connection.request("GET", "/v1/nodes")
+        count = len(json.loads(connection.getresponse().read(_MAX_NODES))["nodes"])
+    except (OSError, http.client.HTTPException, ValueError, TypeError, LookupError) as exc:
         raise Failed(f"{url} does not tell its nodes ({exc!r}): say how many by --workers") from exc
+    finally:
+        connection.close()
     return max(count, 1)
 
 
