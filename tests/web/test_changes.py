@@ -97,8 +97,9 @@ async def test_a_pattern_filters_and_the_id_moves_on() -> None:
     async with opened(limits=limits) as site, site.served() as port, following(port, "?pattern=a:*") as stream:
         await stream.next()
         await put(site, "b:1")
-        while (block := await stream.next()) == {"": ""}:
-            pass
+        async with asyncio.timeout(10):
+            while (block := await stream.next()) == {"": ""}:
+                pass
         assert block == {"id": str(site.feed.position)}
         await put(site, "a:1")
         assert (await stream.change())["key"] == "a:1"
