@@ -273,7 +273,8 @@ def _heading(plan: Plan, elapsed: float) -> Iterator[str]:
 def with_figures(page: str, lines: list[str]) -> str:
     """The report with the figures above its charts: locust knows neither tiers nor versions."""
     shown = f'<pre style="margin: 1em; font-size: 14px">{html.escape(chr(10).join(lines))}</pre>'
-    return re.sub(r"<body[^>]*>", lambda found: found[0] + shown, page, count=1)
+    scripts, body, content = page.rpartition("<body>")  # the scripts before it speak of bodies, too
+    return f"{scripts}{body}{shown}{content}"
 
 
 def main() -> int:
