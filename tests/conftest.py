@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 
 import asyncpg
@@ -48,11 +47,14 @@ def valkey_url(valkey_server: servers.Server) -> str:
 
 @pytest.fixture
 async def postgres_url(postgres_server: servers.Server) -> str:
-    """The URL of a new, empty PostgreSQL database."""
-    name = f"t{uuid.uuid4().hex}"
+    """The URL of an empty PostgreSQL database: always the same one, since a new one for each test is slow to make."""
     connection = await asyncpg.connect(postgres_server.url)
     try:
-        await connection.execute(f'CREATE DATABASE "{name}"')
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid();"
+            "DROP SCHEMA public CASCADE; CREATE SCHEMA public"
+        )
     finally:
         await connection.close()
-    return postgres_server.url.removesuffix("/postgres") + f"/{name}"
+    return postgres_server.url

@@ -199,7 +199,7 @@ def postgres(*options: str) -> Iterator[Server]:
             yield server
             assert server.process is not None
             if server.process.poll() is None:
-                server.stop(signal.SIGINT)
+                server.stop(signal.SIGQUIT)  # at once: a clean shutdown would write out every database of the tests
         postgres_server.PostgresServer._instances.pop(data.resolve(), None)
 
 

@@ -155,7 +155,7 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry):
             connection.execute(log_state.update().values(epoch=first, head=first, trimmed_to=first))
             return Position(Epoch(first), first)
 
-        return await self._store.write(begin)
+        return await self._store.maintain(begin)
 
     async def time(self) -> float:
         statement = select(self._store.now())

@@ -27,7 +27,7 @@ async def migrated(store: Store, indexed_fields: Collection[str]) -> None:
     if not await store.read(_is_current):
         await store.write(_upgrade, within=_PATIENCE)
     if await store.read(_fields) != frozenset(indexed_fields):
-        await store.write(lambda connection: _begin(connection, store, indexed_fields))
+        await store.maintain(lambda connection: _begin(connection, store, indexed_fields))
 
 
 def _is_current(connection: Connection) -> bool:

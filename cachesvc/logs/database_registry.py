@@ -74,7 +74,7 @@ class DatabaseRegistry:
         following: ColumnElement[int] = select(func.coalesce(func.max(dictionaries.c.id), 0) + 1).scalar_subquery()
         insert = dictionaries.insert().values(id=following, module=module, data=data, at=self._store.now())
         statement = insert.returning(dictionaries.c.id)
-        return await self._store.write(lambda connection: connection.execute(statement).scalar_one())
+        return await self._store.maintain(lambda connection: connection.execute(statement).scalar_one())
 
     async def dictionaries(self, *, after: int) -> Sequence[tuple[int, str, bytes]]:
         statement = (

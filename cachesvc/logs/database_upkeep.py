@@ -27,7 +27,7 @@ async def trim(store: Store, retention: Retention) -> int:
     """Forget the records beyond the retention, then delete them step by step; how many were forgotten."""
     upto, trimmed_to = await store.read(partial(_cut, store, retention))
     if upto > trimmed_to:
-        await store.write(partial(_forget, upto))
+        await store.maintain(partial(_forget, upto))
     while await store.change(_delete_forgotten) == STEP:
         continue
     return max(0, upto - trimmed_to)
@@ -71,7 +71,7 @@ def _delete_forgotten(connection: Connection) -> int:
 
 async def sweep(store: Store, *, limit: int, answers_older_than: float) -> int:
     """Drop tombstones and answers past their time, up to `limit` of each; how many. Forgets nodes long gone."""
-    return await store.write(partial(_sweep, store, limit, answers_older_than))
+    return await store.maintain(partial(_sweep, store, limit, answers_older_than))
 
 
 def _sweep(store: Store, limit: int, answers_older_than: float, connection: Connection) -> int:
@@ -100,7 +100,7 @@ def _sweep(store: Store, limit: int, answers_older_than: float, connection: Conn
 async def backfill(store: Store) -> None:
     """Bring the index of fields to what is set, until all is done."""
     writer = RowWriter(store.dialect)
-    while await store.write(partial(_backfill_step, writer)):
+    while await store.maintain(partial(_backfill_step, writer)):
         continue
 
 

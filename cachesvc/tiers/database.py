@@ -60,7 +60,7 @@ class DatabaseSource:
             .order_by(entries.c.key)
             .limit(bindparam("limit"))
         )
-        self._list = select(*_COLUMNS).where(live, *_after_and_below()).order_by(entries.c.key).limit(bindparam("limit"))
+        self._scan_live: Any = self._scan.where(live)
         self._live = select(*_COLUMNS).where(live, store.one_of(entries.c.key, "keys")).order_by(entries.c.key)
         self._expired = (
             select(entries.c.key, entries.c.version)
@@ -97,14 +97,20 @@ class DatabaseSource:
     async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Entry]:
         found: list[Entry] = []
         last: str = after or ""
-        while len(found) < limit:
-            size = min(PAGE_OF_VALUES, limit) if pattern.prefix else PAGE_OF_VALUES
-            rows = await self._page(self._list, pattern, last, size)
-            found.extend(entry_of(row) for row in rows if pattern.matches(row[0]))
-            if len(rows) < size:
+        while (room := limit - len(found)) > 0:
+            # keys first: the pattern is decided here, and no value is read that it does not match
+            rows = await self._page(self._scan_live, pattern, last, PAGE)
+            keys = [row[0] for row in rows if pattern.matches(row[0])][:room]
+            if keys:
+                found.extend(await self._live_entries(keys))
+            if len(rows) < PAGE and len(keys) < room:
                 break
-            last = rows[-1][0]
-        return found[:limit]
+            last = keys[-1] if len(keys) == room else rows[-1][0]
+        return found
+
+    async def _live_entries(self, keys: Sequence[str]) -> Sequence[Entry]:
+        bound = {"keys": self._store.texts(keys)}
+        return await self._store.read(lambda connection: [entry_of(row) for row in connection.execute(self._live, bound)])
 
     async def _page(self, statement: Select[Any], pattern: Pattern, after: str, limit: int) -> Sequence[Row[Any]]:
         bound = {"after": after, "low": pattern.prefix, "high": _past(pattern.prefix, exact=pattern.exact), "limit": limit}

@@ -30,7 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from cachesvc.errors import OutcomeUnknown
-from cachesvc.tiers.database_store import translated
+from cachesvc.tiers.database_store import settled, translated
 from cachesvc.tiers.schema import CHANNEL
 
 T = TypeVar("T")
@@ -118,6 +118,9 @@ class PostgresStore:
                     if not exc.connection_invalidated:
                         raise
                     return await self._ask(ask)
+
+    async def maintain(self, work: Callable[[Connection], T]) -> T:
+        return await settled(self.write(work))
 
     async def change(self, work: Callable[[Connection], T]) -> T:
         return await self.read(work)

@@ -34,12 +34,13 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from cachesvc.errors import OutcomeUnknown, TierUnavailable
 from cachesvc.ports import Clock
-from cachesvc.tiers.database_store import NAME, translated
+from cachesvc.tiers.database_store import NAME, sentence, settled, translated
 from cachesvc.tiers.database_turns import Turns
 from cachesvc.tiers.database_wakeups import Sockets
 
 T = TypeVar("T")
 MAX_WAITING: Final = 1_024  # transactions of this process that wait for their turn
+_WAL_LIMIT: Final = f"journal_size_limit = {64 << 20}"  # what a burst of writes left is given back
 _CLOSING: Final = 5.0
 
 
@@ -79,7 +80,7 @@ def _engine(url: URL, pool_size: int, timeout: float) -> Engine:
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = OFF", "temp_store = MEMORY"):
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = OFF", "temp_store = MEMORY", _WAL_LIMIT):
             connection.execute(f"PRAGMA {pragma}")
 
     return engine
@@ -139,10 +140,10 @@ class SqliteStore:
             raise
 
     async def change(self, work: Callable[[Connection], T]) -> T:
-        try:
-            return await self.write(work)
-        except OutcomeUnknown as exc:
-            raise TierUnavailable(NAME, exc.reason) from exc
+        return await self.maintain(work)
+
+    async def maintain(self, work: Callable[[Connection], T]) -> T:
+        return await settled(self.write(work))
 
     def _transact(self, work: Callable[[Connection], T]) -> T:
         with self._engine.connect() as connection:
@@ -158,7 +159,7 @@ class SqliteStore:
                 connection.exec_driver_sql("COMMIT")
             except SQLAlchemyError as exc:
                 driver.rollback()
-                raise OutcomeUnknown(f"the commit failed: {exc}") from exc
+                raise OutcomeUnknown(f"the commit failed: {sentence(exc)}") from exc
             return result
 
     def _write_all(self) -> None:

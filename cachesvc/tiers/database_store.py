@@ -5,14 +5,14 @@ Work is a plain function over a connection. It may be run twice, so it changes n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Final, Literal, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from cachesvc.errors import TierUnavailable
+from cachesvc.errors import OutcomeUnknown, TierUnavailable
 
 T = TypeVar("T")
 NAME: Final = "database"
@@ -36,7 +36,11 @@ class Store(Protocol):
         ...
 
     async def change(self, work: Callable[[Connection], T]) -> T:
-        """Run one statement that changes something beside the log. Raises `TierUnavailable`: it may have been done or not."""
+        """Run one statement, which may be run twice, beside the log. Raises `TierUnavailable`, done or not."""
+        ...
+
+    async def maintain(self, work: Callable[[Connection], T]) -> T:
+        """As `write`, for what may be done again: raises `TierUnavailable`, whether it was done or not."""
         ...
 
     def announce(self, sequence: int) -> None:
@@ -64,10 +68,18 @@ def translated(*drivers: type[Exception]) -> Iterator[None]:
     except Exception as exc:  # a TimeoutError is an OSError
         if not isinstance(exc, (SQLAlchemyError, OSError, *drivers)):
             raise
-        raise TierUnavailable(NAME, _sentence(exc)) from exc
+        raise TierUnavailable(NAME, sentence(exc)) from exc
 
 
-def _sentence(exc: Exception) -> str:
+async def settled(writing: Awaitable[T]) -> T:
+    """What a write gives that may be done again: to its caller, a commit in doubt is one that failed."""
+    try:
+        return await writing
+    except OutcomeUnknown as exc:
+        raise TierUnavailable(NAME, exc.reason) from exc
+
+
+def sentence(exc: Exception) -> str:
     """The driver's own words, without the statement and its values."""
     if isinstance(exc, TimeoutError):
         return "no answer in time"
