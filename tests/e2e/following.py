@@ -80,10 +80,10 @@ async def measure(title: str, urls: Sequence[str], writes: int) -> None:
     async with connected_to_each(urls[0], 2 if one_service else 1) as first, connected(urls[1]) as second:
         clients = [first[0], first[1] if one_service else second]
         places = [(url, await node_of(client)) for url, client in zip(urls, clients, strict=True)]
-        say(f"{title}: quiet", await delays(*clients, writes))
+        say(f"{title}: quiet", await delays(clients[0], clients[1], writes))
         waits: list[list[float]] = [[], []]
         async with busy(places, waits):
-            say(f"{title}: {BUSY} other writers on each node", await delays(*clients, writes))
+            say(f"{title}: {BUSY} other writers on each node", await delays(clients[0], clients[1], writes))
         for number, own in enumerate(waits):
             say(f"{title}: writes of the busy node {number}", own)
 
