@@ -17,7 +17,7 @@ from typing import Final
 from cachesvc.errors import EpochChanged, InvalidInput, LogTrimmed
 from cachesvc.logs.following import Bell, following
 from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_result
-from cachesvc.model.change import MAX_RECORDED_VALUE, Appended, Change, Draft
+from cachesvc.model.change import MAX_RECORDED_VALUE, Appended, Change, Draft, Kind
 from cachesvc.model.entry import Entry, tombstone
 from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
 from cachesvc.model.keys import Key
@@ -134,7 +134,7 @@ class MemoryAuthority:
             if self._is_held(end):
                 due.append(end)
         for end in due:
-            heapq.heappush(self._ends, end)  # until an EXPIRE has removed them, they are due
+            heapq.heappush(self._ends, end)  # they are due until an EXPIRE has ended them
         return [(key, version) for _, key, version in due]
 
     async def sweep(self, *, limit: int) -> int:
@@ -187,8 +187,6 @@ class MemoryAuthority:
         return row
 
     def _keep(self, folded: Folded) -> None:
-        for key, version in folded.removed.items():
-            self._rows.drop(key, below=version + 1)
         for entry in folded.rows.values():
             self._rows.store(entry)
             if entry.expires_at is not None and not entry.deleted:
@@ -204,7 +202,7 @@ class MemoryAuthority:
 
 
 class _Ring:
-    """The latest changes, all those after `since`, and the last of them by key. Never more than `bounds` allows."""
+    """The latest changes, all those after `since`, and the last write of them by key. Never more than `bounds` allows."""
 
     def __init__(self, first: Seq, bounds: Retention) -> None:
         self.last: dict[Key, Seq] = {}
@@ -228,8 +226,8 @@ class _Ring:
                 change = replace(change, entry=entry._replace(value=b""), value_held=False)  # noqa: PLW2901
             self._changes.append(change)
             self._bytes += _size(change)
-            if change.key is not None:
-                self.last[change.key] = change.sequence
+            if change.key is not None and change.kind is not Kind.EXPIRE:
+                self.last[change.key] = change.sequence  # an expiry leaves nothing that what came before it could not know
         self.head = Position(self.head.epoch, changes[-1].sequence)
         self.trim(self._bounds, before=0.0, limit=len(self._changes))
 
@@ -253,7 +251,7 @@ class _Ring:
             dropped += 1
             self._bytes -= _size(oldest)
             self.since = oldest.sequence
-            if oldest.key is not None and self.last[oldest.key] == oldest.sequence:
+            if oldest.key is not None and self.last.get(oldest.key) == oldest.sequence:
                 del self.last[oldest.key]
         return dropped
 

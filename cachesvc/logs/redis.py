@@ -147,9 +147,6 @@ class RedisAuthority:
         lists.append(len(folded.rows))
         for key, entry in folded.rows.items():
             lists += (key, pack_row(entry), int(entry.deleted), "" if entry.expires_at is None else repr(entry.expires_at))
-        lists.append(len(folded.removed))
-        for key, version in folded.removed.items():
-            lists += (key, version)
         lists.append(len(folded.results))
         for asker, result in folded.results.items():
             lists += (names.answer(*asker), pack_result(result))

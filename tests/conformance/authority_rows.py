@@ -90,13 +90,14 @@ class Rows:
             after = Position(token.epoch, deleted.changes[-1].sequence)
             receipts(await append(authority, fill("k", after)))
 
-    async def test_an_expired_row_that_is_gone_takes_the_older_tokens_with_it(self, authority: Authority) -> None:
-        token = await authority.head()
+    async def test_an_expiry_refuses_only_the_tokens_before_the_write_that_expired(self, authority: Authority) -> None:
+        before = await authority.head()
         version = receipts(await append(authority, put("k", ttl=SHORT)))[0].version
+        written = await authority.head()
         await passed(authority, await authority.time() + 2 * SHORT)
         receipts(await append(authority, expire("k", version)))
-        assert refusal(await append(authority, fill("k", token))) is Refusal.STALE_FILL
-        receipts(await append(authority, fill("k", await authority.head())))
+        assert refusal(await append(authority, fill("k", before))) is Refusal.STALE_FILL
+        receipts(await append(authority, fill("k", written)))
 
     async def test_a_key_lives_again_after_its_end(self, authority: Authority) -> None:
         for _ in range(3):

@@ -50,6 +50,26 @@ async def test_what_is_rung_during_a_read_is_heard() -> None:
         assert len(await anext(batches)) == 1
 
 
+async def test_what_is_rung_is_heard_once() -> None:
+    log, bell = Log(), Bell()
+    async with following(log.read, START, bell=bell, poll_interval=3_600) as batches:
+
+        async def listen() -> None:
+            await anext(batches)
+
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            group.create_task(listen())
+            while len(log.reads) < 2:
+                bell.ring()
+                await asyncio.sleep(0)
+            bell.ring()
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert len(log.reads) <= 4
+            log.add(1)
+            bell.ring()
+
+
 async def test_without_a_ring_the_poll_finds_it() -> None:
     log, bell = Log(), Bell()
 

@@ -4,13 +4,13 @@
 -- Returns 1 committed, 0 moved (fold again), -1 known already.
 --
 -- KEYS  state, log, keys, ends, gone, batch
--- ARGV  epoch, head, new head, bytes, batch record, ms that answers are kept, channel, prefix of rows; then four lists,
---       each after its length: records, rows, removed rows, answers
+-- ARGV  epoch, head, new head, bytes, batch record, ms that answers are kept, channel, prefix of rows; then three
+--       lists, each after its length: records, rows, answers
 local state, log, keys, ends, gone, batch = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local epoch, head, moved, bytes, record, keep, channel, prefix = unpack(ARGV, 1, 8)
 
 if redis.call('EXISTS', batch) == 1 then return -1 end
-local at = redis.call('HMGET', state, 'epoch', 'head', 'complete_since')
+local at = redis.call('HMGET', state, 'epoch', 'head')
 if at[1] ~= epoch or at[2] ~= head then return 0 end
 
 local place = 8
@@ -46,16 +46,6 @@ for _ = 1, tonumber(take()) do
   end
 end
 
-local since = at[3]
-for _ = 1, tonumber(take()) do -- no row tells any more that it changed at this version
-  local key, version = take(), take()
-  redis.call('DEL', prefix .. key)
-  redis.call('ZREM', keys, key)
-  redis.call('ZREM', ends, key)
-  redis.call('ZREM', gone, key)
-  if tonumber(version) > tonumber(since) then since = version end
-end
-
 for _ = 1, tonumber(take()) do
   local key, answer = take(), take()
   redis.call('SET', key, answer, 'PX', keep)
@@ -63,7 +53,7 @@ end
 
 redis.call('SET', batch, record, 'PX', keep)
 if moved ~= head then
-  redis.call('HSET', state, 'head', moved, 'bytes', bytes, 'complete_since', since)
+  redis.call('HSET', state, 'head', moved, 'bytes', bytes)
   redis.call('PUBLISH', channel, moved)
 end
 return 1
