@@ -1,6 +1,6 @@
 """Acknowledged means durable: what a PUT was answered for is read after kill -9 of everything at once.
 
-`CACHESVC_KILLS=100` makes it that many kills for each pair of stores; without it there are a few.
+`KILLS=100` makes it that many kills for each pair of stores; without it there are a few.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import httpx
 from tests import servers
 from tests.e2e.services import connected, kill_at_once, started
 
-KILLS = int(os.environ.get("CACHESVC_KILLS", "3"))
+KILLS = int(os.environ.get("KILLS", "3"))
 WRITERS, KEYS = 6, 4  # keys of each writer
 
 
