@@ -246,6 +246,10 @@ class Authority(Source, ChangeLog, Registry, Protocol):
         """
         ...
 
+    async def backfill(self) -> None:
+        """Bring the index of fields to what is set, paced; can be stopped and gone on with. Nothing where there is none."""
+        ...
+
 
 class Loader(Protocol):
     """Where a miss gets its value from."""

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from cachesvc.model.change import Draft, Operation
 from cachesvc.ports import Authority, Retention
 
+ROUNDS = 20  # batches a step at most, so that a step ends
+
 
 class Sweeper:
     """One step at a time, by the node that holds the duty. `write_many` appends drafts."""
@@ -30,12 +32,15 @@ class Sweeper:
         self._batch = batch
 
     async def step(self) -> None:
-        """End up to one batch of entries, drop up to one batch of tombstones and kept answers, trim the log."""
-        found = await self._authority.expired(limit=self._batch)
-        if found:
-            await self._write_many(
-                [Draft(Operation.EXPIRE, key, expected=version, source="sweep", actor="sweep") for key, version in found]
-            )
-            self.expired += len(found)
-        await self._authority.sweep(limit=self._batch)
+        """End what is past its life, drop old tombstones and kept answers, trim the log: some batches of each."""
+        for _ in range(ROUNDS):
+            found = await self._authority.expired(limit=self._batch)
+            if found:
+                await self._write_many(
+                    [Draft(Operation.EXPIRE, key, expected=version, source="sweep", actor="sweep") for key, version in found]
+                )
+                self.expired += len(found)
+            dropped = await self._authority.sweep(limit=self._batch)
+            if max(len(found), dropped) < self._batch:
+                break
         self.trimmed += await self._authority.trim(self._retention)

@@ -55,7 +55,7 @@ async def opened(
 
 
 def _store(
-    url: str, *, data_dir: Path, pool_size: int, timeout: float, clock: Clock, wake: Callable[[], None]
+    url: str, *, data_dir: Path, pool_size: int, timeout: float, clock: Clock, wake: Callable[[int], None]
 ) -> AbstractAsyncContextManager[Store]:
     parsed = make_url(url)
     match parsed.get_backend_name():

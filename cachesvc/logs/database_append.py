@@ -107,8 +107,6 @@ class Appender:
         head = state.position.sequence + len(folded.changes)
         rows = [values_of_entry(entry, pack_details(entry)) for entry in folded.rows.values()]
         writer.append(connection, entries=rows, changes=records, answers=answers, head=head, bytes_total=total)
-        if folded.removed:
-            writer.delete(connection, entries, list(folded.removed))
         self._write_relations(connection, state, folded)
         if read.fields:
             self._write_fields(connection, state, folded, read.fields)
@@ -118,7 +116,7 @@ class Appender:
         for table, attribute in ((tags, "tags"), (dependencies, "parents")):
             gone: list[str] = []
             come: list[tuple[object, ...]] = []
-            for key in folded.rows.keys() | folded.removed.keys():
+            for key in folded.rows:
                 old, new = state.rows.get(key), folded.rows.get(key)
                 before: tuple[str, ...] = getattr(old, attribute) if old is not None else ()
                 after: tuple[str, ...] = getattr(new, attribute) if new is not None else ()
@@ -135,7 +133,7 @@ class Appender:
         """The same for the indexed fields, of the rows whose content is another."""
         gone: list[str] = []
         come: list[tuple[object, ...]] = []
-        for key in folded.rows.keys() | folded.removed.keys():
+        for key in folded.rows:
             old, new = state.rows.get(key), folded.rows.get(key)
             if old is not None and new is not None and old.content_hash == new.content_hash:
                 continue

@@ -8,9 +8,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from sqlalchemy import Connection, and_, select, tuple_
+from sqlalchemy import Connection, and_, or_, select, tuple_
 
-from cachesvc.logs.database_append import field_rows
+from cachesvc.logs.database_append import BATCHES, field_rows
 from cachesvc.logs.database_rows import RowWriter
 from cachesvc.ports import Retention
 from cachesvc.tiers.database import entry_of
@@ -86,12 +86,17 @@ def _sweep(store: Store, limit: int, answers_older_than: float, connection: Conn
         connection.execute(state)
         RowWriter(store.dialect).delete(connection, entries, [key for key, _ in gone])
     answer = tuple_(idempotency.c.subject, idempotency.c.key)
-    old = (
-        select(idempotency.c.subject, idempotency.c.key)
-        .where(idempotency.c.at < now - answers_older_than)
-        .order_by(idempotency.c.at)
-        .limit(limit)
+    # answers to requests without a key of their own are as many as the appends: they go with the records they are about
+    kept_since = (
+        (select(changes.c.at).where(changes.c.sequence > select(log_state.c.trimmed_to).scalar_subquery()))
+        .order_by(changes.c.sequence)
+        .limit(1)
+        .scalar_subquery()
     )
+    past = or_(
+        idempotency.c.at < now - answers_older_than, and_(idempotency.c.subject == BATCHES, idempotency.c.at < kept_since)
+    )
+    old = select(idempotency.c.subject, idempotency.c.key).where(past).order_by(idempotency.c.at).limit(limit)
     answers = connection.execute(idempotency.delete().where(answer.in_(old))).rowcount
     connection.execute(nodes.delete().where(nodes.c.seen_at < now - FORGOTTEN_NODE))
     return len(gone) + answers

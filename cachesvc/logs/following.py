@@ -11,29 +11,48 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Final
 
 from cachesvc.model.change import Change
-from cachesvc.model.position import Position
+from cachesvc.model.position import MAX_SEQ, Position
 
 BATCH: Final = 1_000
+
+
+class Hearing:
+    """What one follower has heard: the highest sequence that it was told of."""
+
+    def __init__(self) -> None:
+        self.upto = 0
+        self._event = asyncio.Event()
+
+    def tell(self, sequence: int) -> None:
+        self.upto = max(self.upto, sequence)
+        self._event.set()
+
+    async def beyond(self, known: Callable[[], int]) -> None:
+        """Wait until it was told of more than is known already."""
+        while self.upto <= known():
+            self._event.clear()
+            await self._event.wait()
 
 
 class Bell:
     """Wakes all who follow in this process. Rung more often than heard, it is heard once."""
 
     def __init__(self) -> None:
-        self._hearing: set[asyncio.Event] = set()
+        self._hearing: set[Hearing] = set()
 
-    def ring(self) -> None:
-        for event in self._hearing:
-            event.set()
+    def ring(self, sequence: int = MAX_SEQ) -> None:
+        """There are changes up to `sequence`; without it, there may be."""
+        for hearing in self._hearing:
+            hearing.tell(sequence)
 
     @contextmanager
-    def hearing(self) -> Iterator[asyncio.Event]:
-        event = asyncio.Event()
-        self._hearing.add(event)
+    def hearing(self) -> Iterator[Hearing]:
+        hearing = Hearing()
+        self._hearing.add(hearing)
         try:
-            yield event
+            yield hearing
         finally:
-            self._hearing.discard(event)
+            self._hearing.discard(hearing)
 
 
 @asynccontextmanager
@@ -58,16 +77,18 @@ async def following(
 async def _batches(
     read: Callable[[Position, int], Awaitable[Sequence[Change]]],
     after: Position,
-    rung: asyncio.Event,
+    rung: Hearing,
     *,
     poll_interval: float,
     known: Callable[[], Position] | None,
     limit: int,
 ) -> AsyncGenerator[Sequence[Change], None]:
+    def at() -> Position:
+        return max(after, known()) if known is not None else after
+
     while True:
-        rung.clear()  # before the read: what is appended during it rings again
-        if known is not None:
-            after = max(after, known())
+        rung.upto = 0  # before the read: what is appended during it rings again
+        after = at()
         changes = await read(after, limit)
         if changes:
             after = after._replace(sequence=changes[-1].sequence)
@@ -75,6 +96,6 @@ async def _batches(
         if len(changes) < limit:
             try:
                 async with asyncio.timeout(poll_interval):
-                    await rung.wait()
+                    await rung.beyond(lambda: at().sequence)
             except TimeoutError:
                 pass  # nothing was heard: look all the same

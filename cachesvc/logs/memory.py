@@ -76,7 +76,7 @@ class MemoryAuthority:
             self._answers.keep(folded.results, batch, pack_batch(drafts, folded.outcomes))
         if folded.changes:
             ring.extend(folded.changes)
-            self._bell.ring()
+            self._bell.ring(ring.head.sequence)
         return Appended(before, batch, folded.changes, folded.outcomes, frozenset(folded.replayed))
 
     async def read(self, after: Position, limit: int) -> Sequence[Change]:
@@ -119,6 +119,9 @@ class MemoryAuthority:
         keys = [key async for key, _ in self._rows.scan(pattern) if after is None or key > after]
         entries = (self._rows.peek(key) for key in sorted(keys))
         return list(islice((entry for entry in entries if entry is not None and entry.live(now)), limit))
+
+    async def backfill(self) -> None:
+        """Nothing: there is no index."""
 
     async def query(self, fields: Mapping[str, Sequence[str]], *, after: Key | None, limit: int) -> Sequence[Entry]:
         raise InvalidInput(next(iter(fields), "query"), "is not indexed: that needs the database level")

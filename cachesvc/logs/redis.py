@@ -104,7 +104,7 @@ class RedisAuthority:
                 state, nbytes = await self._look(drafts)
                 folded = fold(state, drafts, batch=batch, terms=self._terms)
                 if await self._commit(state, nbytes, folded, drafts, batch):
-                    self._bell.ring()
+                    self._bell.ring(state.position.sequence + len(folded.changes))
                     replayed = frozenset(folded.replayed)
                     return Appended(state.position, batch, folded.changes, folded.outcomes, replayed)
         raise TierUnavailable(self.name, "other nodes write so much that no turn was found")
@@ -295,6 +295,9 @@ class RedisAuthority:
             if len(found) < _PAGE:
                 return
             low = b"(" + found[-1]
+
+    async def backfill(self) -> None:
+        """Nothing: there is no index."""
 
     async def query(self, fields: Mapping[str, Sequence[str]], *, after: Key | None, limit: int) -> Sequence[Entry]:
         raise InvalidInput(next(iter(fields), "query"), "is not indexed: that needs the database level")

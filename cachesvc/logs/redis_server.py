@@ -22,6 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from cachesvc.errors import SettingsError, TierUnavailable
+from cachesvc.model.position import MAX_SEQ
 from cachesvc.ports import Clock
 
 Argument = str | bytes | int | float
@@ -93,9 +94,9 @@ async def limited(seconds: float) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def connected(
-    url: str, *, timeout: float, max_connections: int, channel: str, wake: Callable[[], None], clock: Clock
+    url: str, *, timeout: float, max_connections: int, channel: str, wake: Callable[[int], None], clock: Clock
 ) -> AsyncIterator[Server]:
-    """The server of a URL, which is to answer now. `wake` is called at what is published to `channel`, or may have been."""
+    """The server of a URL, which is to answer now. `wake` is called with what is published to `channel`: a sequence."""
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=max_connections + 1,  # one of them listens
@@ -132,7 +133,7 @@ async def connected(
         raise failed
 
 
-async def _listen(client: Redis, channel: str, wake: Callable[[], None], clock: Clock, ready: asyncio.Event) -> None:
+async def _listen(client: Redis, channel: str, wake: Callable[[int], None], clock: Clock, ready: asyncio.Event) -> None:
     """Listen for ever, on a connection of the pool that is replaced when it is lost."""
     pause = _FIRST_PAUSE
     while True:
@@ -141,13 +142,14 @@ async def _listen(client: Redis, channel: str, wake: Callable[[], None], clock: 
                 await pubsub.subscribe(channel)
                 ready.set()
                 pause = _FIRST_PAUSE
-                wake()  # for what was published while nobody listened
+                wake(MAX_SEQ)  # for what was published while nobody listened
                 while True:
                     message = await pubsub.get_message(timeout=_IDLE)
                     if message is None:
                         await pubsub.ping()
                     else:
-                        wake()
+                        told = message["data"]
+                        wake(int(told) if told.isdigit() else MAX_SEQ)  # anyone may publish anything
         except (RedisError, OSError) as exc:
             if pause == _FIRST_PAUSE:
                 _log.warning("wake-ups are not heard until Redis is back: %s", exc)

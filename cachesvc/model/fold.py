@@ -60,7 +60,6 @@ class Folded:
     changes: list[Change] = field(default_factory=list)
     outcomes: list[Receipt | Refused] = field(default_factory=list)
     rows: dict[Key, Entry] = field(default_factory=dict)  # final rows to write, tombstones among them
-    removed: dict[Key, Version] = field(default_factory=dict)  # rows to remove for good, at this version
     results: dict[tuple[str, str], Result] = field(default_factory=dict)
     replayed: set[int] = field(default_factory=set)
 

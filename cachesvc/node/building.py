@@ -122,6 +122,7 @@ async def _running(node: Node) -> AsyncIterator[None]:
             group.create_task(node.follower.run(), name="follower"),
             group.create_task(node.beat(), name="heartbeat"),
             group.create_task(node.upkeep(), name="upkeep"),
+            group.create_task(node.index(), name="index"),
             *(group.create_task(duty.run(), name=f"duty {duty.name}") for duty in node.duties),
         ]
         try:

@@ -78,6 +78,15 @@ class Node:
             except Unavailable as exc:
                 _log.info("upkeep waits: %s", exc)
 
+    async def index(self) -> None:
+        """Bring the index of fields to what the settings say; ends when it is done."""
+        while True:
+            try:
+                return await self.authority.backfill()
+            except Unavailable as exc:
+                _log.info("the index of fields waits: %s", exc)
+                await self.clock.sleep(1.0)
+
     async def leave(self) -> None:
         """Give up the leases and the place in the list."""
         for duty in self.duties:

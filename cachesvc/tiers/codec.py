@@ -1,15 +1,16 @@
-"""The codec: how an entry is written into Redis, a header of 21 bytes before the payload.
+"""The codec: how an entry is written into Redis, a header of 18 to 21 bytes before the payload.
 
-Whatever the format, byte 0 says which, bytes 1 to 7 are the version (big-endian, compared by the scripts) and bytes 8 to 10 a
+Whatever the format, it has at least 18 bytes, byte 0 says which, bytes 1 to 7 are the version (big-endian, compared by the scripts) and bytes 8 to 10 a
 checksum over key and all the rest. So any node tells corruption (the checksum is wrong: evict) from what a newer node wrote
 (the checksum is right, the form unknown: a miss, left alone), now and later. That must stay so in every future format.
 
-    0       format in the upper four bits (1), bit 2: rare fields follow the header, bits 0 and 1: codec
+    0       bits 5 to 7: format (1), bits 3 and 4: bytes of updated_at less 4, bit 2: rare fields follow, bits 0 and 1: codec
     1-7     version
     8-10    lowest 24 bits of xxh3-64 over the key, bytes 0 to 7, and the bytes from 11
-    11-17   updated_at, in ticks of 2^-22 s since 2020: what a double can tell of the years 2004 to 2038
-    18-19   life from then in s, or with the highest bit in min; 0: does not end
-    20      id of the dictionary, 0: none
+    11      id of the dictionary, 0: none
+    12-13   life in s, or with the highest bit in min; 0: does not end
+    14-     updated_at, in ticks of 2^-22 s: what a double can tell of the years 2004 to 2038. In 4 to 6 bytes since the
+            version, taken as µs; in 7 bytes since 2020
 
 No time is rounded: those that do not fit are written as rare fields.
 """
@@ -37,11 +38,10 @@ _LARGE: Final = 64 << 10
 
 _FORMAT: Final = 1
 _RARE: Final = 4
-_RESERVED: Final = 8
-_PLAIN, _ZSTD, _DICTIONARY, _BARE = range(4)  # _BARE: a dictionary's frame without its usual first two bytes
-_USUAL: Final = b"\0\0"  # frame header of a window of 1 KiB, nothing else said
+_PLAIN, _ZSTD, _DICTIONARY, _UNUSED = range(4)
 
-_HEADER: Final = struct.Struct(">QQIB")
+_HEADER: Final = struct.Struct(">QIH")  # up to updated_at
+_LEAST: Final = _HEADER.size + 4
 _CHECKED: Final = 11  # where the checksum has ended
 _CHECK: Final = 0xFFFFFF
 _VERSION: Final = (1 << 56) - 1
@@ -55,6 +55,7 @@ _NEVER: Final = float("inf")
 _TICKS: Final = float(1 << 22)
 _TICK: Final = 1 / _TICKS
 _SINCE: Final = 1_577_836_800 << 22  # 2020-01-01
+_ABSOLUTE: Final = 7
 _MINUTES: Final = 0x8000
 
 
@@ -82,11 +83,11 @@ class Dictionaries(Protocol):
     """Compression with what a module's values have in common."""
 
     def compress(self, module: str, value: bytes) -> tuple[int, bytes] | None:
-        """The dictionary's id and the frame; None while the module has none."""
+        """The dictionary's id and the compressed value; None while the module has none, or when it does not fit in one."""
         ...
 
-    def decompress(self, number: int, frame: bytes, limit: int) -> bytes:
-        """What the frame holds. Raises `KeyError` for a dictionary that is not loaded, `ZstdError` for a bad frame."""
+    def decompress(self, number: int, packed: bytes, limit: int) -> bytes:
+        """The value. Raises `KeyError` for a dictionary that is not loaded, `ZstdError` for what it does not explain."""
         ...
 
 
@@ -104,52 +105,52 @@ class Codec:
         """The entry, without its key, as bytes."""
         codec, number, payload = self._pack(entry.key, entry.value) if self._compression else (_PLAIN, 0, entry.value)
         updated, life, number, rare = _describe(entry, number)
-        form = (_FORMAT << 4) | codec
+        form = (_FORMAT << 5) | (len(updated) - 4 << 3) | codec
         if rare:
             form |= _RARE
-            payload = rare + payload
-        first, third = (form << 56) | entry.version, ((updated & 0xFFFF) << 16) | life
-        rest = _HEADER.pack(first, updated >> 16, third, number) + payload
-        check = xxhash.xxh3_64_intdigest(entry.key.encode() + rest[:8] + rest[_CHECKED:]) & _CHECK
-        return rest[:8] + check.to_bytes(3) + rest[_CHECKED:]
+        head = ((form << 56) | entry.version).to_bytes(8)
+        rest = b"%c%b%b%b%b" % (number, life.to_bytes(2), updated, rare, payload)
+        check = xxhash.xxh3_64_intdigest(entry.key.encode() + head + rest) & _CHECK
+        return head + check.to_bytes(3) + rest
 
     def decode(self, key: Key, stored: bytes) -> Entry:
         """The entry that was written under that key. Raises `Corrupt`, `Newer`, `DictionaryUnknown`."""
         # the hot line of a hit in Redis: few calls, few copies
-        if len(stored) < _HEADER.size:
+        if len(stored) < _LEAST:
             raise Corrupt(key)
-        first, second, third, number = _HEADER.unpack_from(stored)
-        if second >> 40 != xxhash.xxh3_64_intdigest(key.encode() + stored[:8] + stored[_CHECKED:]) & _CHECK:
+        first, second, life = _HEADER.unpack_from(stored)
+        if second >> 8 != xxhash.xxh3_64_intdigest(key.encode() + stored[:8] + stored[_CHECKED:]) & _CHECK:
             raise Corrupt(key)
         form = first >> 56
-        if form >> 4 != _FORMAT or form & _RESERVED:
+        if form >> 5 != _FORMAT or form & 3 == _UNUSED:
             raise Newer(key)
         version = Version(first & _VERSION)
-        at = (_SINCE + ((second & 0xFFFFFFFFFF) << 16) + (third >> 16)) * _TICK
-        life = third & 0xFFFF
+        size = 4 + (form >> 3 & 3)
+        start = _HEADER.size + size
+        at = (int.from_bytes(stored[_HEADER.size : start]) + (_SINCE if size == _ABSOLUTE else _begun(version))) * _TICK
         if life & _MINUTES:
             life = (life - _MINUTES) * 60
         ends = at + life if life else None
         try:
             if form & _RARE:
-                return self._decode_rare(key, version, stored, at, ends)
-            value = self._unpack(form & 3, number, stored[_HEADER.size :])
+                return self._decode_rare(key, version, stored, start, at, ends)
+            value = self._unpack(form & 3, second & 0xFF, stored[start:])
         except (struct.error, zstandard.ZstdError, ValueError, IndexError) as exc:
             raise Corrupt(key) from exc
         return Entry(key, version, value, JSON, at, at, ends, content_hash(JSON, value))
 
-    def _decode_rare(self, key: Key, version: Version, stored: bytes, at: float, ends: float | None) -> Entry:
+    def _decode_rare(self, key: Key, version: Version, stored: bytes, start: int, at: float, ends: float | None) -> Entry:
         """The same where something does not fit into the header."""
-        number, flags = stored[_HEADER.size - 1 : _HEADER.size + 1]
+        number, flags = stored[_CHECKED], stored[start]
         if flags & ~_KNOWN:
             raise Newer(key)
-        fields = _Fields(stored, _HEADER.size + 1)
+        fields = _Fields(stored, start + 1)
         created_at = at
         if flags & _EXACT:
             created_at, at, end = _EXACT_TIMES.unpack(fields.take(_EXACT_TIMES.size))
             ends = None if end == _NEVER else end
         if flags & _CREATED:
-            created_at = (_SINCE + fields.number(7)) * _TICK
+            created_at = (_SINCE + fields.number(_ABSOLUTE)) * _TICK
         if flags & _WIDE:
             number = fields.number(4)
         content_type = fields.take(fields.number(2)).decode() if flags & _TYPE else JSON
@@ -166,12 +167,8 @@ class Codec:
         if self._dictionaries is not None and size <= MAX_DICTIONARY_VALUE:
             found = self._dictionaries.compress(module_of(key), value)
             if found is not None:
-                number, frame = found
-                if len(frame) >= size:
-                    return _PLAIN, 0, value
-                if frame.startswith(_USUAL):
-                    return _BARE, number, frame[2:]
-                return _DICTIONARY, number, frame
+                number, packed = found
+                return (_DICTIONARY, number, packed) if len(packed) < size else (_PLAIN, 0, value)
         if size < MIN_PLAIN_VALUE:
             return _PLAIN, 0, value
         frame = (self._level if size < _LARGE else self._level_large).compress(value)
@@ -186,9 +183,8 @@ class Codec:
             return self._decompressor.decompress(payload)
         if self._dictionaries is None:
             raise DictionaryUnknown(number)
-        frame = _USUAL + payload if codec == _BARE else payload
         try:
-            return self._dictionaries.decompress(number, frame, MAX_DICTIONARY_VALUE)
+            return self._dictionaries.decompress(number, payload, MAX_DICTIONARY_VALUE)
         except KeyError:
             raise DictionaryUnknown(number) from None
 
@@ -213,7 +209,7 @@ class _Fields:
         return self._stored[self._at :]
 
 
-def _describe(entry: Entry, number: int) -> tuple[int, int, int, bytes]:
+def _describe(entry: Entry, number: int) -> tuple[bytes, int, int, bytes]:
     """`(updated, life, dictionary, rare fields)`: the header's fields, and what does not fit into them."""
     flags = 0
     rare = b""
@@ -221,10 +217,12 @@ def _describe(entry: Entry, number: int) -> tuple[int, int, int, bytes]:
     if updated is None or created is None or life is None:
         flags |= _EXACT
         rare = _EXACT_TIMES.pack(entry.created_at, entry.updated_at, _NEVER if entry.expires_at is None else entry.expires_at)
-        updated = life = 0
-    elif created != updated:
-        flags |= _CREATED
-        rare = created.to_bytes(7)
+        when, life = bytes(4), 0
+    else:
+        when = _when(updated, entry.version)
+        if created != updated:
+            flags |= _CREATED
+            rare = created.to_bytes(_ABSOLUTE)
     if number > 255:
         flags |= _WIDE
         rare += number.to_bytes(4)
@@ -237,7 +235,7 @@ def _describe(entry: Entry, number: int) -> tuple[int, int, int, bytes]:
     if details:
         flags |= _DETAILS
         rare += len(details).to_bytes(4) + details
-    return updated, life, number, flags.to_bytes(1) + rare if flags else b""
+    return when, life, number, flags.to_bytes(1) + rare if flags else b""
 
 
 def _ticks(time: float) -> int | None:
@@ -245,6 +243,23 @@ def _ticks(time: float) -> int | None:
     ticks = time * _TICKS
     since = int(ticks) - _SINCE
     return since if ticks == int(ticks) and 0 <= since < 1 << 56 else None
+
+
+def _when(ticks: int, version: Version) -> bytes:
+    """The header's time, since the version where that is shorter."""
+    # versions are counted from the µs at which the epoch began, so this is not more than the age of the epoch: one byte
+    # less for two years, two for three days, three for a quarter of an hour
+    since = ticks + _SINCE - _begun(version)
+    if 0 <= since < 1 << 32:
+        return since.to_bytes(4)
+    if 0 <= since < 1 << 48:
+        return since.to_bytes(5 if since < 1 << 40 else 6)
+    return ticks.to_bytes(_ABSOLUTE)
+
+
+def _begun(version: Version) -> int:
+    """The version taken as µs, in ticks, rounded down."""
+    return (version << 22) // 1_000_000
 
 
 def _life(entry: Entry) -> int | None:

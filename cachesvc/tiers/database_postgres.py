@@ -6,6 +6,7 @@ A transaction takes the log's advisory lock before its first statement, so seque
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal, TypeVar
@@ -30,18 +31,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from cachesvc.errors import OutcomeUnknown
+from cachesvc.model.position import MAX_SEQ
 from cachesvc.tiers.database_store import settled, translated
 from cachesvc.tiers.schema import CHANNEL
 
 T = TypeVar("T")
+Wake = Callable[[int], None]
 _BEGIN: Final = "BEGIN; SELECT pg_advisory_xact_lock(7163412915)"
 _DRIVER: Final = (asyncpg.PostgresError, asyncpg.InterfaceError)
 _IDLE: Final = 30.0  # seconds after which a silent listening connection is tried
 
 
 @asynccontextmanager
-async def opened(url: URL, *, pool_size: int, timeout: float, wake: Callable[[], None]) -> AsyncIterator[PostgresStore]:
-    """The database of the URL. `wake` is called when a transaction has appended, or may have."""
+async def opened(url: URL, *, pool_size: int, timeout: float, wake: Wake) -> AsyncIterator[PostgresStore]:
+    """The database of the URL. `wake` is called with the sequence up to which a transaction has appended, or may have."""
     url = url.set(drivername="postgresql+asyncpg")
     if "sslmode" in url.query:  # libpq's name of what asyncpg calls ssl
         url = url.update_query_dict({"ssl": url.query["sslmode"]}).difference_update_query(["sslmode"])
@@ -50,9 +53,10 @@ async def opened(url: URL, *, pool_size: int, timeout: float, wake: Callable[[],
     failed: Exception | None = None
     try:
         async with asyncio.TaskGroup() as tasks:
-            listening = tasks.create_task(_listen(arguments, timeout, wake))
+            own: deque[int] = deque(maxlen=2 * pool_size)
+            listening = tasks.create_task(_listen(arguments, timeout, wake, own))
             try:
-                yield PostgresStore(engine, timeout)
+                yield PostgresStore(engine, timeout, wake, own)
             except Exception as exc:  # noqa: BLE001 - raised again below: here it would be put into a group
                 failed = exc
             listening.cancel()
@@ -104,9 +108,11 @@ class PostgresStore:
 
     dialect: Literal["sqlite", "postgresql"] = "postgresql"
 
-    def __init__(self, engine: AsyncEngine, timeout: float) -> None:
+    def __init__(self, engine: AsyncEngine, timeout: float, wake: Wake, own: deque[int]) -> None:
         self._engine = engine
         self._timeout = timeout
+        self._wake = wake
+        self._own = own  # the server's processes that this store writes through
         self._turn = asyncio.Lock()  # writers of this process wait here, not each on a connection of the pool
 
     async def read(self, ask: Callable[[Connection], T]) -> T:
@@ -147,6 +153,8 @@ class PostgresStore:
             driver = (await connection.get_raw_connection()).driver_connection
             assert isinstance(driver, asyncpg.Connection)
             committing = False
+            if driver.get_server_pid() not in self._own:
+                self._own.append(driver.get_server_pid())
             try:
                 await driver.execute(_BEGIN)
                 result = await connection.run_sync(work)
@@ -167,7 +175,8 @@ class PostgresStore:
             return result
 
     def announce(self, sequence: int) -> None:
-        """Nothing: the transaction notifies."""
+        """Others are notified by the transaction; this process may know of it sooner."""
+        self._wake(sequence)
 
     def now(self) -> ColumnElement[float]:
         return cast(extract("epoch", func.clock_timestamp()), Double)
@@ -183,8 +192,14 @@ class _LostBeforeCommit(asyncpg.InterfaceError):
     """The connection went away before the commit: nothing was written, and it may be tried once more."""
 
 
-async def _listen(arguments: dict[str, Any], timeout: float, wake: Callable[[], None]) -> None:
-    """Listen for ever, connecting anew when the connection is lost."""
+async def _listen(arguments: dict[str, Any], timeout: float, wake: Wake, own: Collection[int]) -> None:
+    """Listen for ever, connecting anew when the connection is lost. What this process appended it announces itself."""
+
+    def heard(_: object, pid: int, __: str, payload: object) -> None:
+        if pid not in own:
+            told = str(payload)
+            wake(int(told) if told.isdigit() else MAX_SEQ)  # anyone may notify of anything
+
     pause = 0.05
     while True:
         lost = asyncio.Event()
@@ -196,8 +211,8 @@ async def _listen(arguments: dict[str, Any], timeout: float, wake: Callable[[], 
             continue
         try:
             connection.add_termination_listener(lambda *_, lost=lost: lost.set())
-            await connection.add_listener(CHANNEL, lambda *_: wake())
-            wake()  # for what was announced while nobody listened
+            await connection.add_listener(CHANNEL, heard)
+            wake(MAX_SEQ)  # for what was announced while nobody listened
             pause = 0.05
             while not await _set_within(lost, _IDLE):
                 await connection.execute("SELECT 1")

@@ -46,9 +46,9 @@ _CLOSING: Final = 5.0
 
 @asynccontextmanager
 async def opened(
-    url: URL, *, data_dir: Path, pool_size: int, timeout: float, clock: Clock, wake: Callable[[], None]
+    url: URL, *, data_dir: Path, pool_size: int, timeout: float, clock: Clock, wake: Callable[[int], None]
 ) -> AsyncIterator[SqliteStore]:
-    """The file of the URL, created where it is missing. `wake` is called when another process has appended."""
+    """The file of the URL, created where it is missing. `wake` is told up to where a process has appended."""
     if not url.database or url.database == ":memory:":
         raise TierUnavailable(NAME, "an SQLite database in memory is not durable; name a file")
     with translated():

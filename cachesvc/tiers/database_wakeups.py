@@ -20,7 +20,7 @@ _MAX_PATH: Final = 100  # of a socket's address, in bytes, on every system
 class Sockets:
     """This process's socket, and the way to those of the others. Used from the event loop only."""
 
-    def __init__(self, directory: Path, wake: Callable[[], None]) -> None:
+    def __init__(self, directory: Path, wake: Callable[[int], None]) -> None:
         self._directory = directory
         self._wake = wake
         self._name = f"{uuid.uuid4().hex[:16]}.sock"
@@ -50,7 +50,7 @@ class Sockets:
     def send(self, sequence: int) -> None:
         """Tell every process, this one too. A socket that nobody has open any more is removed."""
         if self._socket.fileno() < 0:
-            self._wake()
+            self._wake(sequence)
             return
         message = sequence.to_bytes(8)
         for name in os.listdir(self._descriptor):
@@ -64,11 +64,12 @@ class Sockets:
                 continue  # it went away just now
 
     def _received(self) -> None:
+        highest = 0
         try:
-            while self._socket.recv(8):
-                pass
+            while message := self._socket.recv(8):
+                highest = max(highest, int.from_bytes(message))
         except BlockingIOError:
-            self._wake()
+            self._wake(highest)
 
     def _address(self, name: str) -> str:
         path = str(self._directory / name)

@@ -92,7 +92,7 @@ class Log:
     @pytest.mark.parametrize("wakes", [True, False], ids=["woken", "by polls"])
     async def test_following_misses_nothing(self, store: Store, monkeypatch: pytest.MonkeyPatch, wakes: bool) -> None:
         if not wakes:
-            monkeypatch.setattr(Bell, "ring", lambda bell: None)
+            monkeypatch.setattr(Bell, "ring", lambda bell, sequence=0: None)
         async with asyncio.timeout(20), store.opened(poll_interval=LONG if wakes else SHORT) as authority:
             start = await authority.head()
             heard: list[Change] = []

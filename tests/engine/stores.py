@@ -76,8 +76,6 @@ class FakeAuthority:
         before = self.position
         folded = fold(State(before, self.now, dict(self.rows)), drafts, batch=batch, terms=Terms())
         self.rows |= folded.rows
-        for key in folded.removed:
-            del self.rows[key]
         self.log += folded.changes
         outcomes: list[Receipt | Refused] = folded.outcomes
         await self.gates["acks"]()

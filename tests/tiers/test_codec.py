@@ -33,8 +33,8 @@ def an_entry(value: bytes, key: str = "product:1", version: int = 1_790_000_000_
 
 
 def records() -> list[bytes]:
-    """Product records of `CACHESVC_RECORDS` (NDJSON, the first line names the columns), else generated ones like them."""
-    path = os.environ.get("CACHESVC_RECORDS")
+    """Product records of `RECORDS_FILE` (NDJSON, the first line names the columns), else generated ones like them."""
+    path = os.environ.get("RECORDS_FILE")
     if path:
         return Path(path).read_bytes().splitlines()[1:]
     r = random.Random(11)

@@ -50,17 +50,18 @@ def _is_taken(path: Path) -> bool:
 async def test_a_wake_up_reaches_every_process_and_dead_sockets_go(tmp_path: Path) -> None:
     directory = tmp_path / ("deep" * 40)  # too long for the address of a socket
     directory.mkdir()
-    one, two = asyncio.Event(), asyncio.Event()
-    with Sockets(directory, one.set) as first:
-        with Sockets(directory, two.set):
+    one: asyncio.Queue[int] = asyncio.Queue()
+    two: asyncio.Queue[int] = asyncio.Queue()
+    with Sockets(directory, one.put_nowait) as first:
+        with Sockets(directory, two.put_nowait):
             names = {path.name for path in directory.iterdir()}
             assert len(names) == 2
             first.send(1)
             async with asyncio.timeout(5):
-                await one.wait()
-                await two.wait()
+                assert await one.get() == 1
+                assert await two.get() == 1
         assert len(list(directory.iterdir())) == 1
-        dead = Sockets(directory, two.set)
+        dead = Sockets(directory, two.put_nowait)
         dead.__enter__()
         asyncio.get_running_loop().remove_reader(dead._socket)
         dead._socket.close()  # as a killed process leaves it
@@ -71,6 +72,6 @@ async def test_a_wake_up_reaches_every_process_and_dead_sockets_go(tmp_path: Pat
 
 
 async def test_a_socket_nobody_reads_does_not_stop_the_sender(tmp_path: Path) -> None:
-    with Sockets(tmp_path, lambda: None) as first, Sockets(tmp_path, lambda: None):
+    with Sockets(tmp_path, lambda _: None) as first, Sockets(tmp_path, lambda _: None):
         for sequence in range(10_000):
             first.send(sequence)

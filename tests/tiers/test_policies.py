@@ -1,4 +1,4 @@
-"""Hit ratios of the policies: on a trace file where `CACHESVC_TRACE` names one, else on a generated one.
+"""Hit ratios of the policies: on a trace file where `TRACE_FILE` names one, else on a generated one.
 
 The file holds the keys asked for, big-endian int32, packed by xz. Each policy is compared with a simulation that shares
 nothing with it, and S3-FIFO with what its paper promises over LRU.
@@ -29,7 +29,7 @@ SHARES = [1, 5, 10]  # of the unique keys, in percent
 
 @pytest.fixture(scope="module")
 def trace() -> Sequence[int]:
-    path = os.environ.get("CACHESVC_TRACE")
+    path = os.environ.get("TRACE_FILE")
     if path:
         keys = array("i")
         keys.frombytes(lzma.decompress(Path(path).read_bytes()))
@@ -106,9 +106,7 @@ def test_s3fifo_beats_lru_by_a_point(trace: Sequence[int], share: int) -> None:
     assert measured(trace, "S3FIFO", size) > simulated_lru(trace, size) + 1.0
 
 
-@pytest.mark.skipif(
-    not os.environ.get("CACHESVC_TRACE", "").endswith("web07.trace.xz"), reason="needs CACHESVC_TRACE=…/web07.trace.xz"
-)
+@pytest.mark.skipif(not os.environ.get("TRACE_FILE", "").endswith("web07.trace.xz"), reason="needs TRACE_FILE=…/web07.trace.xz")
 @pytest.mark.parametrize(
     ("share", "policy", "ratio"),
     [
