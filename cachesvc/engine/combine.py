@@ -32,7 +32,7 @@ class Combiner(Generic[T]):
         most: int,
         pending: int,
         lanes: int,
-        weigh: Callable[[T], int] = lambda _: 0,
+        weigh: Callable[[T], int] | None = None,
         weight: int = 1,
     ) -> None:
         self.name = name
@@ -91,6 +91,8 @@ class Combiner(Generic[T]):
 
     def _take(self) -> list[T]:
         queue = self._queue
+        if self._weigh is None:
+            return [queue.popleft() for _ in range(min(len(queue), self._most))]
         batch: list[T] = []
         weight = 0
         while queue and len(batch) < self._most:

@@ -31,7 +31,7 @@ class Flight:
     @property
     def abandoned(self) -> bool:
         """Nobody waits for it any more."""
-        return all(waiter.done() for waiter in self.waiters)
+        return all(map(asyncio.Future.done, self.waiters))
 
     def land(self, answer: Answer) -> None:
         for waiter in self.waiters:

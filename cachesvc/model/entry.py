@@ -55,15 +55,15 @@ class Entry(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes it is counted for: the value, the key, tags and parents, and 200 for the rest."""
-        return len(self.value) + len(self.key) + sum(map(len, self.tags)) + sum(map(len, self.parents)) + 200
+        size = len(self.value) + len(self.key) + 200
+        if self.tags or self.parents:
+            size += sum(map(len, self.tags)) + sum(map(len, self.parents))
+        return size
 
 
 def content_hash(content_type: str, value: bytes) -> bytes:
     """A checksum of 16 bytes over content type and value (xxh3-128: against accidents, not against an adversary)."""
-    digest = xxhash.xxh3_128(content_type.encode())
-    digest.update(b"\0")
-    digest.update(value)
-    return digest.digest()
+    return xxhash.xxh3_128_digest(b"%s\0%s" % (content_type.encode(), value))
 
 
 NO_CONTENT: Final = b"\0" * 16

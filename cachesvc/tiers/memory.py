@@ -20,7 +20,7 @@ from cachesvc.ports import Clock, TierStats
 from cachesvc.tiers.s3fifo import S3FIFOCache
 
 EvictionPolicy = Literal["LRU", "FIFO", "S3FIFO"]
-Held = tuple[Entry, float]  # and the monotonic time from which it is no hit any more: no wall clock is asked on a hit
+Held = tuple[Entry, float, int]  # also the monotonic time from which it is no hit (no wall clock is asked then), and its size
 
 _POLICIES: Final[Mapping[EvictionPolicy, type[Cache[Key, Held]]]] = {
     "LRU": LRUCache,
@@ -47,6 +47,7 @@ class MemoryTier:
         self._max_size = max_size
         self._max_bytes = max_bytes
         self._held = _POLICIES[eviction_policy](max_size)
+        self._count = 0  # of what is held: cachetools counts in Python
         self._now = clock.now
         self._monotonic = clock.monotonic
         self._hits = 0
@@ -56,7 +57,7 @@ class MemoryTier:
     def hit(self, key: Key) -> Entry | None:
         """The entry, counted and refreshed; None when absent, or past its stay or its life."""
         try:
-            entry, deadline = self._held[key]
+            entry, deadline, _ = self._held[key]
         except KeyError:
             self._misses += 1
             return None
@@ -68,45 +69,45 @@ class MemoryTier:
 
     def peek(self, key: Key) -> Entry | None:
         """The entry if it is held at all, also past its time; neither counted nor refreshed."""
-        if key not in self._held:
-            return None
-        # the class's own: what the policies put in its place counts as a use
-        return Cache.__getitem__(self._held, key)[0]
+        held = self._find(key)
+        return held[0] if held is not None else None
 
     def store(self, entry: Entry) -> Entry:
         """Keep the newer of the two; returns the winner. The same version again begins a new stay."""
         key = entry.key
-        older = self.peek(key)
-        if older is not None and older.version > entry.version:
-            return older
+        older = self._find(key)
+        if older is not None and older[0].version > entry.version:
+            return older[0]
         size = entry.size
         if entry.deleted or size > self._max_bytes:
             if older is not None:
                 self._forget(older)
             return entry
         if older is not None:
-            self.nbytes -= older.size
+            self.nbytes -= older[2]
         else:
             self._shrink(self._max_size - 1, self._max_bytes - size)
+            self._count += 1
         stay = self._ttl if entry.expires_at is None else min(self._ttl, entry.expires_at - self._now())
-        self._held[key] = (entry, self._monotonic() + stay)
+        self._held[key] = (entry, self._monotonic() + stay, size)
         self.nbytes += size
-        self._shrink(self._max_size, self._max_bytes)  # it may have grown in its place
+        if older is not None:
+            self._shrink(self._max_size, self._max_bytes)  # it may have grown in its place
         return entry
 
     def drop(self, key: Key, *, below: int) -> None:
         """Forget a copy of a version lower than `below`."""
-        held = self.peek(key)
-        if held is not None and held.version < below:
+        held = self._find(key)
+        if held is not None and held[0].version < below:
             self._forget(held)
 
     def clear(self) -> None:
         """Forget everything; the counts go on."""
         self._held.clear()
-        self.nbytes = 0
+        self.nbytes = self._count = 0
 
     def __len__(self) -> int:
-        return len(self._held)
+        return self._count
 
     async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
         """Those that are hits. `horizon` says nothing here: what is held is coherent, or the engine dropped it."""
@@ -120,7 +121,7 @@ class MemoryTier:
     async def evict(self, keys: Collection[Key]) -> None:
         """Forget these keys, which is not a change of anything."""
         for key in keys:
-            held = self.peek(key)
+            held = self._find(key)
             if held is not None:
                 self._forget(held)
 
@@ -134,16 +135,22 @@ class MemoryTier:
                 yield key, entry.version
 
     async def stats(self) -> TierStats:
-        return TierStats(len(self._held), self.nbytes, self._hits, self._misses, self._evictions)
+        return TierStats(self._count, self.nbytes, self._hits, self._misses, self._evictions)
 
     def _shrink(self, items: int, nbytes: int) -> None:
         """Let the policy choose what goes until no more than so many items and bytes are held."""
-        held = self._held
-        while len(held) > items or self.nbytes > nbytes:
-            _, (entry, _) = held.popitem()
-            self.nbytes -= entry.size
+        while self._count > items or self.nbytes > nbytes:
+            _, (_, _, size) = self._held.popitem()
+            self.nbytes -= size
+            self._count -= 1
             self._evictions += 1
 
-    def _forget(self, entry: Entry) -> None:
+    def _find(self, key: Key) -> Held | None:
+        """What is held, without using it: the class's own look-up, since what the policies put in its place counts as a use."""
+        return Cache.__getitem__(self._held, key) if key in self._held else None
+
+    def _forget(self, held: Held) -> None:
+        entry, _, size = held
         del self._held[entry.key]
-        self.nbytes -= entry.size
+        self.nbytes -= size
+        self._count -= 1
