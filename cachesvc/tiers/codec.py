@@ -1,8 +1,9 @@
 """The codec: how an entry is written into Redis, a header of 18 to 21 bytes before the payload.
 
-Whatever the format, it has at least 18 bytes, byte 0 says which, bytes 1 to 7 are the version (big-endian, compared by the scripts) and bytes 8 to 10 a
-checksum over key and all the rest. So any node tells corruption (the checksum is wrong: evict) from what a newer node wrote
-(the checksum is right, the form unknown: a miss, left alone), now and later. That must stay so in every future format.
+Whatever the format, it is 18 bytes or longer, byte 0 says which, bytes 1 to 7 are the version (big-endian, compared by the
+scripts) and bytes 8 to 10 a checksum over key and all the rest. So any node tells corruption (the checksum is wrong: evict)
+from what a newer node wrote (the checksum is right, the form unknown: a miss, left alone), now and later. That must stay so
+in every future format.
 
     0       bits 5 to 7: format (1), bits 3 and 4: bytes of updated_at less 4, bit 2: rare fields follow, bits 0 and 1: codec
     1-7     version
@@ -133,15 +134,15 @@ class Codec:
         ends = at + life if life else None
         try:
             if form & _RARE:
-                return self._decode_rare(key, version, stored, start, at, ends)
+                return self._decode_rare(key, stored, start, at, ends)
             value = self._unpack(form & 3, second & 0xFF, stored[start:])
         except (struct.error, zstandard.ZstdError, ValueError, IndexError) as exc:
             raise Corrupt(key) from exc
         return Entry(key, version, value, JSON, at, at, ends, content_hash(JSON, value))
 
-    def _decode_rare(self, key: Key, version: Version, stored: bytes, start: int, at: float, ends: float | None) -> Entry:
+    def _decode_rare(self, key: Key, stored: bytes, start: int, at: float, ends: float | None) -> Entry:
         """The same where something does not fit into the header."""
-        number, flags = stored[_CHECKED], stored[start]
+        version, number, flags = Version(int.from_bytes(stored[1:8])), stored[_CHECKED], stored[start]
         if flags & ~_KNOWN:
             raise Newer(key)
         fields = _Fields(stored, start + 1)
