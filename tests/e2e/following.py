@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import multiprocessing
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import httpx
 
 from tests import servers
 from tests.e2e.services import NO_REDIS, connected, connected_to_each, node_of, put, started, version_of
+from tests.processes.services import LIMIT
 
 BUSY = 4  # writers on each node, one after the other's answer, without pause
 
@@ -36,33 +40,43 @@ async def delays(writer: httpx.AsyncClient, watcher: httpx.AsyncClient, writes: 
     return found
 
 
-async def keep_writing(url: str, node: str, name: str, waits: list[float], stop: asyncio.Event) -> None:
+async def keep_writing(url: str, node: str, name: str, stop: Event) -> list[float]:
     """Write without pause over a connection to that node; how long each write took."""
     while True:
         async with connected(url) as client:
             if await node_of(client) != node:
                 continue
-            number = 0
+            waits: list[float] = []
             while not stop.is_set():
-                number += 1
                 began = time.perf_counter()
-                await put(client, f"busy:{name}:{number % 100}", number)
+                await put(client, f"busy:{name}:{len(waits) % 100}", len(waits))
                 waits.append(time.perf_counter() - began)
-            return
+            return waits
 
 
-@asynccontextmanager
-async def busy(places: Sequence[tuple[str, str]], waits: list[list[float]]) -> AsyncIterator[None]:
-    """Writers on each node, given as URL and name, while the block runs."""
-    stop = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
-        for (url, node), own in zip(places, waits, strict=True):
-            for writer in range(BUSY):
-                group.create_task(keep_writing(url, node, f"{node}:{writer}", own, stop))
-        try:
-            yield
-        finally:
-            stop.set()
+def keep_busy(url: str, node: str, stop: Event, told: Queue[list[float]]) -> None:
+    """The writers on one node, in a process of their own, so that they do not hold up who measures."""
+
+    async def write() -> list[list[float]]:
+        return await asyncio.gather(*(keep_writing(url, node, f"{node}:{writer}", stop) for writer in range(BUSY)))
+
+    told.put([wait for waits in asyncio.run(write()) for wait in waits])
+
+
+@contextmanager
+def busy(url: str, node: str) -> Iterator[list[float]]:
+    """Writers on a node while the block runs; after it, how long each of their writes took."""
+    context = multiprocessing.get_context("spawn")
+    stop, told = context.Event(), context.Queue()
+    writers = context.Process(target=keep_busy, args=(url, node, stop, told))
+    waits: list[float] = []
+    writers.start()
+    try:
+        yield waits
+    finally:
+        stop.set()
+        waits += told.get(timeout=LIMIT)
+        writers.join(LIMIT)
 
 
 def say(what: str, seconds: Sequence[float]) -> None:
@@ -79,13 +93,12 @@ async def measure(title: str, urls: Sequence[str], writes: int) -> None:
     one_service = urls[0] == urls[1]
     async with connected_to_each(urls[0], 2 if one_service else 1) as first, connected(urls[1]) as second:
         clients = [first[0], first[1] if one_service else second]
-        places = [(url, await node_of(client)) for url, client in zip(urls, clients, strict=True)]
+        names = [await node_of(client) for client in clients]
         say(f"{title}: quiet", await delays(clients[0], clients[1], writes))
-        waits: list[list[float]] = [[], []]
-        async with busy(places, waits):
-            say(f"{title}: {BUSY} other writers on each node", await delays(clients[0], clients[1], writes))
-        for number, own in enumerate(waits):
-            say(f"{title}: writes of the busy node {number}", own)
+        with busy(urls[0], names[0]) as first_waits, busy(urls[1], names[1]) as second_waits:
+            say(f"{title}: {BUSY} writers without pause on each", await delays(clients[0], clients[1], writes))
+        say(f"{title}: writes of one busy node", first_waits)
+        say(f"{title}: writes of the other", second_waits)
 
 
 async def main(writes: int) -> None:
