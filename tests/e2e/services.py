@@ -24,7 +24,11 @@ JSON = {"Content-Type": "application/json"}
 def started(data_dir: Path, *options: str, **settings: str) -> Iterator[tuple[Service, str]]:
     """A service that serves, and its URL."""
     with serving(data_dir, *options, program=REAL, **settings) as service:
-        yield service, service.ready()
+        try:
+            yield service, service.ready()
+        finally:
+            if service.process.poll() is None:
+                kill_at_once(service.process.pid)
 
 
 def kill_at_once(*roots: int) -> None:
