@@ -84,7 +84,7 @@ class Dictionaries(Protocol):
     """Compression with what a module's values have in common."""
 
     def compress(self, module: str, value: bytes) -> tuple[int, bytes] | None:
-        """The dictionary's id and the compressed value; None while the module has none, or when it does not fit in one."""
+        """The dictionary's id and what it makes of the value, perhaps nothing shorter; None while the module has none."""
         ...
 
     def decompress(self, number: int, packed: bytes, limit: int) -> bytes:

@@ -108,7 +108,7 @@ class TrainedDictionaries:
         return len(self._held)
 
     def compress(self, module: str, value: bytes) -> tuple[int, bytes] | None:
-        """The dictionary's id and the one block of the frame; None while the module has none, or where it is not so.
+        """The dictionary's id and the frame's one block, or the value where zstd found nothing in it; None without one.
 
         The value may become a sample.
         """
@@ -124,7 +124,7 @@ class TrainedDictionaries:
             self._close_window(watched)
         block = frame[_BLOCK:]
         known = frame[0] == _FRAME[0] and frame[1] <= _FRAME[1] and frame[2:_BLOCK] == _header(block)
-        return (number, block) if known else None
+        return number, block if known else value
 
     def decompress(self, number: int, block: bytes, limit: int) -> bytes:
         """The value. Raises `KeyError` for a dictionary that is not loaded, `ZstdError` for a bad block."""
