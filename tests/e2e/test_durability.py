@@ -25,11 +25,11 @@ WRITERS, KEYS = 6, 4  # keys of each writer
 
 @dataclass(slots=True)
 class Told:
-    """What a writer knows of its key: the number it last sent, and the last that it was answered for, with its version."""
+    """What a writer knows of its key: the last number it was answered for, its version, and what it does not know of since."""
 
-    sent: int = 0
     number: int = 0
     version: int = 0
+    unknown: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -46,10 +46,15 @@ class History:
         try:
             for number in self.numbers:
                 told = self.keys.setdefault(keys[number % KEYS], Told())
-                told.sent = number
+                told.unknown.add(number)
                 answer = await client.put(f"/v1/cache/{keys[number % KEYS]}", json={"number": number})
+                if answer.status_code == 503:  # too busy: not acknowledged, and not written unless it says so
+                    if answer.json()["code"] != "OUTCOME_UNKNOWN":
+                        told.unknown.discard(number)
+                    continue
                 assert answer.status_code in (200, 201), answer.text
                 told.number, told.version = number, answer.json()["version"]
+                told.unknown.clear()
                 self.answered += 1
                 if self.answered >= enough:
                     reached.set()
@@ -57,15 +62,17 @@ class History:
             assert reached.is_set()
 
     async def check(self, client: httpx.AsyncClient) -> None:
-        """Every key is what was last answered for, or what was sent after it and never answered for."""
+        """Every key is what was last answered for, or what was sent after it and not answered."""
         for key, told in self.keys.items():
             if told.number == 0:
                 continue
             answer = await client.get(f"/v1/cache/{key}")
             assert answer.status_code == 200, f"{key} is lost, of version {told.version}: {answer.text}"
             number, version = answer.json()["number"], int(answer.headers["ETag"].strip('"'))
-            assert (number, version) == (told.number, told.version) or (number == told.sent and version > told.version)
+            newer = number in told.unknown and version > told.version
+            assert newer or (number, version) == (told.number, told.version), (key, told, number, version)
             told.number, told.version = number, version
+            told.unknown.clear()
 
 
 async def write_until_killed(url: str, history: History, *, enough: int, kill: Callable[[], None]) -> None:
