@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import fakeredis
 import pytest
 
 from cachesvc.ports import Tier
 from cachesvc.tiers.memory import EvictionPolicy, MemoryTier
+from cachesvc.tiers.redis_connection import Connection
 from tests.conformance.tier_contract import AT, TierContract
 from tests.fakes import FakeClock
 from tests.servers import cluster_url
-from tests.tiers.shelf import redis_tier
+from tests.tiers.shelf import redis_tier, redis_tier_over
 
 Opening = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Tier]]
 
@@ -38,11 +41,21 @@ def redis(fixture: str) -> Opening:
     return opened
 
 
+@asynccontextmanager
+async def fake(_: pytest.FixtureRequest) -> AsyncIterator[Tier]:
+    """The Redis tier on fakeredis: fast, for a first look, beside the real servers and never instead of them."""
+    client = fakeredis.FakeAsyncRedis()
+    async with redis_tier_over(Connection(client, 5.0, asyncio.Semaphore(4)), FakeClock(time.time())) as tier:
+        yield tier
+    await client.aclose()
+
+
 # `request.getfixturevalue` gives a tier its server.
 TIERS: dict[str, Opening] = {
     "memory-LRU": memory("LRU"),
     "memory-FIFO": memory("FIFO"),
     "memory-S3FIFO": memory("S3FIFO"),
+    "fakeredis": fake,
     "valkey": redis("valkey_server"),
     "redis7": redis("redis7_server"),
     "valkey-cluster": redis("valkey_cluster_servers"),

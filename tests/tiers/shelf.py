@@ -11,9 +11,19 @@ from cachesvc.model.keys import PARTITIONS
 from cachesvc.model.position import Epoch, Position, Seq
 from cachesvc.ports import Clock
 from cachesvc.tiers.redis import RedisTier, opened
+from cachesvc.tiers.redis_connection import Connection
 
 AT: Final = Position(Epoch(7), Seq(1_000))
 ALL: Final = range(PARTITIONS)
+OPTIONS: Final[dict[str, Any]] = {
+    "key_prefix": "test",
+    "ttl": 3_600.0,
+    "ttl_jitter": 0.1,
+    "compression": True,
+    "max_recent": 100,
+    "random": Random(1),
+}
+CONNECTING: Final[dict[str, Any]] = {"timeout": 5.0, "max_connections": 4}
 
 
 class MemoryShelf:
@@ -36,18 +46,15 @@ class MemoryShelf:
 @asynccontextmanager
 async def redis_tier(url: str, clock: Clock, *, at: Position | None = AT, **others: Any) -> AsyncIterator[RedisTier]:
     """A Redis tier that stands at `at` in all partitions; with None as it is found."""
-    options: dict[str, Any] = {
-        "key_prefix": "test",
-        "ttl": 3_600.0,
-        "ttl_jitter": 0.1,
-        "compression": True,
-        "timeout": 5.0,
-        "max_connections": 4,
-        "max_recent": 100,
-        "dictionaries": MemoryShelf(),
-        "random": Random(1),
-    }
-    async with opened(url, clock=clock, **(options | others)) as tier:
+    async with opened(url, clock=clock, **(OPTIONS | CONNECTING | {"dictionaries": MemoryShelf()} | others)) as tier:
         if at is not None:
             await tier.restart(ALL, at=at)
         yield tier
+
+
+@asynccontextmanager
+async def redis_tier_over(connection: Connection, clock: Clock) -> AsyncIterator[RedisTier]:
+    """The same over a connection that a test made."""
+    tier = RedisTier(connection, clock=clock, dictionaries=MemoryShelf(), **OPTIONS)
+    await tier.restart(ALL, at=AT)
+    yield tier
