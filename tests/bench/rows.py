@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -219,6 +220,7 @@ async def _writers(many: int, goal: float, file: Path | None, rounds: int, secon
 async def bytes_in_redis(file: Path | None, rounds: int, seconds: float) -> list[Row]:
     """Bytes of small JSON records as they lie in Redis, half of them seen before; here the rates are bytes."""
     values = records(file)
+    random.Random(7).shuffle(values)  # which half was seen is chance
     seen, measured = values[: len(values) // 2], values[len(values) // 2 :]
     numbers = count()
     async with AsyncExitStack() as stack:
