@@ -15,18 +15,24 @@ def records(file: Path | None, *, count: int = 800, seed: int = 7) -> list[bytes
     if file is not None:
         return [line.strip().encode() for line in file.read_text().splitlines()[1:] if line.strip()]
     rng = random.Random(seed)
-    return [
-        json.dumps(
-            {
-                "asin": "B" + "".join(rng.choices("0123456789ABCDEFGHJKLMNP", k=9)),
-                "brand": rng.choice(_NAMES),
-                "title": " ".join(rng.choices(_WORDS, k=rng.randint(5, 14))),
-                "url": f"https://shop.example/dp/{rng.getrandbits(40):x}",
-                "image": f"https://images.example/I/{rng.getrandbits(50):x}.jpg",
-                "rating": round(rng.uniform(1, 5), 1),
-                "reviews": rng.randint(0, 3000),
-                "prices": f"${rng.uniform(10, 900):.2f}",
-            }
-        ).encode()
-        for _ in range(count)
+    return [_product(rng) for _ in range(count)]
+
+
+def _product(rng: random.Random) -> bytes:
+    """As shops' records are: id and title come again in links, an image has a name of its own."""
+    asin = "B0" + "".join(rng.choices("0123456789ABCDEFGHJKLMNPQRSTUVWXYZ", k=8))
+    brand = rng.choice(_NAMES)
+    title = [brand, *rng.choices(_WORDS, k=rng.randint(6, 14))]
+    image = "".join(rng.choices("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", k=10))
+    product = [
+        asin,
+        brand,
+        " ".join(title),
+        f"https://www.shop.example/{'-'.join(title[:5])}/dp/{asin}",
+        f"https://images.shop.example/images/I/{image}._AC_UY218_QL75_.jpg",
+        round(rng.uniform(1, 5), 1),
+        f"https://www.shop.example/product-reviews/{asin}",
+        rng.randint(0, 999),
+        f"${rng.uniform(10, 900):.2f}",
     ]
+    return json.dumps(product).encode()
