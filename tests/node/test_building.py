@@ -1,0 +1,124 @@
+"""Nodes built from settings, on real stores: every choice of levels reads, writes, follows and tells of itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cachesvc.engine.answers import Want
+from cachesvc.errors import SettingsError, TierUnavailable
+from cachesvc.model.change import Draft, Operation
+from cachesvc.model.keys import Key
+from cachesvc.model.position import Position, Seq
+from cachesvc.node.building import opened
+from cachesvc.node.node import Node
+from cachesvc.settings import Settings, load_settings
+from tests.servers import Server, cluster_url, free_port, valkey
+
+A = Key("a:1")
+OFF: dict[str, Any] = {"enabled": False}
+
+
+def settings(data_dir: Path, *, memory: Any = None, redis: Any = None, database: Any = None, **more: Any) -> Settings:
+    levels = {"memory": memory or {}, "redis": redis or OFF, "database": database or OFF}
+    return load_settings(overrides={"server": {"data_dir": str(data_dir)}, "levels": levels, **more}, environ={})
+
+
+@pytest.fixture(scope="module")
+def durable_valkey() -> Any:
+    with valkey("--appendonly", "yes", "--appendfsync", "always") as server:
+        yield server
+
+
+@pytest.fixture(
+    params=["memory", "redis", "memory+redis", "sqlite", "memory+redis+sqlite", "memory+redis+postgres", "cluster+postgres"]
+)
+async def node(
+    request: pytest.FixtureRequest, tmp_path: Path, valkey_url: str, postgres_url: str, durable_valkey: Server
+) -> AsyncIterator[Node]:
+    chosen: dict[str, dict[str, Any]] = {
+        "memory": {},
+        "redis": {"memory": OFF, "redis": {"url": durable_valkey.url, "key_prefix": "r1"}},
+        "memory+redis": {"redis": {"url": durable_valkey.url, "key_prefix": "r2"}},
+        "sqlite": {"memory": OFF, "database": {"url": "sqlite:a.db"}},
+        "memory+redis+sqlite": {"redis": {"url": valkey_url}, "database": {"url": "sqlite:a.db"}},
+        "memory+redis+postgres": {"redis": {"url": valkey_url}, "database": {"url": postgres_url}},
+        "cluster+postgres": {"memory": OFF, "redis": {}, "database": {"url": postgres_url}},
+    }
+    levels = chosen[request.param]
+    if request.param == "cluster+postgres":
+        levels["redis"] = {"url": cluster_url(request.getfixturevalue("valkey_cluster_servers")), "timeout": 5.0}
+    async with opened(settings(tmp_path, **levels)) as node:
+        yield node
+
+
+async def test_every_choice_of_levels_works(node: Node) -> None:
+    cache = node.cache
+    written = await cache.write(Draft(Operation.SET, A, b'{"n": 1}', ttl=60.0, tags=("t",)))
+    added = await asyncio.gather(*(cache.write(Draft(Operation.INCREMENT, Key("n"), amount=Decimal("0.1"))) for _ in range(50)))
+    assert max(added, key=lambda one: one.receipt.version).receipt.value == b"5.0"
+    entry = await cache.get(A)
+    assert entry is not None
+    assert (entry.value, entry.version, entry.tags) == (b'{"n": 1}', written.receipt.version, ("t",))
+    assert (await cache.read(A, Want(fresh=True))).tier == node.authority.name
+    changes = await node.feed.next(Position(cache.applied.epoch, Seq(cache.applied.sequence - 51)), 100)
+    assert [change.key for change in changes] == [A, *["n"] * 50]
+    assert {part: said for part, said in (await node.readiness()).items() if said != "ok"} == {}
+    assert [record["self"] for record in await node.nodes()] == [True]
+    stats = await node.stats()
+    assert stats["authority"] == node.authority.name
+    assert stats["engine"]["writes"] == 51
+
+
+async def test_two_nodes_follow_each_other(tmp_path: Path, valkey_url: str, postgres_url: str) -> None:
+    chosen = settings(tmp_path, redis={"url": valkey_url}, database={"url": postgres_url})
+    async with opened(chosen) as one, opened(chosen) as two:
+        for n in range(20):
+            written = await one.cache.write(Draft(Operation.SET, A, b"%d" % n))
+            answer = await two.cache.read(A, Want(min_version=written.receipt.version))
+            assert answer.entry is not None
+            assert answer.entry.value == b"%d" % n
+            back = await two.cache.write(Draft(Operation.SET, A, b"back"))
+            answer = await one.cache.read(A, Want(min_version=back.receipt.version))
+            assert answer.entry is not None
+            assert answer.entry.value == b"back"
+        assert len(await one.nodes()) == 2
+
+
+@asynccontextmanager
+async def _over_a_closed_port(tmp_path: Path) -> AsyncIterator[Node]:
+    async with opened(
+        settings(tmp_path, redis={"url": f"redis://127.0.0.1:{free_port()}"}, database={"url": "sqlite:a.db"})
+    ) as node:
+        yield node
+
+
+async def test_a_node_starts_and_works_while_redis_is_away(tmp_path: Path) -> None:
+    async with _over_a_closed_port(tmp_path) as node:
+        for _ in range(5):
+            await node.cache.write(Draft(Operation.SET, A, b"1"))
+            node.cache.memory.clear()
+            assert (await node.cache.read(A)).tier == "database"
+        assert (await node.stats())["tiers"]["redis"]["breaker"] != "closed"
+
+
+async def test_a_cluster_cannot_be_the_authority(tmp_path: Path, valkey_cluster_servers: list[Server]) -> None:
+    with pytest.raises(SettingsError, match="Cluster"):
+        settings(tmp_path, redis={"url": cluster_url(valkey_cluster_servers)})
+    plain = f"redis://127.0.0.1:{valkey_cluster_servers[0].port}"
+    with pytest.raises(SettingsError, match="Cluster"):
+        async with opened(settings(tmp_path, redis={"url": plain})):
+            pass
+
+
+async def test_an_authority_that_is_away_stops_the_start(tmp_path: Path) -> None:
+    url = f"postgresql://postgres@127.0.0.1:{free_port()}/postgres"
+    with pytest.raises(TierUnavailable):
+        async with opened(settings(tmp_path, database={"url": url})):
+            pass
