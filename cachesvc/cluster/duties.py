@@ -31,6 +31,7 @@ class Duty:
         self.name = name
         self.held = False
         self.failures = 0
+        self._failing = False
         self._work = work
         self._registry = registry
         self._node = node
@@ -45,11 +46,13 @@ class Duty:
             try:
                 if await self._holds():
                     await self._work()
+                    self._failing = False
                     await self._clock.sleep(self._interval)
                     continue
             except Unavailable as exc:
                 self.failures += 1
-                _log.warning("the duty %s failed: %s", self.name, exc)
+                _log.log(logging.DEBUG if self._failing else logging.WARNING, "the duty %s failed: %s", self.name, exc)
+                self._failing = True
                 await self.resign()
             await self._clock.sleep(max(self._interval, self._lease / 4))
 

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from queue import Full, Queue
 from typing import Final, Literal, TypeVar
@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from cachesvc.errors import OutcomeUnknown, TierUnavailable
+from cachesvc.errors import OutcomeUnknown, SettingsError, TierUnavailable
 from cachesvc.ports import Clock
 from cachesvc.tiers.database_store import NAME, sentence, settled, translated
 from cachesvc.tiers.database_turns import Turns
@@ -42,6 +42,9 @@ T = TypeVar("T")
 MAX_WAITING: Final = 1_024  # transactions of this process that wait for their turn
 _WAL_LIMIT: Final = f"journal_size_limit = {64 << 20}"  # what a burst of writes left is given back
 _CLOSING: Final = 5.0
+_HOPELESS: Final = frozenset(
+    {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY}
+)
 
 
 @asynccontextmanager
@@ -53,6 +56,7 @@ async def opened(
         raise TierUnavailable(NAME, "an SQLite database in memory is not durable; name a file")
     with translated():
         turns = _turns(data_dir, Path(url.database).parent)
+    await asyncio.to_thread(_try_file, url.database)
     with Sockets(data_dir / "wake", wake) as sockets:
         engine = _engine(url, pool_size, timeout)
         store = SqliteStore(engine, turns, sockets, readers=pool_size, timeout=timeout, clock=clock)
@@ -60,6 +64,17 @@ async def opened(
             yield store
         finally:
             await store.close()
+
+
+def _try_file(path: str) -> None:
+    """Raise `SettingsError` for a file that no waiting will make usable."""
+    try:
+        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as exc:
+        if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _HOPELESS:
+            raise SettingsError("levels.database.url", f"sqlite:{path}", f"cannot be used: {exc}") from exc
 
 
 def _turns(data_dir: Path, directory: Path) -> Turns:

@@ -8,6 +8,12 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+from sqlalchemy import make_url
+
+from cachesvc.clock import SystemClock
+from cachesvc.errors import SettingsError
+from cachesvc.tiers.database_sqlite import opened
 from cachesvc.tiers.database_turns import Turns
 from cachesvc.tiers.database_wakeups import Sockets
 
@@ -75,3 +81,12 @@ async def test_a_socket_nobody_reads_does_not_stop_the_sender(tmp_path: Path) ->
     with Sockets(tmp_path, lambda _: None) as first, Sockets(tmp_path, lambda _: None):
         for sequence in range(10_000):
             first.send(sequence)
+
+
+async def test_a_file_that_is_no_database_stops_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "x.db"
+    file.write_bytes(b"x" * 2_000)
+    url = make_url(f"sqlite:///{file}")
+    with pytest.raises(SettingsError, match=r"levels\.database\.url.*not a database"):
+        async with opened(url, data_dir=tmp_path, pool_size=2, timeout=5.0, clock=SystemClock(), wake=lambda _: None):
+            pass
