@@ -48,24 +48,26 @@ class Flights:
     """The flights that may still be joined, by key and by whether they may load."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[Key, bool], Flight] = {}
+        self._loading: dict[Key, Flight] = {}
+        self._reading: dict[Key, Flight] = {}
 
     def find(self, key: Key, *, load: bool) -> Flight | None:
-        return self._open.get((key, load))
+        return (self._loading if load else self._reading).get(key)
 
     def open(self, flight: Flight) -> None:
-        self._open[flight.key, flight.load] = flight
+        (self._loading if flight.load else self._reading)[flight.key] = flight
 
     def part(self, key: Key) -> None:
         """The key changed: who comes now starts anew."""
-        if self._open:
-            self._open.pop((key, True), None)
-            self._open.pop((key, False), None)
+        self._loading.pop(key, None)
+        self._reading.pop(key, None)
 
     def close(self, flight: Flight) -> None:
         """It has landed, or is about to."""
-        if self._open.get((flight.key, flight.load)) is flight:
-            del self._open[flight.key, flight.load]
+        mine = self._loading if flight.load else self._reading
+        if mine.get(flight.key) is flight:
+            del mine[flight.key]
 
     def part_all(self) -> None:
-        self._open.clear()
+        self._loading.clear()
+        self._reading.clear()

@@ -44,6 +44,13 @@ class Floors:
             if len(self._young) >= self._limit:
                 self._forget()
 
+    def observe(self, key: Key, version: int) -> None:
+        """The same for a version that this very step serves and keeps: it takes the place of what is older."""
+        if version > self.floor(key):
+            self._young[key] = version
+            if len(self._young) >= self._limit:
+                self._forget()
+
     def admits(self, key: Key, version: int, token: Position) -> bool:
         """Whether an entry, read by someone who began at `token`, may be served and kept above the authority.
 

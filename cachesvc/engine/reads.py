@@ -139,7 +139,7 @@ class Reads:
         left: list[Flight] = []
         for flight in waiting:
             entry = found.get(flight.key)
-            if entry is not None and entry.live(now) and self._admit(flight, entry):
+            if entry is not None and self._admit(flight, entry):  # a tier answers only with what is live
                 flight.land(Answer(entry, redis.name, flight.token, now))
             else:
                 left.append(flight)
@@ -227,6 +227,6 @@ class Reads:
         """Keep in memory what may be served. One step: no await between the check, the floor and the store."""
         if not self._floors.admits(entry.key, entry.version, flight.token):
             return False
-        self._floors.raise_to(entry.key, entry.version)
+        self._floors.observe(entry.key, entry.version)
         self._memory.store(entry)
         return True
