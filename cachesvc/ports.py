@@ -34,7 +34,10 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TierStats:
-    """What a tier knows of itself; counts since its start. `entries` and `bytes` are None where counting is dear."""
+    """What a tier knows of itself; counts since its start. `entries` and `bytes` are None where they are not known.
+
+    What is dear to count is counted now and then, and may be an estimate.
+    """
 
     entries: int | None = None
     bytes: int | None = None
@@ -42,6 +45,32 @@ class TierStats:
     misses: int = 0
     evictions: int = 0
     extra: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What one level has under a key, looked at without being used.
+
+    `entry` is None where nothing is held, or nothing that can be read. `stays` is in seconds, None where it is not by time
+    that this level lets go of it. `stored` is its bytes as they lie there, `replayed` how far the log was replayed into it,
+    where that is something else than the entry's own. `doubt` is why a read would not believe it, "" where it would.
+    """
+
+    entry: Entry | None = None
+    version: Version | None = None
+    stays: float | None = None
+    stored: int | None = None
+    replayed: Position | None = None
+    doubt: str = ""
+
+
+@runtime_checkable
+class Inspected(Protocol):
+    """A level that can be looked into."""
+
+    async def inspect(self, key: Key, *, horizon: Position) -> Holding:
+        """What is held under a key, neither counted nor refreshed. `horizon` as for `Source.get`. Raises `TierUnavailable`."""
+        ...
 
 
 class Source(Protocol):
@@ -114,6 +143,14 @@ class Memory(Tier, Protocol):
 @runtime_checkable
 class Replica(Protocol):
     """A tier that outlives this process and says itself how far the log has been replayed into it, by partition."""
+
+    def behind(self, key: Key, *, horizon: Position) -> bool:
+        """Whether the key's partition, as it was last read, has not seen every change up to `horizon`. Asks nothing."""
+        ...
+
+    async def lagging(self, *, horizon: Position) -> int:
+        """How many partitions have not seen every change up to `horizon`. Raises `TierUnavailable`."""
+        ...
 
     async def cursors(self) -> Mapping[int, Position | None]:
         """For each partition the position up to which it has been replayed; None where it does not say."""
@@ -220,7 +257,7 @@ class Registry(Protocol):
         ...
 
 
-class Authority(Source, ChangeLog, Registry, Protocol):
+class Authority(Source, Inspected, ChangeLog, Registry, Protocol):
     """The deepest enabled level: it holds the truth and gives the versions."""
 
     async def time(self) -> float:
@@ -244,6 +281,10 @@ class Authority(Source, ChangeLog, Registry, Protocol):
 
         Raises `InvalidInput` for a field that is not indexed, or where the authority keeps no index.
         """
+        ...
+
+    async def dependents(self, name: str, *, limit: int) -> Sequence[Key] | None:
+        """Keys, in byte order, of what names this parent (a key or a tag); None where the authority keeps no index of that."""
         ...
 
     async def backfill(self) -> None:
@@ -275,6 +316,8 @@ __all__ = [
     "ChangeLog",
     "Clock",
     "Epoch",
+    "Holding",
+    "Inspected",
     "Loaded",
     "Loader",
     "Memory",

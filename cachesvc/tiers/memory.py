@@ -16,7 +16,7 @@ from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position, Version
-from cachesvc.ports import Clock, TierStats
+from cachesvc.ports import Clock, Holding, TierStats
 from cachesvc.tiers.s3fifo import S3FIFOCache
 
 EvictionPolicy = Literal["LRU", "FIFO", "S3FIFO"]
@@ -133,6 +133,15 @@ class MemoryTier:
             entry = self.peek(key)
             if entry is not None and pattern.matches(key):
                 yield key, entry.version
+
+    async def inspect(self, key: Key, *, horizon: Position) -> Holding:
+        """See `ports.Inspected`."""
+        held = self._find(key)
+        if held is None:
+            return Holding()
+        entry, deadline, _ = held
+        stays = deadline - self._monotonic()
+        return Holding(entry, entry.version, stays, doubt="" if stays > 0 else "its stay is over")
 
     async def stats(self) -> TierStats:
         return TierStats(self._count, self.nbytes, self._hits, self._misses, self._evictions)

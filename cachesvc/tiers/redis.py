@@ -6,11 +6,11 @@ back, or evicted what it liked convicts itself, at no extra round trip, and is b
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -19,11 +19,13 @@ from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key, partition_of
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position, Version
-from cachesvc.ports import Clock, TierStats
+from cachesvc.ports import Clock, Holding, TierStats
 from cachesvc.tiers.codec import Codec, DictionaryUnknown, Newer, Unreadable
 from cachesvc.tiers.dictionaries import Shelf, TrainedDictionaries
+from cachesvc.tiers.measured import Measured
 from cachesvc.tiers.redis_connection import Connection, Group, connected, load_script
-from cachesvc.tiers.redis_partitions import State, entry_key, partitions
+from cachesvc.tiers.redis_look import inspect, scan, see_all, size
+from cachesvc.tiers.redis_partitions import State, partitions
 
 # What one script call does at most, so that Redis is never held up for long.
 MAX_CALL_ENTRIES: Final = 256
@@ -31,7 +33,6 @@ MAX_CALL_BYTES: Final = 1 << 20
 MAX_CALL_CHANGES: Final = 1_000
 
 _PUT, _REPLAY, _RESTART = (load_script(name) for name in ("put", "replay", "restart"))
-_GLOB: Final = re.compile(rb"([*?\[\]\\])")
 
 
 @dataclass(slots=True)
@@ -74,6 +75,7 @@ class RedisTier:
         self._partitions = partitions(key_prefix)
         self._left: dict[int, State] = {}  # where `replay` left each partition, or `cursors` found it
         self._counts: Counter[str] = Counter()
+        self._size = Measured(partial(size, connection), clock.monotonic)
 
     async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
         """See `ports.Source`. One round trip; two for what is in a partition that has begun anew since it was last seen."""
@@ -125,32 +127,22 @@ class RedisTier:
                     doomed += [self._partitions[number].head + key.encode() for key in mine]
             await self._forget(doomed)
 
-    async def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
+    def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
         """See `ports.Source`; in no order. A key may come twice while Redis resizes its table."""
-        await self._see_states()
-        match = self._key_prefix + b":{*}:*:" + _GLOB.sub(rb"\\\1", pattern.prefix.encode()) + b"*"
-        async for batch in self._connection.scan(match):
-            names: dict[bytes, Key] = {}
-            for stored in batch:
-                parts = entry_key(stored)
-                if parts is None:
-                    continue
-                number, head, key = parts
-                if head == self._partitions[number].head and pattern.matches(key):
-                    names[stored] = key
-            if names:
-                async with self._connection.limited():
-                    heads = await self._connection.send([("GETRANGE", stored, 1, 7) for stored in names])
-                for key, version in zip(names.values(), heads, strict=True):
-                    if len(version) == 7:  # else it was evicted in between
-                        yield key, Version(int.from_bytes(version))
+        return scan(self._connection, self._key_prefix, self._partitions, pattern)
+
+    async def inspect(self, key: Key, *, horizon: Position) -> Holding:
+        """See `ports.Inspected`."""
+        partition = self._partitions[partition_of(key)]
+        return await inspect(self._connection, partition, key, horizon, codec=self._codec, dictionaries=self._dictionaries)
 
     async def stats(self) -> TierStats:
         counts = self._counts
         names = ("corrupt", "newer", "dictionary_unknown", "refused", "bytes_put", "bytes_stored")
         extra = {name: float(counts[name]) for name in names}
         extra["dictionaries"] = float(len(self._dictionaries))
-        return TierStats(hits=counts["hits"], misses=counts["misses"], extra=extra)
+        entries, nbytes = await self._size.latest()
+        return TierStats(entries, nbytes, counts["hits"], counts["misses"], extra=extra)
 
     async def maintain(self) -> None:
         """Load the dictionaries of other nodes and train what is due. Raises `TierUnavailable` of the authority."""
@@ -158,9 +150,18 @@ class RedisTier:
 
     # as a replica of the log
 
+    def behind(self, key: Key, *, horizon: Position) -> bool:
+        """See `ports.Replica`."""
+        return not self._partitions[partition_of(key)].reaches(horizon)
+
+    async def lagging(self, *, horizon: Position) -> int:
+        """See `ports.Replica`."""
+        await see_all(self._connection, self._partitions)
+        return sum(not partition.reaches(horizon) for partition in self._partitions)
+
     async def cursors(self) -> Mapping[int, Position | None]:
         """See `ports.Replica`."""
-        await self._see_states()
+        await see_all(self._connection, self._partitions)
         self._left = {partition.number: partition.state for partition in self._partitions if partition.state is not None}
         return {p.number: p.state.position if p.state is not None else None for p in self._partitions}
 
@@ -185,13 +186,6 @@ class RedisTier:
                 self._left[partition.number] = state
 
     # how
-
-    async def _see_states(self) -> None:
-        """Read the state of every partition."""
-        async with self._connection.limited():
-            states = await self._connection.read([[partition.state_key] for partition in self._partitions])
-        for partition, (raw,) in zip(self._partitions, states, strict=True):
-            partition.see(raw)
 
     async def _read(
         self, asked: Mapping[int, Sequence[Key]], horizon: Position

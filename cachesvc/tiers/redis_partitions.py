@@ -66,6 +66,10 @@ class Partition:
             self.head = self.head_of(self.state) if self.state is not None else b""
         return self.state
 
+    def reaches(self, horizon: Position) -> bool:
+        """Whether it was seen to be of that epoch and to have seen every change up to there."""
+        return self.state is not None and self.state.reaches(horizon)
+
     def head_of(self, state: State) -> bytes:
         """What the keys of its entries begin with in that state. The colon after the generation tells them from the state."""
         return self._stem + state.generation + b":"

@@ -208,7 +208,7 @@ class TierContract:
         await self.got(tier, "a", "b", "c")
         after = await tier.stats()
         assert (after.hits - before.hits, after.misses - before.misses) == (1, 2)
-        assert after.entries in (None, 1)
+        assert after.entries is None or after.entries >= 1  # a store that is shared counts what is not its own, too
 
     @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(

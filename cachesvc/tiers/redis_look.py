@@ -1,0 +1,125 @@
+"""Looking into Redis without reading through it: which keys there are, what one of them holds, how much it is.
+
+What is looked at is neither counted as read nor changed, and it is told with its doubts instead of being left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from redis.asyncio import RedisCluster
+
+from cachesvc.model.keys import Key
+from cachesvc.model.pattern import Pattern
+from cachesvc.model.position import Position, Version
+from cachesvc.ports import Holding
+from cachesvc.tiers.codec import Codec, DictionaryUnknown, Newer, Unreadable
+from cachesvc.tiers.dictionaries import TrainedDictionaries
+from cachesvc.tiers.measured import Size
+from cachesvc.tiers.redis_connection import Connection
+from cachesvc.tiers.redis_partitions import Partition, State, entry_key
+
+_GLOB: Final = re.compile(rb"([*?\[\]\\])")
+_VERSION: Final = slice(1, 8)  # of a stored entry, in every format
+
+
+async def see_all(connection: Connection, partitions: Sequence[Partition]) -> None:
+    """Read the state of every partition."""
+    async with connection.limited():
+        states = await connection.read([[partition.state_key] for partition in partitions])
+    for partition, (raw,) in zip(partitions, states, strict=True):
+        partition.see(raw)
+
+
+async def scan(
+    connection: Connection, key_prefix: bytes, partitions: Sequence[Partition], pattern: Pattern
+) -> AsyncIterator[tuple[Key, Version]]:
+    """The keys of entries that match, with their versions, in no order."""
+    await see_all(connection, partitions)
+    match = key_prefix + b":{*}:*:" + _GLOB.sub(rb"\\\1", pattern.prefix.encode()) + b"*"
+    async for batch in connection.scan(match):
+        names: dict[bytes, Key] = {}
+        for stored in batch:
+            parts = entry_key(stored)
+            if parts is None:
+                continue
+            number, head, key = parts
+            if head == partitions[number].head and pattern.matches(key):
+                names[stored] = key
+        if names:
+            async with connection.limited():
+                heads = await connection.send([("GETRANGE", stored, 1, 7) for stored in names])
+            for key, version in zip(names.values(), heads, strict=True):
+                if len(version) == 7:  # else it was evicted in between
+                    yield key, Version(int.from_bytes(version))
+
+
+async def inspect(
+    connection: Connection,
+    partition: Partition,
+    key: Key,
+    horizon: Position,
+    *,
+    codec: Codec,
+    dictionaries: TrainedDictionaries,
+) -> Holding:
+    """See `ports.Inspected`."""
+    async with connection.limited():
+        if not partition.head:
+            [[raw]] = await connection.read([[partition.state_key]])
+            partition.see(raw)
+        name = partition.head + key.encode()
+        (raw, stored), left = await connection.send([("MGET", partition.state_key, name), ("PTTL", name)])
+    asked = partition.head
+    state = partition.see(raw)
+    if partition.head != asked:  # it has begun anew in between, and holds nothing that was there before
+        stored = None
+    doubt = _doubt(state, horizon)
+    position = state.position if state is not None else None
+    if stored is None:
+        return Holding(replayed=position, doubt=doubt)
+    entry = None
+    try:
+        try:
+            entry = codec.decode(key, stored)
+        except DictionaryUnknown as exc:
+            await dictionaries.fetch({exc.number})
+            entry = codec.decode(key, stored)
+    except DictionaryUnknown as exc:
+        doubt = doubt or f"needs dictionary {exc.number}, which is not known here"
+    except Newer:
+        doubt = doubt or "was written by a newer node"
+    except Unreadable:
+        doubt = doubt or "is corrupt"
+    version = Version(int.from_bytes(stored[_VERSION]))
+    return Holding(entry, version, left / 1000 if left >= 0 else None, len(stored), position, doubt)
+
+
+def _doubt(state: State | None, horizon: Position) -> str:
+    """Why what a partition in that state holds is not believed; "" when it is."""
+    if state is None:
+        return "its partition has not been replayed since Redis was emptied"
+    if state.epoch != horizon.epoch:
+        return f"its partition is of epoch {state.epoch}, not {horizon.epoch}"
+    if not state.reaches(horizon):
+        return f"its partition has been replayed up to {state.position}, not to the horizon {horizon}"
+    return ""
+
+
+async def size(connection: Connection) -> Size:
+    """The keys of the whole Redis database, and the memory of its server; of a Cluster, summed over its masters."""
+    entries = nbytes = 0
+    async with connection.limited():
+        if isinstance(connection.client, RedisCluster):
+            await connection.client.initialize()
+            servers = [*connection.client.get_primaries()]
+            asked = ("DBSIZE",), ("INFO", "memory")
+            answers = [[await server.execute_command(*command) for command in asked] for server in servers]
+        else:
+            answers = [await connection.send([("DBSIZE",), ("INFO", "memory")])]
+    for keys, memory in answers:
+        entries += int(keys)
+        nbytes += int(memory["used_memory"])
+    return Size(entries, nbytes)
