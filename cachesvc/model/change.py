@@ -45,7 +45,7 @@ class Operation(StrEnum):
 
 
 class Idempotency(NamedTuple):
-    """An idempotency key: whose, which, and a checksum of the request it stands for.
+    """An idempotency key: whose, which, a checksum of the request it stands for, and which write of that request.
 
     An empty key is none: the answer is then only found by its batch and place (`request_id`).
     """
@@ -53,6 +53,17 @@ class Idempotency(NamedTuple):
     subject: str
     key: str
     fingerprint: str
+    place: int = 0
+
+    @property
+    def request(self) -> tuple[str, str]:
+        """What the answer to the request's first write is kept under: it tells whether the key came before."""
+        return self.subject, self.key
+
+    @property
+    def answer(self) -> tuple[str, str]:
+        """What the answer to this write is kept under. No key of a client has a control character."""
+        return self.subject, f"{self.key}\x1f{self.place}" if self.place else self.key
 
 
 ABSENT: Final = Version(0)

@@ -76,7 +76,8 @@ def touched(drafts: Iterable[Draft]) -> set[Key]:
 
 def asked(drafts: Iterable[Draft]) -> set[tuple[str, str]]:
     """The idempotency keys, with their subjects, whose answers the fold of these drafts looks at."""
-    return {draft.idempotency[:2] for draft in drafts if draft.idempotency is not None and draft.idempotency.key}
+    named = (draft.idempotency for draft in drafts if draft.idempotency is not None and draft.idempotency.key)
+    return {name for idempotency in named for name in (idempotency.request, idempotency.answer)}
 
 
 def fold(state: State, drafts: Sequence[Draft], *, batch: str, terms: Terms) -> Folded:
@@ -98,20 +99,23 @@ def fold(state: State, drafts: Sequence[Draft], *, batch: str, terms: Terms) -> 
             outcome = Refused(Refusal.INTERNAL, "operation", "could not be carried out")
         folded.outcomes.append(outcome)
         if draft.idempotency is not None and draft.idempotency.key:
-            folded.results[draft.idempotency[:2]] = Result(draft.idempotency.fingerprint, outcome)
+            folded.results[draft.idempotency.answer] = Result(draft.idempotency.fingerprint, outcome)
     return folded
 
 
 def _known(state: State, folded: Folded, idempotency: Idempotency | None) -> Receipt | Refused | None:
-    """The answer given before to the same idempotency key; a refusal if that was another request."""
+    """The answer given before to the same idempotency key; a refusal if that was another request.
+
+    The first write of a request stands for the whole: if that was another, no write of this one is carried out.
+    """
     if idempotency is None or not idempotency.key:
         return None
-    result = folded.results.get(idempotency[:2]) or state.results.get(idempotency[:2])
-    if result is None:
-        return None
-    if result.fingerprint != idempotency.fingerprint:
-        return Refused(Refusal.KEY_REUSED, "Idempotency-Key", "came with another request before")
-    return result.outcome
+    result = None
+    for name in (idempotency.request, idempotency.answer):
+        result = folded.results.get(name) or state.results.get(name)
+        if result is not None and result.fingerprint != idempotency.fingerprint:
+            return Refused(Refusal.KEY_REUSED, "Idempotency-Key", "came with another request before")
+    return result.outcome if result is not None else None
 
 
 def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms: Terms) -> Receipt | Refused:
@@ -186,7 +190,7 @@ def _incremented(live: Entry | None, amount: Decimal) -> Decimal:
     if live is not None:
         try:
             if live.content_type != JSON:
-                raise InvalidInput("key", f"holds {live.content_type}, not a JSON number")
+                raise InvalidInput("key", f"is of type {live.content_type}, and only {JSON} counts as a number")
             number = parse_number(live.value, field="key")
         except InvalidInput as wrong:
             reason = f"holds a value that cannot be incremented: it {wrong.reason}"

@@ -58,7 +58,7 @@ WISHES = st.tuples(
     st.integers(0, 2),
     st.sampled_from([b"1", b"2.50", b'"text"', b""]),
     st.sampled_from(["", "", "", "absent", "present", "current", "in batch", "token", "old token", "base"]),
-    st.sampled_from(["", "", "x1", "x2", "y1"]),
+    st.sampled_from(["", "", "x1", "x2", "y1", "x1+", "y1+", "y2+"]),
 )
 _spaces = count()
 
@@ -240,6 +240,32 @@ class Writes:
         assert refusal(across) is Refusal.KEY_REUSED
         receipts(await append(authority, put("k", idempotency=first._replace(subject="bob", fingerprint="g"))))
 
+    async def test_the_writes_of_one_request_share_a_key(self, authority: Authority, second: Authority) -> None:
+        asked = [Idempotency("ann", "key-1", "f", place) for place in range(3)]
+        first = await append(authority, *(add("n", idempotency=each) for each in asked))
+        again = await append(second, *(add("n", idempotency=each) for each in asked))
+        assert [outcome.value for outcome in receipts(first)] == [b"1", b"2", b"3"]
+        assert (again.outcomes, again.replayed) == (first.outcomes, frozenset({0, 1, 2}))
+        # what did not get as far the first time goes on where that ended
+        more = await append(second, add("n", idempotency=asked[2]), add("n", idempotency=asked[0]._replace(place=3)))
+        assert [outcome.value for outcome in receipts(more)] == [b"3", b"4"]
+        assert await values(authority, "n") == [b"4"]
+
+    async def test_another_request_with_the_same_key_is_refused_as_a_whole(
+        self, authority: Authority, second: Authority
+    ) -> None:
+        """Changed, longer, or of one write only: and the reverse."""
+        for key, before, after in (("key-1", 2, 3), ("key-2", 1, 2), ("key-3", 2, 1)):
+            asked = [Idempotency("ann", key, "f", place) for place in range(before)]
+            receipts(await append(authority, *(add("n", idempotency=each) for each in asked)))
+            other = [Idempotency("ann", key, "g", place) for place in range(after)]
+            refused = await append(second, *(add("m", idempotency=each) for each in other))
+            assert {refusal(refused, place) for place in range(after)} == {Refusal.KEY_REUSED}
+            receipts(await append(second, add("n", idempotency=asked[0]._replace(subject="bob", fingerprint="g", place=1))))
+        within = [add("m", idempotency=Idempotency("ann", "key-4", fingerprint, 1)) for fingerprint in "fg"]
+        assert refusal(await append(authority, add("n"), *within), 2) is Refusal.KEY_REUSED
+        assert await values(authority, "n", "m") == [b"9", b"1"]
+
     async def test_the_request_id_finds_the_answer(self, authority: Authority, second: Authority) -> None:
         nameless = Idempotency("ann", "", "f")
         first = await append(authority, add("n", idempotency=nameless), add("n", idempotency=nameless))
@@ -322,5 +348,5 @@ def _draft(space: str, wish: Wish, rows: dict[Key, Entry], head: Position) -> Dr
         token=tokens.get(condition),
         parents=(f"{space}0",) if condition == "token" else (),
         base=Version(3) if condition == "base" else None,
-        idempotency=Idempotency("ann", f"{space}{asked[0]}", asked) if asked else None,
+        idempotency=Idempotency("ann", f"{space}{asked[0]}", asked[:2], place=len(asked) - 2) if asked else None,
     )

@@ -37,18 +37,21 @@ class NaiveStore:
     default_ttl: float | None
     rows: dict[str, NaiveRow] = field(default_factory=dict)
     last_written: dict[str, int] = field(default_factory=dict)  # the sequence of the last write or delete of a key
-    answers: dict[tuple[str, str], tuple[str, Fields]] = field(default_factory=dict)
+    answers: dict[tuple[str, str, int], tuple[str, Fields]] = field(default_factory=dict)
 
     def take(self, draft: Draft, now: float) -> Fields:
         """What the draft comes to, as the fields that count; it is done at once."""
         name = draft.idempotency
         if name is None or not name.key:
             return self._do(draft, now)
-        known = self.answers.get((name.subject, name.key))
+        first = self.answers.get((name.subject, name.key, 0))
+        known = self.answers.get((name.subject, name.key, name.place))
+        if any(before is not None and before[0] != name.fingerprint for before in (first, known)):
+            return {"refused": Refusal.KEY_REUSED, "current": 0}
         if known is not None:
-            return known[1] if known[0] == name.fingerprint else {"refused": Refusal.KEY_REUSED, "current": 0}
+            return known[1]
         answer = self._do(draft, now)
-        self.answers[name.subject, name.key] = (name.fingerprint, answer)
+        self.answers[name.subject, name.key, name.place] = (name.fingerprint, answer)
         return answer
 
     def _do(self, draft: Draft, now: float) -> Fields:

@@ -354,6 +354,24 @@ def test_the_answers_that_are_looked_at() -> None:
     assert asked([written(), idempotent(added()), idempotent(added(), "l")]) == {("ann", "k"), ("ann", "l")}
 
 
+def of_request(place: int, fingerprint: str = "f") -> Draft:
+    return Draft(Operation.INCREMENT, A, idempotency=Idempotency("ann", "k", fingerprint, place))
+
+
+def test_the_writes_of_a_request_have_answers_of_their_own() -> None:
+    drafts = [of_request(0), of_request(1)]
+    done = folded(*drafts)
+    assert (len(done.changes), set(done.results), asked(drafts)) == (2, asked(drafts), {("ann", "k"), ("ann", "k\x1f1")})
+    again = folded(*drafts, of_request(2), rows=[row(value=b"2")], results=done.results)
+    assert (again.outcomes[:2], again.replayed, len(again.changes)) == (done.outcomes, {0, 1}, 1)
+
+
+def test_no_write_of_another_request_with_the_key_is_done() -> None:
+    done = folded(of_request(0), of_request(1, "g"), of_request(2, "g"), of_request(0, "g"))
+    assert [refusal(outcome)[0] for outcome in done.outcomes[1:]] == [Refusal.KEY_REUSED] * 3
+    assert len(done.changes) == 1
+
+
 def test_a_poison_draft_fails_alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def poisoned(a: Decimal, b: Decimal) -> Decimal | None:
         if b == 666:

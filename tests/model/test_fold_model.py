@@ -49,7 +49,9 @@ DRAFTS = st.builds(
     FEW,
     idempotency=st.none()
     | st.none()
-    | st.builds(Idempotency, st.just("ann"), st.sampled_from(["k", "l", ""]), st.sampled_from("fff g")),
+    | st.builds(
+        Idempotency, st.just("ann"), st.sampled_from(["k", "l", ""]), st.sampled_from("fff g"), st.sampled_from([0, 0, 1, 2])
+    ),
     distribute=st.booleans(),
 )
 WISHES = st.builds(Wish, DRAFTS, near(-6), near(-6), st.none() | st.tuples(st.sampled_from([0, 0, 0, 0, 1]), st.integers(0, 6)))
