@@ -19,6 +19,12 @@ from cachesvc.model.position import Position, Seq, Version
 
 _log = logging.getLogger(__name__)
 _BEGINNING = Seq(0)
+_KINDS = {
+    Operation.SET: Kind.WRITE,
+    Operation.INCREMENT: Kind.WRITE,
+    Operation.DELETE: Kind.DELETE,
+    Operation.FILL: Kind.FILL,
+}
 _EXPIRY_KEPT = 300.0  # seconds that an expiry leaves a tombstone: far longer than any load, short where lives are short
 
 
@@ -146,10 +152,17 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
         entry = gone._replace(updated_by=draft.actor, source=draft.source)
     else:
         entry = _written(draft, live, version, now, terms)
-    kind = {Operation.DELETE: Kind.DELETE, Operation.FILL: Kind.FILL}.get(draft.operation, Kind.WRITE)
     before = live.content_hash if live is not None else None
     change = Change(
-        Seq(version), kind, change_id, now, key, entry, before=before, distribute=draft.distribute, conflict=conflict
+        Seq(version),
+        _KINDS[draft.operation],
+        change_id,
+        now,
+        key,
+        entry,
+        before=before,
+        distribute=draft.distribute,
+        conflict=conflict,
     )
     folded.changes.append(change)
     folded.rows[key] = entry

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -43,7 +42,7 @@ def test_there_is_a_record_on_disk_of_each_sample() -> None:
 def test_a_large_value_is_left_to_the_entry(size: int, held: bool) -> None:
     written = SAMPLES["write"]
     assert written.entry is not None
-    change = read_again(replace(written, entry=written.entry._replace(value=b"x" * size)))
+    change = read_again(written._replace(entry=written.entry._replace(value=b"x" * size)))
     assert change.entry is not None
     assert (change.value_held, len(change.entry.value)) == (held, size if held else 0)
     assert change.entry.content_hash == written.entry.content_hash

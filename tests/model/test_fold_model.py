@@ -194,8 +194,8 @@ def test_one_batch_comes_to_what_two_come_to(
 
     assert [said(outcome) for outcome in one.outcomes] == [said(o) for o in (*first.outcomes, *second.outcomes)]
     # ids name the batch and the place in it, so only they differ
-    assert [replace(change, id="", conflict="") for change in one.changes] == [
-        replace(change, id="", conflict="") for change in (*first.changes, *second.changes)
+    assert [change._replace(id="", conflict="") for change in one.changes] == [
+        change._replace(id="", conflict="") for change in (*first.changes, *second.changes)
     ]
     assert (whole.position, whole.rows) == (parts.position, parts.rows)
     assert whole.results.keys() == parts.results.keys()
