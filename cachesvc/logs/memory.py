@@ -23,7 +23,7 @@ from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touch
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Epoch, Position, Seq, Version, first_sequence
-from cachesvc.ports import Clock, Memory, NodeRecord, Retention, TierStats
+from cachesvc.ports import Clock, Holding, Memory, NodeRecord, Retention, TierStats
 
 RING: Final = Retention(count=100_000, bytes=64 << 20)
 _ANSWERS_BYTES: Final = 32 << 20
@@ -128,6 +128,13 @@ class MemoryAuthority:
 
     async def stats(self) -> TierStats:
         return await self._rows.stats()
+
+    async def inspect(self, key: Key, *, horizon: Position) -> Holding:
+        row = self._rows.peek(key)
+        return Holding(row, row.version if row is not None else None)
+
+    async def dependents(self, name: str, *, limit: int) -> Sequence[Key] | None:
+        return None
 
     async def expired(self, *, limit: int) -> Sequence[tuple[Key, Version]]:
         now = self._clock.now()

@@ -33,7 +33,7 @@ from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touch
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Epoch, Position, Seq, Version
-from cachesvc.ports import Clock, NodeRecord, Retention, TierStats
+from cachesvc.ports import Clock, Holding, NodeRecord, Retention, TierStats
 
 _PAGE: Final = 500  # rows or keys fetched at a time
 _TRIM_STEP: Final = 10_000
@@ -303,7 +303,15 @@ class RedisAuthority:
         raise InvalidInput(next(iter(fields), "query"), "is not indexed: that needs the database level")
 
     async def stats(self) -> TierStats:
-        return TierStats(entries=await self._server.ask("ZCARD", self._names.keys))
+        entries, memory = await self._server.together(("ZCARD", self._names.keys), ("INFO", "memory"))
+        return TierStats(entries, memory["used_memory"])
+
+    async def inspect(self, key: Key, *, horizon: Position) -> Holding:
+        row = await self._server.ask("GET", self._names.rows + key)
+        return Holding() if row is None else Holding(unpack_row(key, row), version_of(row), stored=len(row))
+
+    async def dependents(self, name: str, *, limit: int) -> Sequence[Key] | None:
+        return None
 
     async def expired(self, *, limit: int) -> Sequence[tuple[Key, Version]]:
         now = await self.time()

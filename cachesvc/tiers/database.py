@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from functools import partial
+from time import monotonic
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, Text, and_, bindparam, exists, func, or_, select, union
+from sqlalchemy import Connection, Row, Select, Text, and_, bindparam, exists, func, or_, select, text, union
 
 from cachesvc.errors import InvalidInput, TierUnavailable
 from cachesvc.model.entry import Entry, with_details
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position, Version
-from cachesvc.ports import TierStats
+from cachesvc.ports import Holding, TierStats
 from cachesvc.tiers.database_fields import FieldIndex, Value, meanings, unpack_index, values_of
+from cachesvc.tiers.database_size import size
 from cachesvc.tiers.database_store import NAME, Store
-from cachesvc.tiers.schema import entries, entry_field, log_state
+from cachesvc.tiers.measured import Measured
+from cachesvc.tiers.schema import dependencies, entries, entry_field, log_state
 
 PAGE: Final = 1_000  # keys in one statement of a scan
 PAGE_OF_VALUES: Final = 100  # the same where whole entries are read
@@ -49,6 +52,7 @@ class DatabaseSource:
         self._store = store
         self._hits = 0
         self._misses = 0
+        self._size = Measured(partial(size, store), monotonic)
         now = store.now()
         live = and_(~entries.c.deleted, or_(entries.c.expires_at.is_(None), entries.c.expires_at > now))
         self._get = select(log_state.c.epoch, log_state.c.head, *_COLUMNS).select_from(
@@ -64,7 +68,8 @@ class DatabaseSource:
         self._live = select(*_COLUMNS).where(live, store.one_of(entries.c.key, "keys")).order_by(entries.c.key)
         self._expired = (
             select(entries.c.key, entries.c.version)
-            .where(~entries.c.deleted, entries.c.expires_at <= now)
+            # in the words of the partial index: SQLite does not see that `deleted = 0` is the same
+            .where(text("NOT entries.deleted"), entries.c.expires_at <= now)
             .order_by(entries.c.expires_at)
             .limit(bindparam("limit"))
         )
@@ -146,7 +151,23 @@ class DatabaseSource:
         return [(Key(key), Version(version)) for key, version in rows]
 
     async def stats(self) -> TierStats:
-        return TierStats(hits=self._hits, misses=self._misses)
+        entries, nbytes = await self._size.latest()
+        return TierStats(entries, nbytes, self._hits, self._misses)
+
+    async def inspect(self, key: Key, *, horizon: Position) -> Holding:
+        rows = await self._store.read(
+            lambda connection: connection.execute(self._get, {"keys": self._store.texts([key])}).all()
+        )
+        epoch, head, *row = rows[0]
+        behind = epoch != horizon.epoch or head < horizon.sequence
+        doubt = f"its log is at {epoch}:{head}, which is not after {horizon}" if behind else ""
+        entry = entry_of(row) if row[0] is not None else None
+        return Holding(entry, entry.version if entry is not None else None, doubt=doubt)
+
+    async def dependents(self, name: str, *, limit: int) -> Sequence[Key] | None:
+        statement = select(dependencies.c.key).where(dependencies.c.parent == name).order_by(dependencies.c.key).limit(limit)
+        keys = await self._store.read(lambda connection: connection.execute(statement).scalars().all())
+        return [Key(key) for key in keys]
 
 
 def _after_and_below() -> tuple[Any, ...]:
