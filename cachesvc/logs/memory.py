@@ -233,7 +233,7 @@ class _Ring:
         for change in changes:
             entry = change.entry
             if entry is not None and len(entry.value) > MAX_RECORDED_VALUE:
-                change = replace(change, entry=entry._replace(value=b""), value_held=False)  # noqa: PLW2901
+                change = change._replace(entry=entry._replace(value=b""), value_held=False)  # noqa: PLW2901
             self._changes.append(change)
             self._bytes += _size(change)
             if change.key is not None and change.kind is not Kind.EXPIRE:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Protocol
 from uuid import uuid4
@@ -105,4 +104,4 @@ def as_recorded(change: Change) -> Change:
     entry = change.entry
     if entry is None or len(entry.value) <= MAX_RECORDED_VALUE:
         return change
-    return replace(change, entry=entry._replace(value=b""), value_held=False)
+    return change._replace(entry=entry._replace(value=b""), value_held=False)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -201,6 +200,6 @@ async def test_bad_requests(http: httpx.AsyncClient, query: str, headers: dict[s
 
 async def test_a_value_that_is_not_held_is_not_told(site: Site) -> None:
     await put(site, "a")
-    told = described(replace(site.store.log[0], value_held=False, distribute=False, conflict="c-1"))
+    told = described(site.store.log[0]._replace(value_held=False, distribute=False, conflict="c-1"))
     assert (told["truncated"], told["distribute"], told["conflictId"]) == (True, False, "c-1")
     assert "value" not in told
