@@ -15,7 +15,6 @@ from cachesvc.engine.floors import Floors
 from cachesvc.engine.puts import Puts
 from cachesvc.errors import CacheError, OutcomeUnknown, Refused
 from cachesvc.model.change import Appended, Change, Draft, request_id
-from cachesvc.model.entry import Entry
 from cachesvc.ports import Authority, Memory
 
 
@@ -57,6 +56,7 @@ class Writes:
         self._puts = puts
         self._appended = appended
         self._new_batch = new_batch
+        self.failure = ""  # why the last append failed, "" where it did not
         self.combiner: Combiner[Wish] = Combiner(
             "writes",
             self._run,
@@ -89,13 +89,16 @@ class Writes:
         try:
             appended = await self._authority.append([wish.draft for wish in wishes], batch=batch_id)
         except OutcomeUnknown as exc:
+            self.failure = exc.reason
             for place, wish in enumerate(wishes):
                 wish.answer(OutcomeUnknown(exc.reason, request_id=request_id(batch_id, place)))
             return
         except CacheError as exc:
+            self.failure = str(exc)
             for wish in wishes:
                 wish.answer(exc)
             return
+        self.failure = ""
         made = self._take_in(appended)
         for place, (wish, outcome) in enumerate(zip(wishes, appended.outcomes, strict=True)):
             if isinstance(outcome, Refused):
@@ -109,18 +112,15 @@ class Writes:
     def _take_in(self, appended: Appended) -> dict[int, Change]:
         """What was committed is the floor from now on, and what memory holds. No await in here."""
         floors, memory, puts = self._floors, self._memory, self._puts
-        epoch_holds = appended.before.epoch == floors.applied.epoch
-        newest: dict[str, Entry] = {}
-        for change in appended.changes:
-            if change.key is None:
-                continue
-            floors.raise_to(change.key, change.sequence)
-            if change.entry is not None:
-                newest[change.key] = change.entry
-        if epoch_holds:
+        newest = {change.key: change.entry for change in appended.changes if change.entry is not None}
+        if appended.before.epoch == floors.applied.epoch:
             for entry in newest.values():
+                # before its floor is raised, so that it takes the place of the older copy instead of coming after it
                 if floors.admits(entry.key, entry.version, floors.applied):
                     memory.store(entry)
                 puts.add(entry, token=appended.before)
+        for change in appended.changes:
+            if change.key is not None:
+                floors.raise_to(change.key, change.sequence)
         self._appended(appended)
         return {change.sequence: change for change in appended.changes}
