@@ -144,6 +144,8 @@ class Memory(Tier, Protocol):
 class Replica(Protocol):
     """A tier that outlives this process and says itself how far the log has been replayed into it, by partition."""
 
+    doubted: int  # how many keys were asked for, ever, in partitions that were not believed
+
     def behind(self, key: Key, *, horizon: Position) -> bool:
         """Whether the key's partition, as it was last read, has not seen every change up to `horizon`. Asks nothing."""
         ...

@@ -15,6 +15,7 @@ from cachesvc.engine.answers import Answer
 from cachesvc.engine.combine import Combiner
 from cachesvc.engine.flight import Flight, Flights
 from cachesvc.engine.floors import Floors
+from cachesvc.engine.last_reads import LastReads, Reason
 from cachesvc.engine.latency import Latencies
 from cachesvc.engine.puts import Puts
 from cachesvc.engine.resilience import Breaker
@@ -22,7 +23,7 @@ from cachesvc.errors import Refusal, Refused, Unavailable
 from cachesvc.model.change import Draft, Operation
 from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key, module_of
-from cachesvc.ports import Authority, Clock, Loaded, Loader, Memory, Tier
+from cachesvc.ports import Authority, Clock, Loaded, Loader, Memory, Replica, Tier
 
 ATTEMPTS = 5  # how often a flight is read again when what it read was overtaken
 
@@ -63,8 +64,10 @@ class Reads:
     ) -> None:
         self.counts = ReadCounts()
         self.latencies: dict[str, Latencies] = defaultdict(Latencies)
+        self.last: dict[str, LastReads] = defaultdict(LastReads)
         self._memory = memory
         self._redis = redis
+        self._replica = redis if redis is not None and isinstance(redis, Replica) else None
         self._authority = authority
         self._loaders = loaders
         self._fill = fill
@@ -122,13 +125,19 @@ class Reads:
 
     async def _from_redis(self, redis: Tier, waiting: list[Flight]) -> list[Flight]:
         """Answer what Redis has; returns the flights that it does not answer."""
-        if not waiting or not self._breaker.allows():
+        if not waiting:
             return waiting
+        last = self.last[redis.name]
+        if not self._breaker.allows():
+            self._missed(last, waiting, Reason.AWAY)
+            return waiting
+        doubted = self._replica.doubted if self._replica is not None else 0
         began = self._clock.monotonic()
         try:
             found = await redis.get([flight.key for flight in waiting], horizon=self._floors.horizon)
         except Unavailable:
             self._breaker.failed()
+            self._missed(last, waiting, Reason.AWAY)
             return waiting
         except BaseException:
             self._breaker.abandoned()
@@ -136,13 +145,16 @@ class Reads:
         self._breaker.succeeded()
         self.latencies[redis.name].note(self._clock.monotonic() - began)
         now = self._clock.now()
+        replica = self._replica if self._replica is not None and self._replica.doubted != doubted else None
         left: list[Flight] = []
         for flight in waiting:
             entry = found.get(flight.key)
             if entry is not None and self._admit(flight, entry):  # a tier answers only with what is live
                 flight.land(Answer(entry, redis.name, flight.token, now))
+                last.note(flight.key, Reason.HIT, now)
             else:
                 left.append(flight)
+                last.note(flight.key, self._why(flight, entry, replica), now)
         self.counts.note(redis.name, len(waiting) - len(left), len(waiting))
         return left
 
@@ -151,8 +163,13 @@ class Reads:
         floors = self._floors
         authority = self._authority
         before = [floors.floor(flight.key) for flight in waiting]
+        last = self.last[authority.name]
         began = self._clock.monotonic()
-        found = await authority.get([flight.key for flight in waiting], horizon=floors.horizon)
+        try:
+            found = await authority.get([flight.key for flight in waiting], horizon=floors.horizon)
+        except Unavailable:
+            self._missed(last, waiting, Reason.AWAY)
+            raise
         self.latencies[authority.name].note(self._clock.monotonic() - began)
         now = self._clock.now()
         left: list[Flight] = []
@@ -164,16 +181,21 @@ class Reads:
                 seen = entry.version if entry is not None else 0
                 if floors.floor(flight.key) > max(floor, seen):
                     left.append(flight)  # written since: absent was true only before
-                elif flight.load and module_of(flight.key) in self._loaders:
+                    last.note(flight.key, Reason.OVERTAKEN, now)
+                    continue
+                last.note(flight.key, _gone(entry), now)
+                if flight.load and module_of(flight.key) in self._loaders:
                     absent.append(flight)
                 else:
                     flight.land(Answer(entry, authority.name, flight.token, now))
             elif self._admit(flight, entry):
                 hits += 1
                 flight.land(Answer(entry, authority.name, flight.token, now))
+                last.note(flight.key, Reason.HIT, now)
                 self._puts.add(entry, token=flight.token)
             else:
                 left.append(flight)
+                last.note(flight.key, Reason.OVERTAKEN, now)
         self.counts.note(authority.name, hits, len(waiting))
         for name in {module_of(flight.key) for flight in absent}:
             flights = [flight for flight in absent if module_of(flight.key) == name]
@@ -186,6 +208,7 @@ class Reads:
         try:
             loaded = await loader.load([flight.key for flight in waiting])
         except Unavailable as exc:
+            self._missed(self.last["loader"], waiting, Reason.AWAY)
             for flight in waiting:
                 flight.fail(exc)
             return []
@@ -194,8 +217,10 @@ class Reads:
         outcomes = await asyncio.gather(
             *(self._keep(flight, loaded.get(flight.key)) for flight in waiting), return_exceptions=True
         )
+        now = self._clock.now()
         left: list[Flight] = []
         for flight, outcome in zip(waiting, outcomes, strict=True):
+            self.last["loader"].note(flight.key, Reason.HIT if flight.key in loaded else Reason.NOT_LOADED, now)
             if isinstance(outcome, Refused) and outcome.code is Refusal.STALE_FILL:
                 left.append(flight)
             elif isinstance(outcome, Exception):
@@ -223,6 +248,20 @@ class Reads:
         )
         flight.land(Answer(entry, "loader", flight.token, self._clock.now(), stored=True))
 
+    def _missed(self, last: LastReads, waiting: list[Flight], reason: Reason) -> None:
+        now = self._clock.now()
+        for flight in waiting:
+            last.note(flight.key, reason, now)
+
+    def _why(self, flight: Flight, entry: Entry | None, doubted: Replica | None) -> Reason:
+        """Why Redis did not answer. `doubted` is None where it was believed, whatever was asked for."""
+        floors = self._floors
+        if entry is not None:
+            return Reason.BELOW_FLOOR if entry.version < floors.floor(flight.key) else Reason.OVERTAKEN
+        if doubted is not None and doubted.behind(flight.key, horizon=floors.horizon):
+            return Reason.BEHIND
+        return Reason.ABSENT
+
     def _admit(self, flight: Flight, entry: Entry) -> bool:
         """Keep in memory what may be served. One step: no await between the check, the floor and the store."""
         if not self._floors.admits(entry.key, entry.version, flight.token):
@@ -230,3 +269,9 @@ class Reads:
         self._floors.observe(entry.key, entry.version)
         self._memory.store(entry)
         return True
+
+
+def _gone(entry: Entry | None) -> Reason:
+    if entry is None:
+        return Reason.ABSENT
+    return Reason.DELETED if entry.deleted else Reason.EXPIRED

@@ -31,6 +31,7 @@ from cachesvc.tiers.redis_partitions import State, partitions
 MAX_CALL_ENTRIES: Final = 256
 MAX_CALL_BYTES: Final = 1 << 20
 MAX_CALL_CHANGES: Final = 1_000
+ENCODED_AT_ONCE: Final = 16  # entries; then others have a turn, among them the next append
 
 _PUT, _REPLAY, _RESTART = (load_script(name) for name in ("put", "replay", "restart"))
 
@@ -75,6 +76,7 @@ class RedisTier:
         self._partitions = partitions(key_prefix)
         self._left: dict[int, State] = {}  # where `replay` left each partition, or `cursors` found it
         self._counts: Counter[str] = Counter()
+        self.doubted = 0
         self._size = Measured(partial(size, connection), clock.monotonic)
 
     async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
@@ -104,6 +106,8 @@ class RedisTier:
         now = self._clock.now()
         offers: dict[int, list[_Offer]] = {}
         for place, entry in enumerate(entries):
+            if place % ENCODED_AT_ONCE == ENCODED_AT_ONCE - 1:
+                await asyncio.sleep(0)
             # what is past its life only takes the place of what is older, as a tombstone does
             ttl = 0 if entry.deleted else self._milliseconds(entry, now)
             stored = self._codec.encode(entry) if ttl else b""
@@ -140,6 +144,7 @@ class RedisTier:
         counts = self._counts
         names = ("corrupt", "newer", "dictionary_unknown", "refused", "bytes_put", "bytes_stored")
         extra = {name: float(counts[name]) for name in names}
+        extra["doubted"] = float(self.doubted)
         extra["dictionaries"] = float(len(self._dictionaries))
         entries, nbytes = await self._size.latest()
         return TierStats(entries, nbytes, counts["hits"], counts["misses"], extra=extra)
@@ -206,6 +211,7 @@ class RedisTier:
             partition = self._partitions[number]
             state = partition.see(reply[0])
             if state is None or not state.reaches(horizon):
+                self.doubted += len(keys)
                 continue
             if partition.head == head:
                 stored.extend(zip(keys, reply[1:], strict=True))

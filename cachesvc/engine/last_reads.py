@@ -1,0 +1,52 @@
+"""Last reads: how the last read of a key below memory ended at each level, for whoever asks why it missed.
+
+A hit in memory is not noted and costs nothing; noting a read is one step into a bounded dict.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from cachesvc.model.keys import Key
+
+KEPT: Final = 1_000  # keys, the latest of each level; at most twice as many are held
+
+
+class Reason(StrEnum):
+    """Why a read hit or missed at one level. Fixed in the API: add, never rename."""
+
+    HIT = "hit"
+    ABSENT = "absent"
+    EXPIRED = "expired"
+    DELETED = "deleted"
+    BELOW_FLOOR = "below the floor"  # older than what this node has served, or knows to have been written
+    BEHIND = "behind the horizon"  # Redis has not been replayed far enough to be believed
+    AWAY = "away"  # it did not answer, or its breaker is open
+    OVERTAKEN = "overtaken"  # written meanwhile: read again
+    NOT_LOADED = "not loaded"  # the loader had nothing, or failed
+
+
+class LastRead(NamedTuple):
+    """How a read ended, and when (Unix seconds)."""
+
+    reason: Reason
+    at: float
+
+
+class LastReads:
+    """The last read of the latest keys at one level."""
+
+    def __init__(self) -> None:
+        self._young: dict[Key, tuple[Reason, float]] = {}
+        self._old: dict[Key, tuple[Reason, float]] = {}
+
+    def note(self, key: Key, reason: Reason, at: float) -> None:
+        young = self._young
+        young[key] = (reason, at)
+        if len(young) >= KEPT:
+            self._old, self._young = young, {}
+
+    def of(self, key: Key) -> LastRead | None:
+        found = self._young.get(key) or self._old.get(key)
+        return LastRead(*found) if found is not None else None
