@@ -23,6 +23,7 @@ from cachesvc.node.building import opened
 from cachesvc.observability.logs import configure
 from cachesvc.settings import Settings
 from cachesvc.web.app import create_app
+from cachesvc.web.protocol import HeadLimits, limited
 from cachesvc.web.service import Limits, Service
 
 EXIT_FAILED = 1
@@ -38,9 +39,10 @@ class _Server(uvicorn.Server):
         self._notify = notify
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        # Said before the first connection is accepted: from then on the supervisor refuses none, and what comes waits for us.
         os.write(self._notify, b"ready\n")
         os.close(self._notify)
+        await super().startup(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -67,6 +69,7 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
         server = _Server(
             uvicorn.Config(
                 create_app(service),
+                http=limited(_head_limits(settings)),
                 log_config=None,
                 access_log=settings.server.access_log,
                 lifespan="off",
@@ -91,6 +94,11 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
             loop.remove_reader(sys.stdin.fileno())
 
 
+def _head_limits(settings: Settings) -> HeadLimits:
+    server = settings.server
+    return HeadLimits(server.max_request_line, server.max_header_bytes, server.max_headers, server.header_timeout)
+
+
 def _supervisor_gone() -> None:
     if not os.read(sys.stdin.fileno(), 1):
         os._exit(EXIT_FAILED)
@@ -101,8 +109,10 @@ def main() -> int:
     hello = json.loads(_first_line(sys.stdin.fileno()))
     settings = Settings(**hello["settings"])
     configure()
-    for chatty in ("alembic", "uvicorn"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(
+        logging.ERROR
+    )  # its warnings are of what clients send: that must not fill the log
     listening = socket.socket(fileno=hello["fd"])
     failed: CacheError | None = None
     try:

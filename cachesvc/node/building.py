@@ -7,6 +7,7 @@ that dies ends the process instead of leaving a node that answers but follows no
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import socket
@@ -32,6 +33,8 @@ from cachesvc.node.offset import authority_offset
 from cachesvc.ports import Authority, Loader, Retention
 from cachesvc.settings import Settings
 from cachesvc.tiers.memory import MemoryTier
+
+_log = logging.getLogger(__name__)
 
 # Stores are imported where they are opened: a node pays only for the drivers that its settings name.
 
@@ -126,7 +129,7 @@ async def _running(node: Node) -> AsyncIterator[None]:
             *(group.create_task(duty.run(), name=f"duty {duty.name}") for duty in node.duties),
         ]
         try:
-            await node.first_beat()
+            await _announce(node)
             yield
         finally:
             for task in background:
@@ -137,6 +140,15 @@ async def _running(node: Node) -> AsyncIterator[None]:
             for task in unfinished:
                 task.cancel()
             await node.leave()
+
+
+async def _announce(node: Node) -> None:
+    """The first heartbeat. Where it cannot be written (a full disk) there may still be much to read."""
+    try:
+        await node.first_beat()
+    except Unavailable as exc:
+        _log.warning("the authority takes no writes: %s", exc)
+        node.authority_answers = False
 
 
 def _memory(settings: Settings, clock: SystemClock) -> MemoryTier:

@@ -20,6 +20,14 @@ from cachesvc.errors import SettingsError
 _SHOWN = 100  # characters of a value
 
 
+class _NotGiven:
+    def __repr__(self) -> str:
+        return "not given"
+
+
+NOT_GIVEN = _NotGiven()  # stands for the value
+
+
 def refusal(exc: ValidationError, section: type[BaseModel]) -> SettingsError:
     """The first error of a validation of `section` in our words."""
     error = exc.errors(include_url=False, include_context=False)[0]
@@ -31,7 +39,7 @@ def refusal(exc: ValidationError, section: type[BaseModel]) -> SettingsError:
         near = nearest(path, section)
         return SettingsError(name, value, "is not a setting" + (f"; did you mean {'.'.join(near)}?" if near else ""))
     if error["type"] == "missing":
-        return SettingsError(name, "nothing", f"must be given; allowed are {_allowed(field)}")
+        return SettingsError(name, NOT_GIVEN, f"allowed are {_allowed(field)}")
     return SettingsError(name, value, f"allowed are {_allowed(field)}")
 
 

@@ -9,14 +9,23 @@ import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-from pydantic import AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AliasGenerator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cachesvc.errors import SettingsError
-from cachesvc.settings.refusals import without_secrets
+from cachesvc.settings.refusals import NOT_GIVEN, without_secrets
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _SIZES = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
@@ -64,6 +73,15 @@ class Section(BaseModel):
         alias_generator=AliasGenerator(validation_alias=to_camel),
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_near_number(cls, value: object, info: ValidationInfo) -> object:
+        """`true` is not 1, and 1.5 workers are not one: pydantic would take some of them."""
+        kind = cls.model_fields[info.field_name].annotation if info.field_name else None
+        if (kind in (int, float) and isinstance(value, bool)) or (kind is int and isinstance(value, float)):
+            raise ValueError("not such a number")
+        return value
+
 
 class Server(Section):
     """Where and how the service listens."""
@@ -75,6 +93,10 @@ class Server(Section):
     max_value_size: Size = Field(1 << 20, le=64 << 20)
     max_batch_operations: int = Field(1_000, ge=1, le=100_000)
     shutdown_timeout: Duration = 10.0
+    max_request_line: Size = Field(8 << 10, ge=1_024, le=1 << 20)  # bytes of a request's target
+    max_header_bytes: Size = Field(32 << 10, ge=1_024, le=1 << 20)
+    max_headers: int = Field(100, ge=10, le=10_000)
+    header_timeout: Duration = 10.0  # from the first byte of a request to the end of its headers
     max_followers: int = Field(1_000, ge=1)  # streams of GET /v1/changes open at once
     access_log: bool = False
 
@@ -245,15 +267,20 @@ def check_consistency(settings: Settings) -> None:
 
 def _check_redis(redis: Redis, authority: str) -> None:
     name, shown = "levels.redis.url", without_secrets(redis.url)
-    if bool(redis.url) == redis.embedded:
+    if redis.url and redis.embedded:
         raise SettingsError(name, shown, "give either a url or embedded = true")
     if redis.embedded:
         return
+    if not redis.url:
+        needed = "give levels.redis.url, or levels.redis.embedded = true, or levels.redis.enabled = false"
+        raise SettingsError(name, NOT_GIVEN, needed)
     if not re.match(r"^(rediss?|rediss?\+cluster|unix)://", redis.url):
         schemes = "redis://, rediss://, redis+cluster://, rediss+cluster:// or unix://"
         raise SettingsError(name, shown, f"starts with {schemes}")
     if not redis.url.startswith("unix:") and not _has_host(redis.url):
         raise SettingsError(name, shown, "names a host and, if any, a port from 1 to 65535")
+    if not _has_database_number(redis.url):
+        raise SettingsError(name, shown, "names its database, if any, by a number: redis://host/0, or unix:///path?db=0")
     if authority == "redis" and "+cluster://" in redis.url:
         raise SettingsError(
             name, shown, "a Cluster cannot be the authority: enable levels.database, or use a standalone server"
@@ -262,6 +289,8 @@ def _check_redis(redis: Redis, authority: str) -> None:
 
 def _check_database(database: Database) -> None:
     name, shown = "levels.database.url", without_secrets(database.url)
+    if not database.url:
+        raise SettingsError(name, NOT_GIVEN, "give levels.database.url, or levels.database.enabled = false")
     if not re.match(r"^(sqlite:|postgresql://)", database.url):
         raise SettingsError(name, shown, "starts with sqlite: or postgresql://")
     if database.url.startswith("postgresql:") and not _has_host(database.url):
@@ -276,6 +305,14 @@ def _has_host(url: str) -> bool:
         return bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+
+
+def _has_database_number(url: str) -> bool:
+    """Whether the path (but that of a socket) and `db=` are numbers or empty: redis-py takes others for database 0."""
+    parts = urlsplit(url)
+    path = "" if parts.scheme == "unix" else parts.path.removeprefix("/")
+    numbers = [path, *parse_qs(parts.query, keep_blank_values=True).get("db", [])]
+    return all(re.fullmatch("[0-9]{0,9}", number) for number in numbers)
 
 
 def _sqlite_file(url: str) -> str:

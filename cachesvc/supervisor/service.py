@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from cachesvc.errors import StartError
 from cachesvc.settings import Settings
 from cachesvc.supervisor.child import Child, spawn
 from cachesvc.supervisor.places import claimed, listening, socket_path, url_of
+from cachesvc.supervisor.standin import StandIn
 from cachesvc.supervisor.valkey import SAVING, Valkey, embedded
 
 WORKER = (sys.executable, "-m", "cachesvc.node")
@@ -69,6 +71,8 @@ class Service:
         self._workers = [
             Child(f"worker {i}", partial(self._start_worker, i), self._died) for i in range(self._settings.workers)
         ]
+        self._starting: dict[int, Child] = {}  # by the descriptor on which a worker will say that it serves
+        self._stand_in = StandIn(sock, self._served)
         self._answered = False  # whether Valkey was ever up: if not, starting it again cannot help
         self._end: asyncio.Future[int] = asyncio.Future()
 
@@ -78,6 +82,7 @@ class Service:
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._asked_to_stop, number)
+        self._stand_in.begin()
         try:
             async with asyncio.TaskGroup() as group:
                 starting = group.create_task(self._start())
@@ -120,6 +125,7 @@ class Service:
     async def _stop(self) -> None:
         if not self._end.done():
             self._end.cancel()
+        self._stand_in.close()
         within = self._settings.shutdown_timeout + _LATE
         async with asyncio.TaskGroup() as group:
             for worker in self._workers:
@@ -144,6 +150,14 @@ class Service:
     def _reap(self) -> None:
         for child in self._children():
             child.reap()
+        if not self._end.done() and not self._served():
+            self._stand_in.begin()
+
+    def _served(self) -> bool:
+        """Whether a worker serves; one that has just said so counts."""
+        for told in select.select(list(self._starting), [], [], 0)[0]:
+            self._told_ready(told)
+        return any(worker.ready.is_set() for worker in self._workers)
 
     def _died(self, child: Child, code: int, pause: float) -> bool:
         """Whether to start it again."""
@@ -166,7 +180,7 @@ class Service:
     def _start_worker(self, number: int, child: Child) -> subprocess.Popen[bytes]:
         """A worker is told everything in one line of JSON on its standard input, which stays open as long as this process.
 
-        `settings`; `fd`, the listening socket; `worker`, its number; `notify`, where it writes a line once it serves.
+        `settings`; `fd`, the listening socket; `worker`, its number; `notify`, where it writes a line before it accepts.
         """
         told, notify = os.pipe()
         try:
@@ -176,15 +190,18 @@ class Service:
             raise
         finally:
             os.close(notify)
-        asyncio.get_running_loop().add_reader(told, self._told_ready, told, child)
+        self._starting[told] = child
+        asyncio.get_running_loop().add_reader(told, self._told_ready, told)
         assert process.stdin is not None
         hello = {"settings": self._told, "fd": self._sock.fileno(), "worker": number, "notify": notify}
         with suppress(BrokenPipeError):  # it died already, which SIGCHLD tells
             process.stdin.write(json.dumps(hello).encode() + b"\n")
         return process
 
-    def _told_ready(self, told: int, child: Child) -> None:
+    def _told_ready(self, told: int) -> None:
         asyncio.get_running_loop().remove_reader(told)
-        if os.read(told, 16):
+        child = self._starting.pop(told)
+        if os.read(told, 16) and not child.gone.is_set():  # it may have died since
             child.ready.set()
+            self._stand_in.end()
         os.close(told)

@@ -38,7 +38,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(router(service, metrics))
     app.openapi = partial(document, app)  # type: ignore[method-assign]  # how FastAPI has it extended
 
-    @app.get("/docs", include_in_schema=False, response_class=HTMLResponse)
+    @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False, response_class=HTMLResponse)
     async def docs() -> str:
         schema: dict[str, Any] = app.openapi()
         return page(schema)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import orjson
 from fastapi import APIRouter
+from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from cachesvc.model.entry import JSON
@@ -38,6 +39,8 @@ def router(service: Service, metrics: Metrics) -> APIRouter:
     async def prometheus() -> Response:
         return Response(metrics.render(await service.node.stats()), media_type=CONTENT_TYPE)
 
+    for route in [route for route in routes.routes if isinstance(route, APIRoute)]:  # FastAPI lets GET answer to GET only
+        routes.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
     return routes
 
 

@@ -24,11 +24,14 @@ _PHRASES: Final = {
     400: "Bad Request",
     404: "Not Found",
     405: "Method Not Allowed",
+    408: "Request Timeout",
     410: "Gone",
     412: "Precondition Failed",
     413: "Content Too Large",
+    414: "URI Too Long",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
+    431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     503: "Service Unavailable",
     504: "Gateway Timeout",
@@ -79,6 +82,13 @@ class Problem:
         if self.request_id:
             headers["X-Request-Id"] = self.request_id
         return Response(orjson.dumps(self.body(request_id)), self.status, headers, MEDIA_TYPE)
+
+    def raw(self) -> bytes:
+        """The whole answer as bytes, the last of its connection: for what never reaches the application."""
+        response = self.response("")
+        head = [b"HTTP/1.1 %d %s" % (self.status, _PHRASES[self.status].encode())]
+        head += [b"%s: %s" % header for header in response.raw_headers]
+        return b"\r\n".join([*head, b"connection: close", b"", bytes(response.body)])
 
 
 class ProblemRaised(Exception):
