@@ -6,6 +6,7 @@ back, or evicted what it liked convicts itself, at no extra round trip, and is b
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -144,8 +145,7 @@ class RedisTier:
         counts = self._counts
         names = ("corrupt", "newer", "dictionary_unknown", "refused", "bytes_put", "bytes_stored")
         extra = {name: float(counts[name]) for name in names}
-        extra["doubted"] = float(self.doubted)
-        extra["dictionaries"] = float(len(self._dictionaries))
+        extra |= {"doubted": float(self.doubted), "dictionaries": float(len(self._dictionaries))}
         entries, nbytes = await self._size.latest()
         return TierStats(entries, nbytes, counts["hits"], counts["misses"], extra=extra)
 
