@@ -139,7 +139,7 @@ class LogTrimmed(PositionLost):
 
 
 class EpochChanged(PositionLost):
-    """The position belongs to another epoch than the log's (`current`)."""
+    """The position belongs to another epoch than the log's (`current`), or to none: it is past the log's end."""
 
     def __init__(self, epoch: int, current: int) -> None:
         super().__init__(epoch, current)
@@ -147,6 +147,8 @@ class EpochChanged(PositionLost):
         self.current = current
 
     def __str__(self) -> str:
+        if self.epoch == self.current:
+            return f"the position is past the end of the log in epoch {self.epoch}"
         return f"epoch {self.epoch} is over; the log is in epoch {self.current}"
 
 

@@ -10,17 +10,18 @@ from cachesvc.errors import InvalidInput
 
 MAX_DIGITS: Final = 100  # before and after the point together
 
-_NUMBER = re.compile(rb"[ \t\r\n]*(-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,9})?)[ \t\r\n]*")
+_NUMBER = re.compile(rb"[ \t\r\n]*(-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?([0-9]+))?)[ \t\r\n]*")
 _EXACT = Context(prec=MAX_DIGITS, traps=[Inexact, InvalidOperation, Overflow])
 
 
 def parse_number(text: bytes, *, field: str) -> Decimal:
     """The number that a JSON text is; raises `InvalidInput` if it is none, or has over 100 digits written out."""
-    found = _NUMBER.fullmatch(text) if len(text) <= 4 * MAX_DIGITS else None
+    found = _NUMBER.fullmatch(text)
     if found is None:
         raise InvalidInput(field, "is not a JSON number")
-    number = Decimal(found[1].decode())
-    if not _fits(number):
+    # what is far too long is not worked out
+    number = Decimal(found[1].decode()) if len(found[1]) <= 4 * MAX_DIGITS and len(found[2] or b"") <= 9 else None
+    if number is None or not _fits(number):
         raise InvalidInput(field, f"is out of range: numbers have up to {MAX_DIGITS} digits")
     return number
 

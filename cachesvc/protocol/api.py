@@ -128,7 +128,6 @@ class BatchResult(BaseModel):
     encoding: Literal["base64"] | None = None
     content_type: str | None = None
     conflict_id: str | None = None
-    request_id: str | None = Field(None, description="of a write: send it as Idempotency-Key to ask again")
     problem: Problem | None = None
 
 

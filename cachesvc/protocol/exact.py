@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import accumulate
 from typing import Final, NoReturn
 
 import orjson
 
 from cachesvc.errors import InvalidInput
 
+MAX_NESTING: Final = 500  # levels of arrays and objects in a value; every JSON reader in use goes as deep
+
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
+_STRING: Final = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_STRINGS: Final = re.compile(_STRING, re.DOTALL)
+_STEPS: Final = re.compile(_STRING.decode() + r"|[\[{]|(?P<out>[\]}])", re.DOTALL)
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_LEVELS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 class RawJson(bytes):
@@ -23,21 +31,37 @@ class RawJson(bytes):
 def check_json(text: bytes, *, field: str = "body") -> None:
     """Raises `InvalidInput` (malformed), with the place, for what is not one JSON value.
 
-    Numbers of any size pass; nesting deeper than 1,024 levels and lone surrogates do not.
+    Numbers of any size pass; nesting deeper than `MAX_NESTING` levels and lone surrogates do not.
     """
+    _check_syntax(text, field)
+    check_nesting(text, field=field)
+
+
+def check_nesting(text: bytes, *, field: str) -> None:
+    """Raises `InvalidInput` (malformed) for JSON nested deeper than `MAX_NESTING` levels."""
+    if text.count(b"[") + text.count(b"{") <= MAX_NESTING:
+        return
+    brackets = _STRINGS.sub(b"", text).translate(None, _NO_BRACKETS)
+    if max(accumulate(map(_LEVELS.__getitem__, brackets)), default=0) > MAX_NESTING:
+        raise InvalidInput(field, f"is nested deeper than the limit of {MAX_NESTING} levels", malformed=True)
+
+
+def _check_syntax(text: bytes, field: str) -> None:
     try:
-        orjson.loads(text)
+        orjson.loads(text)  # goes 1,024 levels deep
     except orjson.JSONDecodeError as wrong:
         if not _valid_but_for_large_numbers(text):
+            check_nesting(text, field=field)  # tells more, where that is why
             raise _malformed(field, wrong) from None
 
 
 def read_object(body: bytes, *, raw: str, each: str = "", field: str = "body") -> dict[str, object]:
     """The members of a JSON object, the one named `raw` as `RawJson`.
 
-    If the member named `each` is an array, the objects in it are read the same way. Raises `InvalidInput`.
+    If the member named `each` is an array, the objects in it are read the same way. How deep a raw member is nested is left
+    to who uses it, up to what cannot be read at all (1,024 levels in the whole). Raises `InvalidInput`.
     """
-    check_json(body, field=field)
+    _check_syntax(body, field)
     text = body.decode()
     start = _skip(text, 0)
     if text[start] != "{":
@@ -47,7 +71,7 @@ def read_object(body: bytes, *, raw: str, each: str = "", field: str = "body") -
     except json.JSONDecodeError as wrong:
         raise _malformed(field, wrong) from None
     except RecursionError:
-        raise InvalidInput(field, "is not acceptable JSON: nested too deeply", malformed=True) from None
+        raise InvalidInput(field, f"is nested deeper than the limit of {MAX_NESTING} levels", malformed=True) from None
     return members
 
 
@@ -65,11 +89,14 @@ def _object(text: str, start: int, raw: str, each: str) -> tuple[dict[str, objec
             raise json.JSONDecodeError(f"the member {name!r} is given twice", text, at)
         i = _skip(text, _skip(text, i) + 1)
         value: object
-        if name == each and text[i] == "[":
+        if name == raw:
+            end = _end(text, i)
+            value = RawJson(text[i:end].encode())
+        elif name == each and text[i] == "[":
             value, end = _array(text, i, raw)
         else:
             value, end = _DECODER.raw_decode(text, i)
-        members[name] = RawJson(text[i:end].encode()) if name == raw else value
+        members[name] = value
         i = _past_comma(text, end)
     return members, i + 1
 
@@ -82,6 +109,21 @@ def _array(text: str, start: int, raw: str) -> tuple[list[object], int]:
         items.append(item)
         i = _past_comma(text, end)
     return items, i + 1
+
+
+def _end(text: str, start: int) -> int:
+    """Where the value at `start` ends, however deep it is nested."""
+    if text[start] not in "[{":
+        return _DECODER.raw_decode(text, start)[1]
+    level = 0
+    for step in _STEPS.finditer(text, start):
+        if step["out"]:
+            level -= 1
+            if not level:
+                return step.end()
+        elif text[step.start()] != '"':
+            level += 1
+    raise json.JSONDecodeError("a value does not end", text, start)
 
 
 def _past_comma(text: str, i: int) -> int:
@@ -110,8 +152,8 @@ _WITHOUT_NUMBERS: Final = json.JSONDecoder(parse_int=len, parse_float=len, parse
 def _valid_but_for_large_numbers(text: bytes) -> bool:
     """orjson reads numbers as doubles and refuses those past their range; JSON does not."""
     try:
-        orjson.dumps(_WITHOUT_NUMBERS.decode(text.decode()))  # refuses lone surrogates, and too deep nesting
-    except (ValueError, TypeError, RecursionError):
+        json.dumps(_WITHOUT_NUMBERS.decode(text.decode()), ensure_ascii=False).encode()  # refuses lone surrogates
+    except (ValueError, RecursionError):
         return False
     return True
 

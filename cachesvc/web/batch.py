@@ -1,20 +1,23 @@
 """Batch: many operations in one request, each answered as it would have been alone.
 
-Operations on the same key take effect in their order; those on different keys share round trips.
+Operations on the same key take effect in their order; those on different keys share round trips. The idempotency key is
+the request's: its writes are each found again by their place, and another request with the key does nothing at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Final
 
 import orjson
+import xxhash
 from starlette.responses import Response
 
 from cachesvc.engine.answers import Answer, Written
-from cachesvc.errors import CacheError, InvalidInput
-from cachesvc.model.change import Draft, Operation
+from cachesvc.errors import CacheError, InvalidInput, OutcomeUnknown, Refusal, Refused
+from cachesvc.model.change import Draft, Idempotency, Operation
 from cachesvc.model.entry import JSON
 from cachesvc.model.keys import Key, parse_key
 from cachesvc.protocol.api import Get, KeyedUpdate, parse
@@ -22,7 +25,7 @@ from cachesvc.protocol.codes import Code
 from cachesvc.protocol.exact import read_object
 from cachesvc.web.call import Call
 from cachesvc.web.conditions import idempotency_key
-from cachesvc.web.drafts import draft_of, identified, nothing_deleted, status_of, told
+from cachesvc.web.drafts import draft_of, fingerprint, nothing_deleted, status_of, told
 from cachesvc.web.entries import require_json
 from cachesvc.web.problems import Problem, ProblemRaised, problem_of
 from cachesvc.web.values import value_members
@@ -45,7 +48,8 @@ Result = dict[str, object]
 async def post_batch(call: Call) -> Response:
     call.query()
     require_json(call)
-    asked = idempotency_key(call.headers)
+    # without a key of the client's the id of the request is one: sent as Idempotency-Key it finds the results
+    asked = idempotency_key(call.headers) or call.request_id
     limits = call.service.limits
     members = read_object(await call.body(limits.max_batch_size), raw="value", each="operations")
     operations = _operations(members, most=limits.max_batch_operations)
@@ -54,14 +58,17 @@ async def post_batch(call: Call) -> Response:
     for place, operation in enumerate(operations):
         path = f"operations[{place}]"
         try:
-            steps.append(_step(call, operation, place, path, asked))
+            steps.append(_step(operation, place, path, max_value_size=limits.max_value_size))
         except InvalidInput as wrong:
             results[place] = _failed(operation, problem_of(wrong))
+    steps = _identified(steps, results, subject=call.subject, key=asked)
     room = limits.max_batch_size
+    replayed = False
     for reads, writes in _rounds(steps):
         room = await _read(call, reads, results, room)
-        await _write(call, writes, results)
-    return Response(orjson.dumps({"results": results}), 200, media_type=JSON)
+        replayed |= await _write(call, writes, results, asked)
+    headers = {"X-Request-Id": asked} | ({"Idempotency-Replayed": "true"} if replayed else {})
+    return Response(orjson.dumps({"results": results}), 200, headers, JSON)
 
 
 def _operations(members: dict[str, object], *, most: int) -> Sequence[object]:
@@ -77,7 +84,7 @@ def _operations(members: dict[str, object], *, most: int) -> Sequence[object]:
     return operations
 
 
-def _step(call: Call, operation: object, place: int, path: str, asked: str) -> Step:
+def _step(operation: object, place: int, path: str, *, max_value_size: int) -> Step:
     if not isinstance(operation, dict):
         raise InvalidInput(path, "is not an object")
     if operation.get("operation") == "get":
@@ -86,8 +93,23 @@ def _step(call: Call, operation: object, place: int, path: str, asked: str) -> S
         raise InvalidInput(f"{path}.operation", "must be 'get', 'set', 'delete' or 'increment'")
     update = parse(KeyedUpdate, operation, path=path)
     key = parse_key(update.key, field=f"{path}.key")
-    draft = draft_of(update, key, max_value_size=call.service.limits.max_value_size, path=f"{path}.")
-    return Step(place, key, identified(draft, subject=call.subject, key=f"{asked}.{place}" if asked else ""))
+    return Step(place, key, draft_of(update, key, max_value_size=max_value_size, path=f"{path}."))
+
+
+def _identified(steps: Sequence[Step], failed: Sequence[Result], *, subject: str, key: str) -> list[Step]:
+    """The steps, their writes with the idempotency of the whole request: all of its operations, in order."""
+    wishes: list[object] = ["batch", *failed]
+    for step in steps:
+        wishes[step.place + 1] = fingerprint(step.draft) if step.draft is not None else ["get", step.key]
+    whole = xxhash.xxh3_128_hexdigest(orjson.dumps(wishes))
+    places = count()
+    identified: list[Step] = []
+    for step in steps:
+        draft = step.draft
+        if draft is not None:
+            draft = replace(draft, idempotency=Idempotency(subject, key, whole, next(places)))
+        identified.append(replace(step, draft=draft))
+    return identified
 
 
 def _rounds(steps: Sequence[Step]) -> Iterator[tuple[list[Step], list[Step]]]:
@@ -136,29 +158,31 @@ def _got(key: Key, answer: Answer | CacheError, room: int) -> tuple[Result, int]
     return result | {"status": problem.status, "problem": problem.body()}, 0
 
 
-async def _write(call: Call, steps: Sequence[Step], results: list[Result]) -> None:
+async def _write(call: Call, steps: Sequence[Step], results: list[Result], asked: str) -> bool:
+    """Write, and fill in the results; returns whether some were given before. Raises `Refused` for another request's key."""
     drafts = [step.draft for step in steps if step.draft is not None]
     if not drafts:
-        return
-    call.writing = idempotency_key(call.headers)
+        return False
+    call.writing = asked
     outcomes = await call.service.cache.write_many(drafts)
     for step, draft, outcome in zip(steps, drafts, outcomes, strict=True):
-        results[step.place] = _wrote(draft, outcome)
+        if isinstance(outcome, Refused) and outcome.code is Refusal.KEY_REUSED:
+            raise outcome
+        results[step.place] = _wrote(draft, outcome, asked)
+    return any(isinstance(outcome, Written) and outcome.replayed for outcome in outcomes)
 
 
-def _wrote(draft: Draft, outcome: Written | CacheError) -> Result:
+def _wrote(draft: Draft, outcome: Written | CacheError, asked: str) -> Result:
     if isinstance(outcome, CacheError):
-        problem = problem_of(outcome)
+        # a single write has no id of its own: the key of the whole request finds what became of it
+        problem = replace(problem_of(outcome), request_id=asked if isinstance(outcome, OutcomeUnknown) else None)
         head: Result = {"status": problem.status, "operation": draft.operation.value, "key": draft.key}
         return head | {"problem": problem.body()}
     receipt = outcome.receipt
     result: Result = {"status": status_of(receipt)}
     result |= told(draft, receipt, value=draft.operation is Operation.INCREMENT)
-    result["requestId"] = outcome.request_id
-    if outcome.replayed:
-        result["replayed"] = True
     if result["status"] == 404:
-        result["problem"] = nothing_deleted(outcome).body()
+        result["problem"] = replace(nothing_deleted(outcome), request_id=None).body()
     return result
 
 

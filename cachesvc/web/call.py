@@ -17,12 +17,21 @@ from starlette.types import Receive, Scope, Send
 from cachesvc.errors import InvalidInput
 from cachesvc.model.keys import Key, parse_key, parse_name
 from cachesvc.protocol.api import MAX_NAMES
+from cachesvc.protocol.codes import Code
+from cachesvc.web.problems import Problem, ProblemRaised
 from cachesvc.web.service import Service
 
 REQUEST_ID: Final = "cachesvc.request_id"  # of the scope
 ANONYMOUS: Final = "anonymous"
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _MAX_PARAMETERS: Final = 1_000
+_ENCODED: Final = Problem(
+    415,
+    Code.BAD_MESSAGE,
+    "Content-Encoding: must be identity: a body is taken as it is",
+    "Content-Encoding",
+    headers={"Accept-Encoding": "identity"},
+)
 
 Query = Mapping[str, list[str]]
 
@@ -56,7 +65,13 @@ class Call:
         return parameters
 
     async def body(self, limit: int) -> bytes:
-        """The whole body; raises `InvalidInput` (too large) as soon as it is longer than `limit` bytes."""
+        """The whole body; raises `InvalidInput` (too large) as soon as it is longer than `limit` bytes.
+
+        One with a content coding is refused: it would be read as what it is not, or kept without saying what it is.
+        """
+        codings = self.headers.get("content-encoding", "").split(",")
+        if any(coding.strip().lower() not in ("", "identity") for coding in codings):
+            raise ProblemRaised(_ENCODED)
         length = self.headers.get("content-length", "")
         if length.isascii() and length.isdigit() and int(length[:20]) > limit:
             raise _too_large(limit)

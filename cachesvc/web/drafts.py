@@ -20,6 +20,7 @@ from cachesvc.model.numbers import parse_number
 from cachesvc.model.position import Version
 from cachesvc.protocol.api import Update
 from cachesvc.protocol.codes import Code
+from cachesvc.protocol.exact import check_nesting
 from cachesvc.web.call import names
 from cachesvc.web.conditions import Expectation
 from cachesvc.web.problems import Problem
@@ -47,14 +48,24 @@ def draft_of(update: Update, key: Key, *, max_value_size: int, path: str = "") -
             raise InvalidInput(field, "is missing: a set needs one, null if that is meant")
         if len(update.value) > max_value_size:
             raise InvalidInput(field, f"is larger than the limit of {max_value_size} bytes", too_large=True)
+        check_nesting(update.value, field=field)
         return replace(draft, value=bytes(update.value), content_type=JSON)
     if draft.operation is Operation.INCREMENT and update.value is not None:
         return replace(draft, amount=parse_number(update.value, field=field))
     return draft
 
 
-def identified(draft: Draft, expects: Expectation = _NO_EXPECTATION, *, subject: str, key: str) -> Draft:
+def identified(draft: Draft, expects: Expectation, *, subject: str, key: str) -> Draft:
     """The draft with its idempotency: whose it is, the key ("" for none) and what it stands for."""
+    return replace(draft, idempotency=Idempotency(subject, key, fingerprint(draft, expects)))
+
+
+def fingerprint(draft: Draft, expects: Expectation = _NO_EXPECTATION) -> str:
+    """A checksum of all that is wished for: the same for the same wish."""
+    condition: object = draft.expected
+    if expects.given:
+        among = sorted(expects.among) if expects.among is not None else None
+        condition = expects.single if expects.single is not None else (among, sorted(expects.but_not))
     wish = (
         draft.operation,
         draft.key,
@@ -63,14 +74,14 @@ def identified(draft: Draft, expects: Expectation = _NO_EXPECTATION, *, subject:
         draft.ttl,
         draft.tags,
         draft.parents,
-        expects.versions or (draft.expected,),
+        condition,
         draft.base,
         str(draft.token) if draft.token is not None else None,
         draft.distribute,
     )
     digest = xxhash.xxh3_128(orjson.dumps(wish))
     digest.update(draft.value)
-    return replace(draft, idempotency=Idempotency(subject, key, digest.hexdigest()))
+    return digest.hexdigest()
 
 
 def status_of(receipt: Receipt) -> int:

@@ -14,14 +14,24 @@ import orjson
 from starlette.responses import Response
 
 from cachesvc.engine.answers import Answer, Want, Written
-from cachesvc.errors import InvalidInput
-from cachesvc.model.change import Draft, Operation
+from cachesvc.errors import InvalidInput, Refusal, Refused
+from cachesvc.model.change import ABSENT, Draft, Operation
 from cachesvc.model.entry import JSON
+from cachesvc.model.position import Version
 from cachesvc.protocol.api import Update, check_ttl, parse
 from cachesvc.protocol.codes import Code
 from cachesvc.protocol.exact import check_json, read_object
 from cachesvc.web.call import Call, flag, names, single
-from cachesvc.web.conditions import Expectation, expectation, idempotency_key, unchanged, wanted
+from cachesvc.web.conditions import (
+    NEVER,
+    Expectation,
+    expectation,
+    idempotency_key,
+    oldest_wanted,
+    required,
+    unchanged,
+    wanted,
+)
 from cachesvc.web.drafts import draft_of, identified, nothing_deleted, status_of, told
 from cachesvc.web.problems import Problem, ProblemRaised
 from cachesvc.web.values import content_type, is_json
@@ -35,8 +45,17 @@ async def get_entry(call: Call) -> Response:
     call.query()
     key = call.key(PREFIX)
     want = wanted(call.headers)
+    oldest = oldest_wanted(call.headers)
+    demands = required(call.headers)
     answer = await call.service.cache.read(key, want)
     entry = answer.entry
+    if entry is not None and answer.tier != "loader" and answer.now - entry.updated_at > oldest:
+        # what the authority has is the truth, however old it is
+        answer = await call.service.cache.read(key, replace(want, fresh=True))
+        entry = answer.entry
+    current = entry.version if entry is not None and not entry.deleted else ABSENT
+    if not demands.met_by(current):
+        raise demands.unmet(current)
     if entry is None or entry.deleted:
         return _missed(answer, want).response(call.request_id)
     headers = {
@@ -57,6 +76,8 @@ async def get_entry(call: Call) -> Response:
 
 async def put_entry(call: Call) -> Response:
     key = call.key(PREFIX)
+    if "content-range" in call.headers:
+        raise InvalidInput("Content-Range", "is not taken: a value is written whole", malformed=True)
     query = call.query("ttl", "tags", "depends_on", "distribute")
     ttl = single(query, "ttl")
     draft = Draft(
@@ -95,9 +116,9 @@ async def post_entry(call: Call) -> Response:
     limits = call.service.limits
     body = await call.body(limits.max_update_size)
     draft = draft_of(parse(Update, read_object(body, raw="value")), key, max_value_size=limits.max_value_size)
-    if expects.versions and draft.expected is not None:
+    if expects.given and draft.expected is not None:
         raise InvalidInput("expectedVersion", "is given twice: in a header as well")
-    if expects.versions and draft.base is not None:
+    if expects.given and draft.base is not None:
         raise InvalidInput("baseVersion", "refuses and accepts at once together with a condition in a header")
     draft, written = await write(call, draft, expects, asked)
     return _done(draft, written, value=True)
@@ -108,15 +129,21 @@ async def write(call: Call, draft: Draft, expects: Expectation, asked: str) -> t
     cache = call.service.cache
     draft = replace(draft, token=expects.token)
     draft = identified(draft, expects, subject=call.subject, key=asked)
-    if len(expects.versions) == 1:
-        draft = replace(draft, expected=expects.versions[0])
-    elif expects.versions:
-        # the log compares with one version: name the one that is there, if it is one of those
+    if expects.single is not None:
+        draft = replace(draft, expected=expects.single)
+    elif expects.given:
+        # the log compares with one version: name the one that is there, if it will do
         entry = (await cache.read(draft.key, Want(fresh=True))).entry
-        there = entry is not None and entry.version in expects.versions
-        draft = replace(draft, expected=entry.version if entry is not None and there else expects.versions[0])
+        current = entry.version if entry is not None else ABSENT
+        draft = replace(draft, expected=current if expects.met_by(current) else NEVER)
     call.writing = asked
-    written = await cache.write(draft)
+    try:
+        # also what cannot be met goes to the log: it may be a retry, whose answer is kept there
+        written = await cache.write(draft)
+    except Refused as refused:
+        if refused.code is Refusal.VERSION_CONFLICT and draft.expected == NEVER:
+            raise expects.unmet(Version(refused.current)) from None
+        raise
     call.writing = None
     return draft, written
 

@@ -1,6 +1,7 @@
 """Listings: keys by pattern, and entries by indexed fields, page by page in byte order of the keys.
 
-A cursor is the last key of its page, so a page is right whatever was written since, and no state is kept for it.
+A cursor is the last key of its page, so a page is right whatever was written since, and no state is kept for it. It goes on
+only with what it began with: with another pattern, or other fields, it is refused.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import orjson
+import xxhash
 from starlette.responses import Response
 
 from cachesvc.errors import InvalidInput
@@ -25,6 +27,7 @@ DEFAULT_LIMIT: Final = 100
 RESERVED: Final = ("limit", "cursor")  # of a query; any other parameter is a field
 MAX_FIELDS: Final = 16
 _ENTRIES_AT_ONCE: Final = 64
+_CHECKSUM: Final = 8  # bytes, of what is listed, before the key in a cursor
 
 More = Callable[[Key | None, int], Awaitable[Sequence[Entry]]]
 
@@ -32,11 +35,13 @@ More = Callable[[Key | None, int], Awaitable[Sequence[Entry]]]
 async def get_keys(call: Call) -> Response:
     query = call.query("pattern", "limit", "cursor")
     glob = single(query, "pattern")
-    pattern = parse_pattern("*" if glob is None else glob)
+    glob = "*" if glob is None else glob
+    pattern = parse_pattern(glob)
     authority = call.service.cache.authority
     now = call.service.clock.now()
     keys, cursor = await _page(
         query,
+        _checksum("keys", glob),
         lambda after, limit: authority.list_entries(pattern, after=after, limit=limit),
         lambda entry: (_listed(entry, now), 0),
         room=0,
@@ -55,6 +60,7 @@ async def get_query(call: Call) -> Response:
     now = call.service.clock.now()
     entries, cursor = await _page(
         query,
+        _checksum("query", sorted((name, sorted(values)) for name, values in fields.items())),
         lambda after, limit: authority.query(fields, after=after, limit=limit),
         lambda entry: (_listed(entry, now) | value_members(entry), len(entry.value)),
         room=call.service.limits.max_batch_size,
@@ -63,12 +69,15 @@ async def get_query(call: Call) -> Response:
 
 
 async def _page(
-    query: Query, more: More, show: Callable[[Entry], tuple[dict[str, object], int]], *, room: int
+    query: Query, listed: bytes, more: More, show: Callable[[Entry], tuple[dict[str, object], int]], *, room: int
 ) -> tuple[list[dict[str, object]], str | None]:
-    """Up to `limit` entries as shown, or as many as there is room for (at least one), and the cursor of the next page."""
+    """Up to `limit` entries as shown, or as many as there is room for (at least one), and the cursor of the next page.
+
+    `listed` is the checksum of what is listed, by which a cursor of something else is known.
+    """
     limit = whole_number(query, "limit", default=DEFAULT_LIMIT, least=1, most=MAX_LIMIT)
     cursor = single(query, "cursor")
-    after = _after(cursor) if cursor is not None else None
+    after = _after(cursor, listed) if cursor is not None else None
     shown: list[dict[str, object]] = []
     while True:
         asked = min(limit - len(shown) + 1, _ENTRIES_AT_ONCE)
@@ -77,7 +86,7 @@ async def _page(
             members, taken = show(entry)
             room -= taken
             if len(shown) == limit or (shown and taken and room < 0):
-                return shown, _cursor(after)
+                return shown, _cursor(after, listed)
             shown.append(members)
             after = entry.key
         if len(entries) < asked:
@@ -95,13 +104,21 @@ def _listed(entry: Entry, now: float) -> dict[str, object]:
     }
 
 
-def _cursor(after: Key | None) -> str | None:
-    return urlsafe_b64encode(after.encode()).decode().rstrip("=") if after is not None else None
+def _checksum(route: str, listed: object) -> bytes:
+    return xxhash.xxh3_64_digest(orjson.dumps([route, listed]))
 
 
-def _after(cursor: str) -> Key:
+def _cursor(after: Key | None, listed: bytes) -> str | None:
+    return urlsafe_b64encode(listed + after.encode()).decode().rstrip("=") if after is not None else None
+
+
+def _after(cursor: str, listed: bytes) -> Key:
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        return parse_key(urlsafe_b64decode(padded))
+        told = urlsafe_b64decode(padded)
+        key = parse_key(told[_CHECKSUM:])
     except (ValueError, binascii.Error, InvalidInput):
         raise InvalidInput("cursor", "is not one that a page before this gave") from None
+    if told[:_CHECKSUM] != listed:
+        raise InvalidInput("cursor", "is of another listing: the pattern, or the fields, must be those of the page before")
+    return key

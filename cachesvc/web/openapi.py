@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from cachesvc.protocol import api
+from cachesvc.protocol.exact import MAX_NESTING
 
 Schema = dict[str, Any]  # JSON Schema: any JSON
 _STRING: Final[Schema] = {"type": "string"}
@@ -27,6 +28,7 @@ class Documented:
 
     summary: str
     parameters: tuple[str, ...] = ()
+    description: str = ""
     takes: type[BaseModel] | str = ""
     gives: Mapping[int, type[BaseModel] | str] = field(default_factory=dict)
     problems: tuple[int, ...] = ()
@@ -45,28 +47,37 @@ PARAMETERS: Final[Mapping[str, tuple[str, Schema, str]]] = {
     "FIELD": ("query", _STRING, "Any indexed field, dotted; repeated: one of the values"),
     "after": ("query", _STRING, "A position, epoch:sequence; the default is now"),
     "Last-Event-ID": ("header", _STRING, "A position; wins over after"),
-    "If-Match": ("header", _STRING, '"version", a list of them, or *'),
-    "If-None-Match": ("header", _STRING, "On a read the versions held; on a write only *"),
-    "Cache-Control": ("header", _STRING, "no-cache, only-if-cached, max-stale[=seconds]"),
+    "If-Match": (
+        "header",
+        _STRING,
+        'Only for a version that is one of these: "version", a list of them, or *; 412 for any other',
+    ),
+    "If-None-Match": ("header", _STRING, "Only for a version that is none of these: 304 to a read, 412 to a write"),
+    "Cache-Control": ("header", _STRING, "no-cache, max-age=seconds, only-if-cached, max-stale[=seconds]"),
     "Min-Version": ("header", _VERSION, "Waits until this node has applied it"),
     "Fill-Token": ("header", _STRING, "From the miss that the value answers: refused if anything changed since"),
     "Idempotency-Key": ("header", {"type": "string", "maxLength": 255}, "Sent again, it is answered with the same again"),
 }
 _WRITE: Final = ("key", "If-Match", "If-None-Match", "Fill-Token", "Idempotency-Key")
-_READ: Final = ("key", "If-None-Match", "Cache-Control", "Min-Version")
+_READ: Final = ("key", "If-Match", "If-None-Match", "Cache-Control", "Min-Version")
 
 DATA: Final[Mapping[str, Mapping[str, Documented]]] = {
     "/v1/cache/{key}": {
         "get": Documented(
-            "The value, as it was stored", _READ, gives={200: "bytes", 304: ""}, problems=(400, 404, 422, 503, 504)
+            "The value, as it was stored",
+            _READ,
+            "An entry older than max-age is read anew from where it is kept for good, and is then answered however old it is.",
+            gives={200: "bytes", 304: ""},
+            problems=(400, 404, 412, 422, 503, 504),
         ),
-        "head": Documented("What GET tells, without the value", _READ, gives={200: "", 304: ""}, problems=(404,)),
+        "head": Documented("What GET tells, without the value", _READ, gives={200: "", 304: ""}, problems=(404, 412)),
         "put": Documented(
             "Write a value of any content type",
             (*_WRITE, "ttl", "tags", "depends_on", "distribute"),
+            f"JSON (application/json and +json) is validated, up to {MAX_NESTING} levels deep; any other type is kept unread.",
             takes="bytes",
             gives={200: api.Done, 201: api.Done},
-            problems=(400, 412, 413, 422, 503),
+            problems=(400, 412, 413, 415, 422, 503),
         ),
         "delete": Documented(
             "Delete; recorded also when there is nothing", _WRITE, gives={204: ""}, problems=(400, 404, 412, 422, 503)
@@ -81,8 +92,12 @@ DATA: Final[Mapping[str, Mapping[str, Documented]]] = {
     },
     "/v1/batch": {
         "post": Documented(
-            "Many operations, one result each, in order; operation i has the idempotency key KEY.i",
+            "Many operations, one result each, in order",
             ("Idempotency-Key",),
+            "One that fails leaves the others; a body that is not JSON fails the whole. The Idempotency-Key is of the whole"
+            " request. Sent again with it, each write is answered with its first result and none is carried out twice (the"
+            " answer then has Idempotency-Replayed: true), while reads are answered anew. Any other request with it is"
+            " refused (422), and nothing of it is done. Without a key, the X-Request-Id of the answer is one.",
             takes=api.Batch,
             gives={200: api.BatchResults},
             problems=(400, 413, 415, 422, 503),
@@ -134,6 +149,7 @@ def _operation(said: Documented) -> Schema:
     operation: Schema = {
         "tags": ["Data"],
         "summary": said.summary,
+        **({"description": said.description} if said.description else {}),
         "parameters": [_parameter(name) for name in said.parameters],
         "responses": {str(status): _response(status, model) for status, model in said.gives.items()},
     }

@@ -15,7 +15,8 @@ from cachesvc.errors import InvalidInput
 from cachesvc.model.entry import JSON, Entry
 
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - RFC 9110's word for it
-_MEDIA_TYPE: Final = re.compile(rf'{_TOKEN}/{_TOKEN}(?:[ \t]*;[ \t]*{_TOKEN}=(?:{_TOKEN}|"[^"\\]*"))*')
+_QUOTED: Final = r'"(?:[\t !\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
+_MEDIA_TYPE: Final = re.compile(rf"{_TOKEN}/{_TOKEN}(?:[ \t]*;[ \t]*{_TOKEN}=(?:{_TOKEN}|{_QUOTED}))*")
 
 
 def content_type(text: str) -> str:
@@ -32,7 +33,7 @@ def content_type(text: str) -> str:
 
 
 def is_json(content_type: str) -> bool:
-    """Whether a value of this type is JSON, by RFC 8259 or a `+json` suffix (RFC 6839)."""
+    """Whether a value of this type is JSON, by RFC 8259 or a `+json` suffix (RFC 6839); any other is not looked into."""
     name = content_type.partition(";")[0].strip().lower()
     return name == JSON or name.endswith("+json")
 

@@ -134,8 +134,7 @@ def test_these_are_numbers(text: bytes, written: bytes) -> None:
         b"1,5",
         b"--1",
         b"1e1e1",
-        b"1" * 100000,
-        b"1e9999999999",
+        b"1" * 100000 + b"x",
     ],
 )
 def test_these_are_none(text: bytes) -> None:
@@ -144,7 +143,18 @@ def test_these_are_none(text: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"1e400", b"1e100", b"-1e999999999", b"1e-100", b"1e-999999999", b"1" * 101, b"1." + b"0" * 100]
+    "text",
+    [
+        b"1e400",
+        b"1e100",
+        b"-1e999999999",
+        b"1e-100",
+        b"1e-999999999",
+        b"1" * 101,
+        b"1." + b"0" * 100,
+        b"1" * 100_000,
+        b"1e9999999999",
+    ],
 )
 def test_these_are_out_of_range(text: bytes) -> None:
     with pytest.raises(InvalidInput, match=r"^amount: is out of range: numbers have up to 100 digits$"):

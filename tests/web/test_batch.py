@@ -9,15 +9,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cachesvc.model.change import Draft, Operation
+from cachesvc.errors import OutcomeUnknown
+from cachesvc.model.change import Appended, Draft, Operation
 from cachesvc.model.keys import Key
 from cachesvc.web.batch import Step, _rounds
 from cachesvc.web.service import Limits
 from tests.web.site import Site, opened
 
+INCREMENT = {"operation": "increment", "key": "n"}
+
+
+async def send(http: httpx.AsyncClient, *operations: object, **headers: str) -> httpx.Response:
+    return await http.post("/v1/batch", json={"operations": operations}, headers=headers)
+
 
 async def post(http: httpx.AsyncClient, *operations: object, **headers: str) -> list[dict[str, Any]]:
-    answer = await http.post("/v1/batch", json={"operations": operations}, headers=headers)
+    answer = await send(http, *operations, **headers)
     assert answer.status_code == 200, answer.text
     results: list[dict[str, Any]] = answer.json()["results"]
     return results
@@ -43,9 +50,7 @@ async def test_each_is_answered_as_it_would_have_been_alone(site: Site, http: ht
         {"operation": "get", "key": "a"},
     )
     assert [result["status"] for result in results] == [201, 200, 200, 200, 404, 404, 422, 422, 422, 422, 422, 204, 404]
-    assert results[0] | {"requestId": ""} == {
-        "status": 201, "operation": "set", "key": "a", "version": at + 1, "requestId": "",
-    }  # fmt: skip
+    assert results[0] == {"status": 201, "operation": "set", "key": "a", "version": at + 1}
     assert results[1]["value"] == {"x": 1}
     assert results[2]["value"] == 2
     assert (results[3]["encoding"], results[3]["contentType"], results[3]["value"]) == ("base64", "image/png", "AP8=")
@@ -86,15 +91,93 @@ async def test_an_empty_batch(http: httpx.AsyncClient) -> None:
 
 
 async def test_a_batch_sent_again_is_not_applied_again(site: Site, http: httpx.AsyncClient) -> None:
+    key = {"Idempotency-Key": "k" * 255}
+    delete, refused = {"operation": "delete", "key": "m"}, INCREMENT | {"expectedVersion": 1}
+    sent = (INCREMENT, {"operation": "set", "key": "m", "value": 1}, delete, delete, {"operation": "x"}, refused, INCREMENT)
+    first = await send(http, *sent, **key)
+    await http.put("/v1/cache/n", content=b"100")
+    again = await send(http, *sent, **key)
+    assert [result["status"] for result in first.json()["results"]] == [200, 201, 204, 404, 422, 412, 200]
+    assert (again.status_code, again.content) == (200, first.content)
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
+    assert first.headers["x-request-id"] == again.headers["x-request-id"] == key["Idempotency-Key"]
+    assert len(site.store.log) == 6
+
+
+async def test_a_batch_sent_again_reads_anew(http: httpx.AsyncClient) -> None:
+    get = {"operation": "get", "key": "n"}
+    first = await post(http, INCREMENT, get, **{"Idempotency-Key": "k"})
+    await http.put("/v1/cache/n", content=b"100")
+    again = await post(http, INCREMENT, get, **{"Idempotency-Key": "k"})
+    assert (first[0], first[1]["value"], again[1]["value"]) == (again[0], 1, 100)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (INCREMENT, INCREMENT, {"operation": "increment", "key": "m"}),
+        (INCREMENT,),
+        ({"operation": "increment", "key": "m"}, INCREMENT),
+        (INCREMENT, INCREMENT | {"value": 2}),
+        (INCREMENT, {"operation": "get", "key": "n"}, INCREMENT),
+        (INCREMENT, INCREMENT, 5),
+    ],
+)
+async def test_another_batch_with_the_key_does_nothing(site: Site, http: httpx.AsyncClient, other: tuple[object, ...]) -> None:
     key = {"Idempotency-Key": "k"}
-    first = await post(http, {"operation": "increment", "key": "n"}, {"operation": "increment", "key": "n"}, **key)
-    again = await post(http, {"operation": "increment", "key": "n"}, {"operation": "increment", "key": "n"}, **key)
-    assert [result["value"] for result in first] == [result["value"] for result in again] == [1, 2]
-    assert again[0]["replayed"] is True
-    assert again[0]["requestId"] == "k.0"
-    other = await post(http, {"operation": "increment", "key": "n"}, {"operation": "delete", "key": "n"}, **key)
-    assert [result["status"] for result in other] == [200, 422]
+    await post(http, INCREMENT, INCREMENT, **key)
+    answer = await send(http, *other, **key)
+    assert (answer.status_code, answer.json()["field"]) == (422, "Idempotency-Key")
     assert len(site.store.log) == 2
+
+
+async def test_a_key_is_of_a_batch_or_of_a_single_write(site: Site, http: httpx.AsyncClient) -> None:
+    one, two = {"Idempotency-Key": "one"}, {"Idempotency-Key": "two"}
+    await post(http, INCREMENT, **one)
+    assert (await http.post("/v1/cache/n", json={"operation": "increment"}, headers=two)).status_code == 200
+    for answer in (
+        await http.post("/v1/cache/n", json={"operation": "increment"}, headers=one),
+        await send(http, INCREMENT, **two),
+    ):
+        assert (answer.status_code, answer.json()["field"]) == (422, "Idempotency-Key")
+    assert len(site.store.log) == 2
+
+
+async def test_the_request_id_of_a_batch_is_what_finds_it_again(site: Site, http: httpx.AsyncClient) -> None:
+    first = await send(http, INCREMENT, INCREMENT)
+    again = await send(http, INCREMENT, INCREMENT, **{"Idempotency-Key": first.headers["x-request-id"]})
+    assert again.content == first.content
+    assert b"requestId" not in first.content
+    assert (await send(http, INCREMENT, INCREMENT)).headers["x-request-id"] != first.headers["x-request-id"]
+    assert len(site.store.log) == 4
+
+
+async def test_an_unknown_outcome_tells_the_key_of_the_batch(
+    site: Site, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lose(*_: object, **__: object) -> Appended:
+        raise OutcomeUnknown("the connection was lost")
+
+    monkeypatch.setattr(site.store, "append", lose)
+    answer = await send(http, INCREMENT)
+    (result,) = answer.json()["results"]
+    assert (result["status"], result["problem"]["code"]) == (503, "OUTCOME_UNKNOWN")
+    assert result["problem"]["requestId"] == answer.headers["x-request-id"]
+
+
+async def test_a_value_nested_too_deeply_fails_alone(http: httpx.AsyncClient) -> None:
+    for depth, statuses in ((500, [201, 201]), (501, [400, 201]), (1_000, [400, 201])):
+        value = b"[" * depth + b"]" * depth
+        body = b'{"operations":[{"operation":"set","key":"a%d","value":%b},{"operation":"set","key":"b%d","value":1}]}'
+        answer = await http.post(
+            "/v1/batch", content=body % (depth, value, depth), headers={"Content-Type": "application/json"}
+        )
+        results = answer.json()["results"]
+        assert [result["status"] for result in results] == statuses
+        if depth > 500:
+            assert results[0]["problem"]["field"] == "operations[0].value"
+            assert "500 levels" in results[0]["problem"]["detail"]
 
 
 async def test_writes_that_fail_leave_the_rest(site: Site, http: httpx.AsyncClient) -> None:

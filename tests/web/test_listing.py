@@ -41,6 +41,18 @@ async def test_pages_in_byte_order(http: httpx.AsyncClient, path: str) -> None:
         assert seen == names
 
 
+async def test_a_cursor_goes_on_with_what_it_began_with(http: httpx.AsyncClient) -> None:
+    await fill(http, "a", "b", "c")
+    keys = (await http.get("/v1/keys?pattern=*&limit=1")).json()["cursor"]
+    found = (await http.get("/v1/query?status=open&limit=1")).json()["cursor"]
+    for path in (f"/v1/keys?cursor={keys}", f"/v1/query?limit=5&status=open&cursor={found}"):
+        assert (await http.get(path)).status_code == 200
+    for path in (f"/v1/keys?pattern=a*&cursor={keys}", f"/v1/query?status=late&cursor={found}", f"/v1/keys?cursor={found}"):
+        answer = await http.get(path)
+        assert (answer.status_code, answer.json()["field"]) == (422, "cursor")
+        assert "another listing" in answer.json()["detail"]
+
+
 async def test_patterns(http: httpx.AsyncClient) -> None:
     await fill(http, "a.b", "a:b", "axb")
     page = (await http.get("/v1/keys", params={"pattern": "a[.:]b"})).json()

@@ -74,6 +74,14 @@ async def test_an_increment_by_no_number(site: Site, http: httpx.AsyncClient, am
     assert site.store.log == []
 
 
+async def test_an_increment_that_cannot_be_says_why(http: httpx.AsyncClient) -> None:
+    answer = await post(http, b'{"operation":"increment","value":' + b"1" * 500 + b"}")
+    assert answer.json()["detail"] == "value: is out of range: numbers have up to 100 digits"
+    await http.put(PATH, content=b"5", headers={"Content-Type": "application/vnd.x+json"})
+    answer = await post(http, b'{"operation":"increment"}')
+    assert "of type application/vnd.x+json, and only application/json counts" in answer.json()["detail"]
+
+
 async def test_an_increment_of_a_string(http: httpx.AsyncClient) -> None:
     await post(http, b'{"operation":"set","value":"five"}')
     answer = await post(http, b'{"operation":"increment","value":1}')
