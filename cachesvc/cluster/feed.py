@@ -54,6 +54,7 @@ class Feed:
     async def next(self, after: Position, limit: int) -> Sequence[Change]:
         """Up to `limit` changes after a position; waits until there is one. Raises `PositionLost`."""
         while True:
+            moved = self._moved  # taken first: what comes while the log is read is not slept over
             if after.epoch != self.position.epoch or after.sequence > self.position.sequence:
                 # not here yet, or of another history: the log knows
                 changes = await self._log.read(after, limit)
@@ -67,7 +68,7 @@ class Feed:
                 # sequences are dense, so the place follows from the number
                 first = len(self._held) - (self.position.sequence - after.sequence)
                 return list(islice(self._held, first, first + limit))
-            await self._moved.wait()
+            await moved.wait()
 
     def _wake(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()

@@ -45,7 +45,8 @@ class Replayer:
             self._at = await self._survey()
             self._survey_at = now + self._survey_interval
         try:
-            changes = await asyncio.wait_for(self._feed.next(self._at, MOST), self._survey_interval)
+            async with asyncio.timeout(self._survey_interval):
+                changes = await self._feed.next(self._at, MOST)
         except (TimeoutError, PositionLost):
             self._at = None
             return

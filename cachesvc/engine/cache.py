@@ -158,9 +158,12 @@ class Cache:
 
     async def _fill(self, draft: Draft) -> Entry:
         _, change = await self.writes.write(draft)
-        if change is None or change.entry is None:
+        entry = change.entry if change is not None else None
+        if change is not None and not change.value_held:
+            entry = (await self.reads.ask_authority(draft.key)).entry
+        if entry is None:
             raise Unavailable("a loaded value was not kept")
-        return change.entry
+        return entry
 
     # following
 
@@ -192,14 +195,15 @@ class Cache:
         """The coroutines that do the work; each ends after `close`."""
         return [
             self.writes.combiner.serve(),
-            *(self.reads.combiner.serve() for _ in range(self.reads.combiner.lanes)),
+            *(stage.serve() for stage in self.reads.stages for _ in range(stage.lanes)),
             self.puts.serve(),
         ]
 
     def close(self) -> None:
         """Take nothing new; finish what was taken."""
         self.writes.combiner.close()
-        self.reads.combiner.close()
+        for stage in self.reads.stages:
+            stage.close()
         self.puts.close()
 
     def _forget_older(self, key: Key, version: int) -> None:
@@ -212,15 +216,12 @@ class Cache:
 
     async def _applied(self, version: Version) -> bool:
         """Wait until this node has applied `version`; False when that takes too long."""
-        deadline = self.clock.monotonic() + self._min_version_wait
-        while self.floors.applied.sequence < version:
-            left = deadline - self.clock.monotonic()
-            if left <= 0:
-                return False
-            try:
-                await asyncio.wait_for(self._moved.wait(), left)
-            except TimeoutError:
-                return False
+        try:
+            async with asyncio.timeout(self._min_version_wait):
+                while self.floors.applied.sequence < version:
+                    await self._moved.wait()
+        except TimeoutError:
+            return False
         return True
 
     def _timed_hit(self, key: Key) -> Entry | None:

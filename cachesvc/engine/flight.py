@@ -15,11 +15,13 @@ from cachesvc.model.position import Position
 class Flight:
     """One read under way. Every caller has a future of its own, so that one's cancellation is no other's."""
 
-    __slots__ = ("key", "load", "token", "waiters")
+    __slots__ = ("attempts", "direct", "key", "load", "token", "waiters")
 
-    def __init__(self, key: Key, token: Position, *, load: bool) -> None:
+    def __init__(self, key: Key, token: Position, *, load: bool, direct: bool = False) -> None:
         self.key = key
         self.token = token
+        self.attempts = 0
+        self.direct = direct  # whether only the authority is to be asked
         self.load = load  # whether a miss may call a loader
         self.waiters: list[asyncio.Future[Answer]] = []
 

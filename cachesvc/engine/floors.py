@@ -67,10 +67,10 @@ class Floors:
         self.applied = Position(self.applied.epoch, sequence)
 
     def start_over(self, at: Position) -> None:
-        """Forget everything; this node now stands at `at`. Memory must be cleared in the same step."""
+        """Forget all but what lies past `at`, where this node now stands. Memory must be cleared in the same step."""
+        past = {key: version for key, version in (self._old | self._young).items() if version > at.sequence}
         self.applied = self.horizon = at
-        self._young.clear()
-        self._old.clear()
+        self._young, self._old = past, {}
 
     def _forget(self) -> None:
         """Forget the old generation. What lies past `applied` stays while there is room: no token is as high yet."""

@@ -7,6 +7,7 @@ its oldest.
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from cachesvc.engine.resilience import Breaker
 from cachesvc.errors import Unavailable
@@ -14,6 +15,8 @@ from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Seq
 from cachesvc.ports import Tier
+
+_log = logging.getLogger(__name__)
 
 
 class Puts:
@@ -59,7 +62,11 @@ class Puts:
             await self._ready.wait()
             batch = self._take()
             if batch:
-                await self._put(batch)
+                try:
+                    await self._put(batch)
+                except Exception:  # noqa: BLE001 - one odd entry must not end the node; a lost put is no lie
+                    _log.exception("entries could not be put into Redis", extra={"entries": len(batch)})
+                    self.dropped += len(batch)
                 continue
             self._idle.set()
             if self._closing:

@@ -1,7 +1,8 @@
 """The read path below memory: Redis, then the authority, then a loader; what is found is put upwards.
 
-The rule that must not break: what a flight read is served and kept only if `Floors.admits` it at that moment, and the check
-and the storing are one step; otherwise it is read again.
+Each is a stage with a queue and lanes of its own, so that one that hangs holds up only those who need it. The rule that must
+not break: what a flight read is served and kept only if `Floors.admits` it at that moment, and the check and the storing are
+one step; otherwise it is read again. A flight that has landed is joined no more.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from cachesvc.engine.last_reads import LastReads, Reason
 from cachesvc.engine.latency import Latencies
 from cachesvc.engine.puts import Puts
 from cachesvc.engine.resilience import Breaker
-from cachesvc.errors import Refusal, Refused, Unavailable
+from cachesvc.errors import Overloaded, Refusal, Refused, Unavailable
 from cachesvc.model.change import Draft, Operation
 from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key, module_of
@@ -76,7 +77,16 @@ class Reads:
         self._puts = puts
         self._breaker = breaker
         self._clock = clock
-        self.combiner: Combiner[Flight] = Combiner("reads", self._run, Flight.fail, most=most, pending=pending, lanes=lanes)
+
+        def stage(name: str, run: Callable[[list[Flight]], Awaitable[None]]) -> Combiner[Flight]:
+            return Combiner(name, run, self._failed, most=most, pending=pending, lanes=lanes)
+
+        self._ask_authority = stage("reads of the authority", self._run_authority)
+        self._load = stage("loads", self._run_loader)
+        self.stages = [self._ask_authority, self._load]
+        if redis is not None:
+            self.stages.insert(0, stage("reads of Redis", self._run_redis))
+        self.combiner = self.stages[0]
 
     def ask(self, key: Key, *, load: bool) -> asyncio.Future[Answer]:
         """Join the flight of this key, or start one. Raises `Overloaded`."""
@@ -92,36 +102,66 @@ class Reads:
 
     async def ask_authority(self, key: Key) -> Answer:
         """What the authority itself says now, whatever the tiers above hold. Raises `Unavailable`."""
-        flight = Flight(key, self._floors.applied, load=False)
+        flight = Flight(key, self._floors.applied, load=False, direct=True)
         waiter = flight.join(asyncio.get_running_loop())
-        await self._attempt([flight], redis=None)
-        return waiter.result()
+        self._ask_authority.add(flight)
+        return await waiter
 
-    async def _run(self, batch: list[Flight]) -> None:
-        waiting = [flight for flight in batch if not flight.abandoned]
+    async def _run_redis(self, batch: list[Flight]) -> None:
+        assert self._redis is not None
+        for flight in await self._from_redis(self._redis, self._wanted(batch)):
+            self._pass_on(flight, self._ask_authority)
+
+    async def _run_authority(self, batch: list[Flight]) -> None:
+        waiting = self._wanted(batch)
+        if not waiting:
+            return
         try:
-            await self._attempt(waiting, redis=self._redis)
+            await self._from_authority(waiting)
         except Unavailable as exc:
+            self._missed(self.last[self._authority.name], waiting, Reason.AWAY)
             for flight in waiting:
-                flight.fail(exc)
-        finally:
-            for flight in batch:
-                self._flights.close(flight)
+                self._failed(flight, exc)
 
-    async def _attempt(self, waiting: list[Flight], *, redis: Tier | None) -> None:
-        """Answer each flight, reading again those that were overtaken, each time from a new token."""
-        for _ in range(ATTEMPTS):
-            if redis is not None:
-                waiting = await self._from_redis(redis, waiting)
-            if waiting:
-                waiting = await self._from_authority(waiting)
-            if not waiting:
-                return
-            self.counts.again += len(waiting)
-            for flight in waiting:
-                flight.token = self._floors.applied
-        for flight in waiting:
-            flight.fail(Unavailable(f"{flight.key} changes faster than it can be read", retry_after=0.1))
+    async def _run_loader(self, batch: list[Flight]) -> None:
+        modules: dict[str, list[Flight]] = defaultdict(list)
+        for flight in self._wanted(batch):
+            modules[module_of(flight.key)].append(flight)
+        await asyncio.gather(*(self._from_loader(self._loaders[name], flights) for name, flights in modules.items()))
+
+    def _wanted(self, batch: list[Flight]) -> list[Flight]:
+        """Those that somebody waits for. The others are joined no more, from this moment on."""
+        wanted: list[Flight] = []
+        for flight in batch:
+            if flight.abandoned:
+                self._flights.close(flight)
+            else:
+                wanted.append(flight)
+        return wanted
+
+    def _land(self, flight: Flight, answer: Answer) -> None:
+        self._flights.close(flight)
+        flight.land(answer)
+
+    def _failed(self, flight: Flight, error: Exception) -> None:
+        self._flights.close(flight)
+        flight.fail(error)
+
+    def _pass_on(self, flight: Flight, stage: Combiner[Flight]) -> None:
+        try:
+            stage.add(flight)
+        except Overloaded as exc:
+            self._failed(flight, exc)
+
+    def _again(self, flight: Flight) -> None:
+        """What it read was overtaken: read again, from a new token."""
+        self.counts.again += 1
+        flight.attempts += 1
+        if flight.attempts >= ATTEMPTS:
+            self._failed(flight, Unavailable(f"{flight.key} changes faster than it can be read", retry_after=0.1))
+            return
+        flight.token = self._floors.applied
+        self._pass_on(flight, self._ask_authority if flight.direct else self.combiner)
 
     async def _from_redis(self, redis: Tier, waiting: list[Flight]) -> list[Flight]:
         """Answer what Redis has; returns the flights that it does not answer."""
@@ -132,9 +172,10 @@ class Reads:
             self._missed(last, waiting, Reason.AWAY)
             return waiting
         doubted = self._replica.doubted if self._replica is not None else 0
+        horizon = self._floors.horizon
         began = self._clock.monotonic()
         try:
-            found = await redis.get([flight.key for flight in waiting], horizon=self._floors.horizon)
+            found = await redis.get([flight.key for flight in waiting], horizon=horizon)
         except Unavailable:
             self._breaker.failed()
             self._missed(last, waiting, Reason.AWAY)
@@ -146,11 +187,13 @@ class Reads:
         self.latencies[redis.name].note(self._clock.monotonic() - began)
         now = self._clock.now()
         replica = self._replica if self._replica is not None and self._replica.doubted != doubted else None
+        # floors forgotten meanwhile are above what Redis was believed for: only what is as new as they can be counts
+        least = 0 if self._floors.horizon == horizon else self._floors.horizon.sequence
         left: list[Flight] = []
         for flight in waiting:
-            entry = found.get(flight.key)
-            if entry is not None and self._admit(flight, entry):  # a tier answers only with what is live
-                flight.land(Answer(entry, redis.name, flight.token, now))
+            entry = found.get(flight.key)  # a tier answers only with what is live
+            if entry is not None and entry.version >= least and self._admit(flight, entry):
+                self._land(flight, Answer(entry, redis.name, flight.token, now))
                 last.note(flight.key, Reason.HIT, now)
             else:
                 left.append(flight)
@@ -158,80 +201,69 @@ class Reads:
         self.counts.note(redis.name, len(waiting) - len(left), len(waiting))
         return left
 
-    async def _from_authority(self, waiting: list[Flight]) -> list[Flight]:
-        """Answer from the authority, and from the loaders; returns the flights that were overtaken meanwhile."""
+    async def _from_authority(self, waiting: list[Flight]) -> None:
+        """Answer from the authority; what is absent goes on to its loader. Raises `Unavailable`."""
         floors = self._floors
         authority = self._authority
         before = [floors.floor(flight.key) for flight in waiting]
         last = self.last[authority.name]
         began = self._clock.monotonic()
-        try:
-            found = await authority.get([flight.key for flight in waiting], horizon=floors.horizon)
-        except Unavailable:
-            self._missed(last, waiting, Reason.AWAY)
-            raise
+        found = await authority.get([flight.key for flight in waiting], horizon=floors.horizon)
         self.latencies[authority.name].note(self._clock.monotonic() - began)
         now = self._clock.now()
-        left: list[Flight] = []
-        absent: list[Flight] = []
         hits = 0
         for flight, floor in zip(waiting, before, strict=True):
             entry = found.get(flight.key)
             if entry is None or not entry.live(now):
                 seen = entry.version if entry is not None else 0
                 if floors.floor(flight.key) > max(floor, seen):
-                    left.append(flight)  # written since: absent was true only before
                     last.note(flight.key, Reason.OVERTAKEN, now)
+                    self._again(flight)  # written since: absent was true only before
                     continue
                 last.note(flight.key, _gone(entry), now)
                 if flight.load and module_of(flight.key) in self._loaders:
-                    absent.append(flight)
+                    self._pass_on(flight, self._load)
                 else:
-                    flight.land(Answer(entry, authority.name, flight.token, now))
+                    self._land(flight, Answer(entry, authority.name, flight.token, now))
             elif self._admit(flight, entry):
                 hits += 1
-                flight.land(Answer(entry, authority.name, flight.token, now))
+                self._land(flight, Answer(entry, authority.name, flight.token, now))
                 last.note(flight.key, Reason.HIT, now)
                 self._puts.add(entry, token=flight.token)
             else:
-                left.append(flight)
                 last.note(flight.key, Reason.OVERTAKEN, now)
+                self._again(flight)
         self.counts.note(authority.name, hits, len(waiting))
-        for name in {module_of(flight.key) for flight in absent}:
-            flights = [flight for flight in absent if module_of(flight.key) == name]
-            left += await self._from_loader(self._loaders[name], flights)
-        return left
 
-    async def _from_loader(self, loader: Loader, waiting: list[Flight]) -> list[Flight]:
-        """Load, and fill the authority with what came; returns the flights whose fill was refused as stale."""
+    async def _from_loader(self, loader: Loader, waiting: list[Flight]) -> None:
+        """Load, and fill the authority with what came; a fill that was refused as stale is read again."""
         began = self._clock.monotonic()
         try:
             loaded = await loader.load([flight.key for flight in waiting])
         except Unavailable as exc:
             self._missed(self.last["loader"], waiting, Reason.AWAY)
             for flight in waiting:
-                flight.fail(exc)
-            return []
+                self._failed(flight, exc)
+            return
         self.latencies["loader"].note(self._clock.monotonic() - began)
         self.counts.note("loader", len(loaded), len(waiting))
+        now = self._clock.now()
+        for flight in waiting:
+            self.last["loader"].note(flight.key, Reason.HIT if flight.key in loaded else Reason.NOT_LOADED, now)
         outcomes = await asyncio.gather(
             *(self._keep(flight, loaded.get(flight.key)) for flight in waiting), return_exceptions=True
         )
-        now = self._clock.now()
-        left: list[Flight] = []
         for flight, outcome in zip(waiting, outcomes, strict=True):
-            self.last["loader"].note(flight.key, Reason.HIT if flight.key in loaded else Reason.NOT_LOADED, now)
             if isinstance(outcome, Refused) and outcome.code is Refusal.STALE_FILL:
-                left.append(flight)
+                self._again(flight)
             elif isinstance(outcome, Exception):
-                flight.fail(outcome)
+                self._failed(flight, outcome)
             elif isinstance(outcome, BaseException):
                 raise outcome
-        return left
 
     async def _keep(self, flight: Flight, loaded: Loaded | None) -> None:
         if loaded is None:
-            flight.land(Answer(None, "loader", flight.token, self._clock.now()))
+            self._land(flight, Answer(None, "loader", flight.token, self._clock.now()))
             return
         entry = await self._fill(
             Draft(
@@ -246,7 +278,7 @@ class Reads:
                 source="loader",
             )
         )
-        flight.land(Answer(entry, "loader", flight.token, self._clock.now(), stored=True))
+        self._land(flight, Answer(entry, "loader", flight.token, self._clock.now(), stored=True))
 
     def _missed(self, last: LastReads, waiting: list[Flight], reason: Reason) -> None:
         now = self._clock.now()

@@ -112,7 +112,8 @@ class Writes:
     def _take_in(self, appended: Appended) -> dict[int, Change]:
         """What was committed is the floor from now on, and what memory holds. No await in here."""
         floors, memory, puts = self._floors, self._memory, self._puts
-        newest = {change.key: change.entry for change in appended.changes if change.entry is not None}
+        # a value that the log does not hold is not here either: what is dropped below is read when it is asked for
+        newest = {change.key: change.entry for change in appended.changes if change.entry is not None and change.value_held}
         if appended.before.epoch == floors.applied.epoch:
             for entry in newest.values():
                 # before its floor is raised, so that it takes the place of the older copy instead of coming after it

@@ -8,14 +8,19 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import orjson
 
-from cachesvc.errors import SettingsError, Unavailable
+from cachesvc.errors import InvalidInput, SettingsError, Unavailable
 from cachesvc.model.entry import JSON
-from cachesvc.model.keys import Key
+from cachesvc.model.keys import Key, parse_name
 from cachesvc.ports import Loaded
+from cachesvc.protocol.api import check_ttl
+from cachesvc.protocol.exact import check_json
+
+_MEDIA_TYPE = re.compile(r"[!-~]{1,127}/[ -~]{1,127}")
 
 
 class PythonLoader:
@@ -56,9 +61,26 @@ class PythonLoader:
                 value = Loaded(orjson.dumps(value), JSON)
             except TypeError as exc:
                 raise Unavailable(f"loader {self._name}: a value is not JSON ({exc})") from exc
-        if len(value.value) > self._max_value_size:
-            raise Unavailable(f"loader {self._name}: a value has {len(value.value)} bytes; allowed are {self._max_value_size}")
-        return value
+        try:
+            if len(value.value) > self._max_value_size:
+                raise InvalidInput("value", f"has {len(value.value)} bytes; allowed are {self._max_value_size}")
+            return _checked(value)
+        except (InvalidInput, TypeError, AttributeError) as exc:
+            raise Unavailable(f"loader {self._name}: {exc}") from exc
+
+
+def _checked(loaded: Loaded) -> Loaded:
+    """What a loader says of a value holds to the same limits as what a client says. Raises `InvalidInput`."""
+    if loaded.ttl is not None:
+        check_ttl(loaded.ttl)
+    if not _MEDIA_TYPE.fullmatch(loaded.content_type):
+        raise InvalidInput("content_type", "is not a media type of up to 255 characters")
+    for field in ("tags", "parents"):
+        for name in getattr(loaded, field):
+            parse_name(name, field=field)
+    if loaded.content_type == JSON:
+        check_json(loaded.value, field="value")
+    return loaded
 
 
 def opened(name: str, target: str, *, timeout: float, max_value_size: int) -> PythonLoader:

@@ -149,7 +149,7 @@ async def _listen(client: Redis, channel: str, wake: Callable[[int], None], cloc
                         await pubsub.ping()
                     else:
                         told = message["data"]
-                        wake(int(told) if told.isdigit() else MAX_SEQ)  # anyone may publish anything
+                        wake(int(told) if told.isdigit() and len(told) <= 16 else MAX_SEQ)  # anyone may publish anything
         except (RedisError, OSError) as exc:
             if pause == _FIRST_PAUSE:
                 _log.warning("wake-ups are not heard until Redis is back: %s", exc)

@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from random import Random
@@ -132,14 +132,23 @@ async def _running(node: Node) -> AsyncIterator[None]:
             await _announce(node)
             yield
         finally:
-            for task in background:
-                task.cancel()
-            await asyncio.wait(background, timeout=node.settings.server.shutdown_timeout)
+            await _cancelled(background)
             node.cache.close()
             _, unfinished = await asyncio.wait(lanes, timeout=node.settings.server.shutdown_timeout)
-            for task in unfinished:
-                task.cancel()
+            await _cancelled(unfinished)
             await node.leave()
+
+
+async def _cancelled(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel until they have ended: a library may lose one cancellation (as `asyncio.wait_for` does in Python 3.11)."""
+    pending = set(tasks)
+    for _ in range(50):
+        for task in pending:
+            task.cancel()
+        if not pending:
+            return
+        _, pending = await asyncio.wait(pending, timeout=0.1)
+    _log.error("tasks do not end: %s", ", ".join(task.get_name() for task in pending))
 
 
 async def _announce(node: Node) -> None:
@@ -179,7 +188,7 @@ async def _authority(settings: Settings, clock: SystemClock, memory: MemoryTier 
                 timeout=levels.database.timeout,
                 poll_interval=settings.log.poll_interval,
                 idempotency_ttl=levels.database.idempotency_ttl,
-                clock=clock,
+                clock=SystemClock(),  # not moved by what it is itself asked for
             )
         )
     if settings.authority == "redis":
@@ -203,7 +212,7 @@ async def _authority(settings: Settings, clock: SystemClock, memory: MemoryTier 
     return MemoryAuthority(
         memory,
         terms=terms,
-        clock=clock,
+        clock=SystemClock(),
         poll_interval=settings.log.poll_interval,
         idempotency_ttl=levels.database.idempotency_ttl,
     )

@@ -198,7 +198,7 @@ async def _listen(arguments: dict[str, Any], timeout: float, wake: Wake, own: Co
     def heard(_: object, pid: int, __: str, payload: object) -> None:
         if pid not in own:
             told = str(payload)
-            wake(int(told) if told.isdigit() else MAX_SEQ)  # anyone may notify of anything
+            wake(int(told) if told.isdigit() and len(told) <= 16 else MAX_SEQ)  # anyone may notify of anything
 
     pause = 0.05
     while True:

@@ -15,6 +15,7 @@ from functools import partial
 from random import Random
 from typing import Final
 
+from cachesvc.errors import Unavailable
 from cachesvc.model.change import Change
 from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key, partition_of
@@ -32,7 +33,6 @@ from cachesvc.tiers.redis_partitions import State, partitions
 MAX_CALL_ENTRIES: Final = 256
 MAX_CALL_BYTES: Final = 1 << 20
 MAX_CALL_CHANGES: Final = 1_000
-ENCODED_AT_ONCE: Final = 16  # entries; then others have a turn, among them the next append
 
 _PUT, _REPLAY, _RESTART = (load_script(name) for name in ("put", "replay", "restart"))
 
@@ -90,7 +90,7 @@ class RedisTier:
             more, _ = await self._read(_by_partition(moved), horizon)
             stored += more
         unread, corrupt = self._accept(stored, found)
-        if unread and await self._dictionaries.fetch({number for _, _, number in unread}):
+        if unread and await self._fetched({number for _, _, number in unread}):
             unread, again = self._accept([(key, value) for key, value, _ in unread], found)
             corrupt += again
         if corrupt:
@@ -101,14 +101,20 @@ class RedisTier:
         counts["misses"] += len(keys) - len(found)
         return found
 
+    async def _fetched(self, numbers: set[int]) -> bool:
+        """Whether dictionaries came that were missing. Where the authority does not answer soon, what needs them is a miss."""
+        try:
+            async with asyncio.timeout(self._connection.timeout):
+                return await self._dictionaries.fetch(numbers)
+        except (TimeoutError, Unavailable):
+            return False
+
     async def put(self, entries: Sequence[Entry], *, token: Position) -> Sequence[Entry]:
         """See `ports.Tier`. One script call for up to 256 entries or 1 MiB, whatever their partitions."""
         winners = list(entries)
         now = self._clock.now()
         offers: dict[int, list[_Offer]] = {}
         for place, entry in enumerate(entries):
-            if place % ENCODED_AT_ONCE == ENCODED_AT_ONCE - 1:
-                await asyncio.sleep(0)
             # what is past its life only takes the place of what is older, as a tombstone does
             ttl = 0 if entry.deleted else self._milliseconds(entry, now)
             stored = self._codec.encode(entry) if ttl else b""
@@ -279,6 +285,7 @@ class RedisTier:
             answers = await self._connection.run(_PUT, (token.epoch, token.sequence), groups)
         moved = set()
         corrupt: list[Key] = []
+        put = stored = 0
         for (number, offers), head, answer in zip(call, sent, answers, strict=True):
             assert isinstance(answer, list)
             partition = self._partitions[number]
@@ -290,16 +297,20 @@ class RedisTier:
                     self._counts["refused"] += len(offers)
                 continue
             for offer, result in zip(offers, answer[1:], strict=True):
-                self._settle(offer, result, winners, corrupt)
+                if result == 1:
+                    put += len(offer.entry.value)
+                    stored += len(offer.stored)
+                else:
+                    self._lose(offer, result, winners, corrupt)
+        self._counts["bytes_put"] += put
+        self._counts["bytes_stored"] += stored
         if corrupt:
             await self._repair(corrupt)
         return moved
 
-    def _settle(self, offer: _Offer, result: object, winners: list[Entry], corrupt: list[Key]) -> None:
-        if result == 1:
-            self._counts["bytes_put"] += len(offer.entry.value)
-            self._counts["bytes_stored"] += len(offer.stored)
-        elif isinstance(result, bytes):
+    def _lose(self, offer: _Offer, result: object, winners: list[Entry], corrupt: list[Key]) -> None:
+        """What did not enter: something newer is held, or it came too late."""
+        if isinstance(result, bytes):
             try:
                 winners[offer.place] = self._codec.decode(offer.entry.key, result)
             except (DictionaryUnknown, Newer):
@@ -320,20 +331,25 @@ class RedisTier:
         groups = []
         for number in moving:
             partition, left = self._partitions[number], self._left[number]
-            versions = {key: version for key, version in newest.get(number, {}).items() if version > left.cursor}
-            head = partition.head_of(left)
-            names = [key.encode() for key in versions]
-            arguments: list[bytes | str | int] = [left.generation, left.cursor, len(names)]
-            for name, version in zip(names, versions.values(), strict=True):
-                arguments += (name, version)
-            groups.append(Group([partition.state_key, partition.recent, *[head + name for name in names]], arguments))
+            keys = [partition.state_key, partition.recent]
+            arguments: list[bytes | str | int] = [left.generation, left.cursor, 0]
+            if number in newest:  # most have only their cursor moved
+                head = partition.head_of(left)
+                for key, version in newest[number].items():
+                    if version > left.cursor:
+                        name = key.encode()
+                        keys.append(head + name)
+                        arguments += (name, version)
+                arguments[2] = len(keys) - 2
+            groups.append(Group(keys, arguments))
         if not groups:
             return
         async with self._connection.limited():
             answers = await self._connection.run(_REPLAY, (upto.epoch, upto.sequence, self._max_recent), groups)
         for number, answer in zip(moving, answers, strict=True):
             if answer == 1:
-                self._left[number] = self._left[number]._replace(cursor=upto.sequence)
+                left = self._left[number]
+                self._left[number] = State(left.epoch, upto.sequence, left.low, left.generation)
             else:
                 # another replayer moved it, or it was set back: it stays until `cursors` has told where it is
                 self._left.pop(number, None)

@@ -10,7 +10,8 @@ local dropped = 0
 for i = 3, #ARGV, 2 do
   local key, version = ARGV[i], ARGV[i + 1]
   local row = ARGV[1] .. key
-  if redis.call('GETRANGE', row, 0, ARGV[2] - 1) == version then
+  -- no longer in `gone`: it was written since it was found to be past its time, and is what the version was read of
+  if redis.call('ZSCORE', KEYS[2], key) and redis.call('GETRANGE', row, 0, ARGV[2] - 1) == version then
     if tonumber(version) > tonumber(since) then since = string.format('%.0f', tonumber(version)) end
     redis.call('DEL', row)
     redis.call('ZREM', KEYS[2], key)
