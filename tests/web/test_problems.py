@@ -41,6 +41,7 @@ ERRORS: dict[str, Exception] = {
     "unknown for good": OutcomeUnknown("the connection was lost"),
     "trimmed": LogTrimmed(5, 9),
     "other epoch": EpochChanged(1, 2),
+    "past the end": EpochChanged(2, 2),
     "unforeseen": ZeroDivisionError("a detail of the inside"),
     "unmapped": CacheError("a detail of the inside"),
 }
