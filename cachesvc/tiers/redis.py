@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Final
@@ -27,24 +26,12 @@ from cachesvc.tiers.dictionaries import Shelf, TrainedDictionaries
 from cachesvc.tiers.measured import Measured
 from cachesvc.tiers.redis_connection import Connection, Group, connected, load_script
 from cachesvc.tiers.redis_look import inspect, scan, see_all, size
+from cachesvc.tiers.redis_offers import Offer, calls
 from cachesvc.tiers.redis_partitions import State, partitions
 
-# What one script call does at most, so that Redis is never held up for long.
-MAX_CALL_ENTRIES: Final = 256
-MAX_CALL_BYTES: Final = 1 << 20
-MAX_CALL_CHANGES: Final = 1_000
+MAX_CALL_CHANGES: Final = 1_000  # so that Redis is never held up for long
 
 _PUT, _REPLAY, _RESTART = (load_script(name) for name in ("put", "replay", "restart"))
-
-
-@dataclass(slots=True)
-class _Offer:
-    """An entry on its way into Redis: its place in the call, its milliseconds to live (0: it is dead), its bytes."""
-
-    place: int
-    entry: Entry
-    ttl: int
-    stored: bytes
 
 
 class RedisTier:
@@ -113,13 +100,13 @@ class RedisTier:
         """See `ports.Tier`. One script call for up to 256 entries or 1 MiB, whatever their partitions."""
         winners = list(entries)
         now = self._clock.now()
-        offers: dict[int, list[_Offer]] = {}
+        offers: dict[int, list[Offer]] = {}
         for place, entry in enumerate(entries):
             # what is past its life only takes the place of what is older, as a tombstone does
             ttl = 0 if entry.deleted else self._milliseconds(entry, now)
             stored = self._codec.encode(entry) if ttl else b""
-            offers.setdefault(partition_of(entry.key), []).append(_Offer(place, entry, ttl, stored))
-        for call in _calls(offers):
+            offers.setdefault(partition_of(entry.key), []).append(Offer(place, entry, ttl, stored))
+        for call in calls(offers):
             moved = await self._put(call, token, winners)
             if moved:
                 await self._put([(number, batch) for number, batch in call if number in moved], token, winners)
@@ -266,7 +253,7 @@ class RedisTier:
             stays = min(stays, entry.expires_at - now)
         return int(stays * 1000) if stays > 0 else 0
 
-    async def _put(self, call: Sequence[tuple[int, list[_Offer]]], token: Position, winners: list[Entry]) -> set[int]:
+    async def _put(self, call: Sequence[tuple[int, list[Offer]]], token: Position, winners: list[Entry]) -> set[int]:
         """One script call, its outcome written into `winners`; the partitions that turned out to be of another generation."""
         groups = []
         for number, offers in call:
@@ -308,7 +295,7 @@ class RedisTier:
             await self._repair(corrupt)
         return moved
 
-    def _lose(self, offer: _Offer, result: object, winners: list[Entry], corrupt: list[Key]) -> None:
+    def _lose(self, offer: Offer, result: object, winners: list[Entry], corrupt: list[Key]) -> None:
         """What did not enter: something newer is held, or it came too late."""
         if isinstance(result, bytes):
             try:
@@ -364,26 +351,6 @@ def _by_partition(keys: Collection[Key]) -> dict[int, list[Key]]:
         else:
             asked[number] = [key]
     return asked
-
-
-def _calls(offers: Mapping[int, list[_Offer]]) -> Iterator[list[tuple[int, list[_Offer]]]]:
-    """The offers by partition, cut into script calls of a bounded size, in order."""
-    call: list[tuple[int, list[_Offer]]] = []
-    count = size = 0
-    for number, mine in offers.items():
-        batch: list[_Offer] = []
-        for offer in mine:
-            if count and (count >= MAX_CALL_ENTRIES or size + len(offer.stored) > MAX_CALL_BYTES):
-                if batch:
-                    call.append((number, batch))
-                yield call
-                call, batch, count, size = [], [], 0, 0
-            batch.append(offer)
-            count += 1
-            size += len(offer.stored)
-        call.append((number, batch))
-    if call:
-        yield call
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
 from cachesvc.model.keys import Key, partition_of
 from cachesvc.model.position import Epoch, Position, Seq, Version
 from cachesvc.tiers import redis as redis_module
+from cachesvc.tiers import redis_offers
 from cachesvc.tiers.redis import RedisTier
 from tests import servers
 from tests.fakes import FakeClock
@@ -176,8 +177,8 @@ class TestPut:
     async def test_a_large_put_goes_in_bounded_calls(
         self, server: servers.Server, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(redis_module, "MAX_CALL_ENTRIES", 7)
-        monkeypatch.setattr(redis_module, "MAX_CALL_BYTES", 4_000)
+        monkeypatch.setattr(redis_offers, "MAX_CALL_ENTRIES", 7)
+        monkeypatch.setattr(redis_offers, "MAX_CALL_BYTES", 4_000)
         async with redis_tier(server.url, clock, compression=False) as tier:
             entries = [an_entry(value=b"%d" % i * 300, key=Key(f"k:{i % 150}"), version=1_500 + i) for i in range(300)]
             await tier.put(entries, token=AT)
