@@ -13,8 +13,10 @@ from cachesvc.cluster.feed import Feed
 from cachesvc.cluster.follower import Follower
 from cachesvc.cluster.replayer import Replayer
 from cachesvc.cluster.sweeper import Sweeper
-from cachesvc.engine.cache import Cache
+from cachesvc.engine.cache import Cache, NoMemory
+from cachesvc.engine.explain import Explanation, explain
 from cachesvc.errors import Unavailable
+from cachesvc.model.keys import PARTITIONS, Key
 from cachesvc.node.offset import authority_offset
 from cachesvc.ports import Authority, NodeRecord, TierStats
 from cachesvc.settings import Settings
@@ -45,26 +47,35 @@ class Node:
     duties: Sequence[Duty]
     started_at: float = 0.0
     clock_known: bool = True
-    authority_answers: bool = True
+    authority_answers: bool = True  # to a heartbeat, which is a write
+    unheard: str = ""  # why not
 
     # background
 
     async def first_beat(self) -> None:
         """Tell the others that this node is there. Raises `Unavailable`."""
         self.started_at = self.clock.now()
-        await self.authority.heartbeat(self._record())
+        await self._beat()
 
     async def beat(self) -> None:
         """A heartbeat every so often, for ever; one that fails is repeated."""
         while True:
             await self.clock.sleep(self.settings.cluster.heartbeat)
             try:
-                await self.authority.heartbeat(self._record())
-                self.authority_answers = True
+                await self._beat()
             except Unavailable as exc:
                 if self.authority_answers:
                     _log.warning("the authority does not answer: %s", exc)
                 self.authority_answers = False
+
+    async def _beat(self) -> None:
+        try:
+            await self.authority.heartbeat(self._record())
+        except Unavailable as exc:
+            self.unheard = exc.reason
+            raise
+        self.authority_answers = True
+        self.unheard = ""
 
     async def upkeep(self) -> None:
         """What a node does for itself now and then: its idea of the authority's time, its dictionaries."""
@@ -109,16 +120,40 @@ class Node:
             {"duties": [duty.name for duty in self.duties if duty.held], "redis": self.cache.breaker.state},
         )
 
-    async def readiness(self) -> Mapping[str, str]:
-        """For each part `"ok"`, or why it is not. The Redis tier may be away: reads go on without it."""
+    async def readiness(self) -> tuple[bool, Mapping[str, str]]:
+        """Whether this node can serve, and for each of its parts `"ok"` or why not.
+
+        It can without Redis, which reads pass by, and with an authority that takes no writes.
+        """
         parts = {"clock": "ok" if self.clock_known else "the authority's time is not known"}
         parts["log"] = "ok" if self.follower.following else "cannot be followed"
+        if self.settings.levels.memory.enabled:
+            parts[self.cache.memory.name] = "ok"
+        if self.redis is not None:
+            parts[self.redis.name] = await self._redis_readiness(self.redis)
+        needed = ["clock", "log"]
         try:
             await self.authority.head()
-            parts[self.authority.name] = "ok"
         except Unavailable as exc:
             parts[self.authority.name] = str(exc)
-        return parts
+            needed.append(self.authority.name)
+        else:
+            refused = self.cache.writes.failure or self.unheard
+            parts[self.authority.name] = f"reads only: {refused}" if refused else "ok"
+        return all(parts[part] == "ok" for part in needed), parts
+
+    async def _redis_readiness(self, redis: RedisTier) -> str:
+        if self.cache.breaker.state != "closed":
+            return f"passed by: its breaker is {self.cache.breaker.state}"
+        try:
+            lagging = await redis.lagging(horizon=self.cache.floors.horizon)
+        except Unavailable as exc:
+            return str(exc)
+        return "ok" if not lagging else f"not replayed yet: {lagging} of {PARTITIONS} partitions are behind"
+
+    async def explain(self, key: Key) -> Explanation:
+        """What each level holds of a key, and why its last read on this node hit or missed."""
+        return await explain(self.cache, key)
 
     async def nodes(self) -> list[dict[str, Any]]:
         """Every node that was heard of lately, with the sequence that it has applied and its lag behind the head."""
@@ -145,7 +180,7 @@ class Node:
         cache, counts = self.cache, self.cache.reads.counts
         tiers: dict[str, Any] = {}
         for tier in (cache.memory, cache.redis, self.authority):
-            if tier is None or (tier is self.authority and tier.name in tiers):
+            if tier is None or tier.name in tiers or isinstance(tier, NoMemory):
                 continue
             try:
                 tiers[tier.name] = self._tier(tier.name, await tier.stats())

@@ -15,6 +15,7 @@ from cachesvc.web.changes import Changes
 from cachesvc.web.docs import page
 from cachesvc.web.door import Door, http_error
 from cachesvc.web.entries import delete_entry, get_entry, post_entry, put_entry
+from cachesvc.web.explanation import get_explanation
 from cachesvc.web.listing import get_keys, get_query
 from cachesvc.web.openapi import document
 from cachesvc.web.operations import router
@@ -54,5 +55,6 @@ def data_endpoints(service: Service) -> dict[str, dict[str, Endpoint]]:
         "/v1/batch": {"POST": post_batch},
         "/v1/keys": {"GET": get_keys},
         "/v1/query": {"GET": get_query},
+        "/v1/explain/{key}": {"GET": get_explanation},
         "/v1/changes": {"GET": Changes(service).get},
     }

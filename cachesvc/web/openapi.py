@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 
 from cachesvc.protocol import api
 from cachesvc.protocol.exact import MAX_NESTING
+from cachesvc.protocol.operations import Explanation
 
 Schema = dict[str, Any]  # JSON Schema: any JSON
 _STRING: Final[Schema] = {"type": "string"}
@@ -111,6 +112,14 @@ DATA: Final[Mapping[str, Mapping[str, Documented]]] = {
     "/v1/query": {
         "get": Documented(
             "Entries by indexed fields", ("FIELD", "limit", "cursor"), gives={200: api.EntryPage}, problems=(400, 422, 503)
+        ),
+    },
+    "/v1/explain/{key}": {
+        "get": Documented(
+            "What each tier holds of a key, who wrote it, and why the last read hit or missed; of a key that nobody has, too",
+            ("key",),
+            gives={200: Explanation},
+            problems=(400, 422, 503),
         ),
     },
     "/v1/changes": {

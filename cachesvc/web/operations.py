@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from cachesvc.model.entry import JSON
 from cachesvc.observability.metrics import CONTENT_TYPE, Metrics
+from cachesvc.protocol.operations import Readiness, Stats
 from cachesvc.web.service import Service
 
 
@@ -16,7 +17,11 @@ def router(service: Service, metrics: Metrics) -> APIRouter:
     """The operations as routes."""
     routes = APIRouter(tags=["Operations"], default_response_class=Response)
 
-    @routes.get("/v1/stats", summary="Hits, misses, entries, bytes, evictions, latencies and breakers, by tier")
+    @routes.get(
+        "/v1/stats",
+        summary="Hits, misses, entries, bytes, evictions, latencies and breakers, by tier",
+        responses={200: {"model": Stats}},
+    )
     async def stats() -> Response:
         return _json(await service.node.stats())
 
@@ -28,11 +33,15 @@ def router(service: Service, metrics: Metrics) -> APIRouter:
     async def healthz() -> Response:
         return _json({"status": "ok"})
 
-    @routes.get("/readyz", summary="Whether it can serve: by tier ok, or why not; 503 when not")
+    @routes.get(
+        "/readyz",
+        summary="Whether it can serve: by tier ok, or why not; 503 when clock, log or authority cannot be relied on",
+        responses={200: {"model": Readiness}, 503: {"model": Readiness, "description": "Not ready, or closing"}},
+    )
     async def readyz() -> Response:
-        tiers = dict(await service.node.readiness())
-        ready = all(state == "ok" for state in tiers.values()) and not service.closing.is_set()
-        body = {"status": "ready" if ready else "closing" if service.closing.is_set() else "not ready", "tiers": tiers}
+        ready, tiers = await service.node.readiness()
+        ready = ready and not service.closing.is_set()
+        body = {"status": "ready" if ready else "not ready", "tiers": tiers}
         return _json(body) if ready else _json(body, 503, {"Retry-After": "1"})
 
     @routes.get("/metrics", summary="Metrics in Prometheus' text format")

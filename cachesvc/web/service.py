@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cachesvc.engine.answers import ANY, Answer, Want, Written
+from cachesvc.engine.explain import Explanation
 from cachesvc.errors import CacheError
 from cachesvc.model.change import Change, Draft
 from cachesvc.model.entry import Entry
@@ -59,9 +60,11 @@ class Node(Protocol):
 
     async def nodes(self) -> Sequence[Mapping[str, object]]: ...
 
-    async def readiness(self) -> Mapping[str, str]:
-        """`"ok"` or why not, by tier."""
+    async def readiness(self) -> tuple[bool, Mapping[str, str]]:
+        """Whether it can serve, and for each of its parts `"ok"` or why not."""
         ...
+
+    async def explain(self, key: Key) -> Explanation: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from cachesvc.cluster.feed import Feed
 from cachesvc.engine.cache import Cache
+from cachesvc.engine.explain import Explanation, explain
 from cachesvc.errors import InvalidInput, LogTrimmed
 from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.entry import Entry
@@ -81,7 +82,9 @@ class Store(FakeAuthority):
 class FakeNode:
     """What a node would tell."""
 
+    cache: Cache
     tiers: dict[str, str] = field(default_factory=lambda: {"memory": "ok", "database": "ok"})
+    ready: bool = True
 
     async def stats(self) -> Mapping[str, object]:
         return {
@@ -92,8 +95,11 @@ class FakeNode:
     async def nodes(self) -> Sequence[Mapping[str, object]]:
         return [{"node": "n1", "lag": 0}]
 
-    async def readiness(self) -> Mapping[str, str]:
-        return self.tiers
+    async def readiness(self) -> tuple[bool, Mapping[str, str]]:
+        return self.ready, self.tiers
+
+    async def explain(self, key: Key) -> Explanation:
+        return await explain(self.cache, key)
 
 
 @dataclass
@@ -175,7 +181,7 @@ async def opened(*, limits: Limits | None = None, loaders: Mapping[str, Loader] 
         loaders=loaders,
         appended=appended,
     )
-    node = FakeNode()
+    node = FakeNode(cache)
     service = Service(cache, feed, node, clock, limits or Limits(), "1.2.3")
     site = Site(store, cache, feed, node, clock, service, create_app(service))
     async with asyncio.TaskGroup() as group:

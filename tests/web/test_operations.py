@@ -20,11 +20,14 @@ async def test_stats_and_nodes(http: httpx.AsyncClient) -> None:
 async def test_health_and_readiness(site: Site, http: httpx.AsyncClient) -> None:
     assert (await http.get("/healthz")).status_code == 200
     assert (await http.get("/readyz")).json() == {"status": "ready", "tiers": {"memory": "ok", "database": "ok"}}
-    site.node.tiers["database"] = "did not answer"
+    site.node.tiers["redis"] = "passed by"
+    assert (await http.get("/readyz")).status_code == 200
+    site.node.tiers["database"], site.node.ready = "did not answer", False
     answer = await http.get("/readyz")
     assert (answer.status_code, answer.json()["tiers"]["database"]) == (503, "did not answer")
+    assert answer.json()["status"] == "not ready"
     assert answer.headers["retry-after"] == "1"
-    site.node.tiers["database"] = "ok"
+    site.node.ready = True
     site.service.closing.set()
     assert (await http.get("/readyz")).status_code == 503
     assert (await http.get("/healthz")).status_code == 200
