@@ -70,8 +70,7 @@ def _try_file(path: str) -> None:
     """Raise `SettingsError` for a file that no waiting will make usable."""
     try:
         with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
+            connection.execute("PRAGMA schema_version")  # reads the file, and takes no lock that another's start would meet
     except sqlite3.Error as exc:
         if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _HOPELESS:
             raise SettingsError("levels.database.url", f"sqlite:{path}", f"cannot be used: {exc}") from exc
