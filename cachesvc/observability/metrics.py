@@ -19,6 +19,10 @@ _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", 
 _NOT_IN_NAMES: Final = re.compile(r"[^a-zA-Z0-9]+")
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])([A-Z])")
 _MOST_SAMPLES: Final = 1_000
+_HELP: Final[Mapping[tuple[str, ...], str]] = {
+    ("tiers", "entries"): "Entries by tier, measured now and then; of Redis as a tier all keys of its database",
+    ("tiers", "bytes"): "Bytes by tier, measured now and then; of Redis the memory used by the whole server",
+}
 
 
 class Metrics:
@@ -72,7 +76,9 @@ class _Stats(Collector):
             family = families.get(name)
             if family is None:
                 labels = ("tier",) if tier else ()
-                family = families[name] = GaugeMetricFamily(name, "Of this node: " + " ".join(path), labels=labels)
+                family = families[name] = GaugeMetricFamily(
+                    name, _HELP.get(path, "Of this node: " + " ".join(path)), labels=labels
+                )
             family.add_metric((tier,) if tier else (), number)
         yield from families.values()
 

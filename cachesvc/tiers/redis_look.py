@@ -81,6 +81,7 @@ async def inspect(
     if stored is None:
         return Holding(replayed=position, doubt=doubt)
     entry = None
+    version: Version | None = Version(int.from_bytes(stored[_VERSION]))
     try:
         try:
             entry = codec.decode(key, stored)
@@ -92,8 +93,8 @@ async def inspect(
     except Newer:
         doubt = doubt or "was written by a newer node"
     except Unreadable:
+        version = None
         doubt = doubt or "is corrupt"
-    version = Version(int.from_bytes(stored[_VERSION]))
     return Holding(entry, version, left / 1000 if left >= 0 else None, len(stored), position, doubt)
 
 
