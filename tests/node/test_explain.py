@@ -122,6 +122,26 @@ async def test_a_redis_that_was_emptied_says_so(tmp_path: Path, valkey_url: str)
             assert "not been replayed" in tier["doubt"]
 
 
+async def test_what_redis_missed_is_below_the_floor(tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = settings(
+        tmp_path, redis={"url": valkey_url}, database={"url": "sqlite:a.db"}, cluster={"replay_interval": 3_600.0}
+    )
+    async with opened(chosen) as node:
+        await replayed(node)
+        old = await node.cache.write(Draft(Operation.SET, A, b"1"))
+        await node.cache.puts.drained()
+        monkeypatch.setattr(node.cache.puts, "add", lambda *_, **__: None)
+        new = await node.cache.write(Draft(Operation.SET, A, b"2"))
+        node.cache.memory.clear()
+        assert (await node.cache.read(A)).tier == "database"
+        said = await told(node)
+        tier = said["tiers"]["redis"]
+        assert (tier["present"], tier["live"], tier["version"]) == (True, False, old.receipt.version)
+        assert tier["doubt"] == f"its version is below the floor, {new.receipt.version}"
+        assert tier["lastRead"]["reason"] == "below the floor"
+        assert said["writtenBy"]["sequence"] == new.receipt.version
+
+
 async def test_stats_tell_how_much_there_is(node: Node) -> None:
     for n in range(7):
         await node.cache.write(Draft(Operation.SET, Key(f"k:{n}"), VALUE))
