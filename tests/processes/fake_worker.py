@@ -1,8 +1,9 @@
 """A worker that keeps the contract with the supervisor and serves next to nothing. Its behaviour is in its arguments.
 
-    fake_worker.py [--exit CODE] [--once FILE]
+    fake_worker.py [--exit CODE] [--once FILE] [--wait PIPE]
 
-With `--exit` it ends before it serves; with `--once` only as long as FILE does not exist, which it then makes.
+With `--exit` it ends before it serves; with `--once` only as long as FILE does not exist, which it then makes. With `--wait` it
+serves once the named PIPE is opened for writing.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--exit", type=int)
     arguments.add_argument("--once", type=Path)
+    arguments.add_argument("--wait", type=Path)
     asked = arguments.parse_args()
     hello = json.loads(os.read(0, 1 << 16))
     if asked.exit is not None and not (asked.once and asked.once.exists()):
@@ -32,6 +34,8 @@ def main() -> int:
             asked.once.touch()
         print(f"fake: ending with {asked.exit}", file=sys.stderr)
         return int(asked.exit)
+    if asked.wait:
+        asked.wait.open().close()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # for sigwait below, whichever thread gets it
     server = Server(hello)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()

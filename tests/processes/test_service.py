@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 
 from tests.processes.services import REAL, gone, serving
+from tests.servers import wait_until
 
 
 def test_values_survive_a_clean_restart(tmp_path: Path) -> None:
@@ -64,3 +66,21 @@ def test_a_database_of_a_newer_version_ends_it(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2", program=REAL, levels__redis__enabled="false") as service:
         assert service.ended() == 3
         assert len([line for line in service.lines if line.startswith("cachesvc: ")]) == 1
+
+
+def test_what_is_stored_can_be_read_after_a_start_without_a_write(tmp_path: Path) -> None:
+    """As on a full disk: here another holds the database's lock for writing."""
+    settings = {"levels__redis__enabled": "false", "levels__database__timeout": "100ms"}
+    with serving(tmp_path, program=REAL, **settings) as service:
+        assert httpx.put(f"{service.ready()}/v1/cache/a", content=b"1").status_code == 201
+        assert service.stop() == 0
+    with closing(sqlite3.connect(tmp_path / "cachesvc.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with serving(tmp_path, program=REAL, **settings) as service:
+            url = service.ready()
+            assert httpx.get(f"{url}/v1/cache/a").content == b"1"
+            assert httpx.put(f"{url}/v1/cache/a", content=b"2").status_code == 503
+            other.execute("ROLLBACK")
+            wait_until(lambda: httpx.put(f"{url}/v1/cache/a", content=b"2").status_code == 200, process=service.process)
+            wait_until(lambda: len(httpx.get(f"{url}/v1/nodes").json()["nodes"]) == 1, process=service.process)
+            assert service.stop() == 0

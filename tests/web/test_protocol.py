@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -227,8 +228,15 @@ async def test_what_was_asked_before_garbage_is_answered_and_is_the_last() -> No
         assert answers.endswith(b"/two")
 
 
-async def test_a_client_that_leaves_with_requests_unanswered_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_that_leaves_with_requests_unanswered_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """On the loop that workers run on, which unlike asyncio's own raises where one writes to a connection that is lost."""
     caplog.set_level(logging.INFO)
+    with asyncio.Runner(loop_factory=uvicorn.Config("", log_config=None).get_loop_factory()) as runner:
+        runner.run(leave_unanswered())
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING or record.exc_info] == []
+
+
+async def leave_unanswered() -> None:
     app = App()
     async with served(HeadLimits(), app) as port:
         clients = []
@@ -239,9 +247,8 @@ async def test_a_client_that_leaves_with_requests_unanswered_is_no_error(caplog:
             app.began.clear()
             clients.append(client)
         for client in clients:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # RST
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST
             client.close()
-        assert b"/late" not in await told(port, GET + b"Connection: close\r\n\r\n")  # it has seen them leave
+        await told(port, GET + b"Connection: close\r\n\r\n")  # by then it has seen them leave
         app.may_answer.set()
         await told(port, GET + b"Connection: close\r\n\r\n")
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING or record.exc_info] == []
