@@ -66,19 +66,21 @@ async def inspect(
     dictionaries: TrainedDictionaries,
 ) -> Holding:
     """See `ports.Inspected`."""
+    stored, left = None, -1
     async with connection.limited():
         if not partition.head:
             [[raw]] = await connection.read([[partition.state_key]])
             partition.see(raw)
-        name = partition.head + key.encode()
-        (raw, stored), left = await connection.send([("MGET", partition.state_key, name), ("PTTL", name)])
-    asked = partition.head
-    state = partition.see(raw)
-    if partition.head != asked:  # it has begun anew in between, and holds nothing that was there before
-        stored = None
+        asked = b""
+        while partition.head not in (b"", asked):  # again where it has begun anew meanwhile: its keys have other names now
+            asked = partition.head
+            name = asked + key.encode()
+            (raw, stored), left = await connection.send([("MGET", partition.state_key, name), ("PTTL", name)])
+            partition.see(raw)
+    state = partition.state
     doubt = _doubt(state, horizon)
     position = state.position if state is not None else None
-    if stored is None:
+    if stored is None or state is None:
         return Holding(replayed=position, doubt=doubt)
     entry = None
     version: Version | None = Version(int.from_bytes(stored[_VERSION]))

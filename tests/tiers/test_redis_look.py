@@ -62,11 +62,18 @@ async def test_what_is_behind(tier: RedisTier) -> None:
     assert (await tier.inspect(KEY, horizon=horizon)).doubt == ""
 
 
-async def test_a_restart_by_another_node_is_noticed(tier: RedisTier) -> None:
-    await tier.put([an_entry()], token=AT)
-    await tier.restart([partition_of(KEY)], at=AT)
-    held = await tier.inspect(KEY, horizon=AT)
-    assert (held.entry, held.doubt) == (None, "")
+async def test_a_restart_by_another_node_is_noticed(valkey_url: str) -> None:
+    clock = FakeClock(time.time())
+    async with redis_tier(valkey_url, clock) as tier, redis_tier(valkey_url, clock, at=None) as other:
+        await tier.put([an_entry()], token=AT)
+        assert (await other.inspect(KEY, horizon=AT)).entry is not None
+        await other.restart([partition_of(KEY)], at=AT)
+        held = await tier.inspect(KEY, horizon=AT)
+        assert (held.entry, held.doubt) == (None, "")
+        await tier.restart([partition_of(KEY)], at=AT)
+        newer = an_entry(1_600)
+        await tier.put([newer], token=AT)
+        assert (await other.inspect(KEY, horizon=AT)).entry == newer
 
 
 async def test_what_cannot_be_read(valkey_url: str) -> None:
