@@ -59,6 +59,7 @@ def _listed(value: object) -> object:
 MAX_TTL = 10 * 365 * 86_400.0
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=MAX_TTL, allow_inf_nan=False)]
 Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+HeadSize = Annotated[int, BeforeValidator(_bytes), Field(ge=1 << 10, le=1 << 20)]
 FieldPath = Annotated[str, Field(pattern=r"^[^.\x00-\x1f]+(\.[^.\x00-\x1f]+)*$", max_length=200)]
 
 
@@ -93,8 +94,8 @@ class Server(Section):
     max_value_size: Size = Field(1 << 20, le=64 << 20)
     max_batch_operations: int = Field(1_000, ge=1, le=100_000)
     shutdown_timeout: Duration = 10.0
-    max_request_line: Size = Field(8 << 10, ge=1_024, le=1 << 20)  # bytes of a request's target
-    max_header_bytes: Size = Field(32 << 10, ge=1_024, le=1 << 20)
+    max_request_line: HeadSize = 8 << 10  # bytes of a request's target
+    max_header_bytes: HeadSize = 32 << 10
     max_headers: int = Field(100, ge=10, le=10_000)
     header_timeout: Duration = 10.0  # from the first byte of a request to the end of its headers
     max_followers: int = Field(1_000, ge=1)  # streams of GET /v1/changes open at once

@@ -141,6 +141,51 @@ def test_a_bad_value_is_named_with_what_is_allowed(name: str, value: str, allowe
 
 
 @pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ("server = {port = true}", "server.port = True: allowed are whole numbers from 0 to 65535"),
+        ("server = {port = 1.0}", "server.port = 1.0: allowed are whole numbers from 0 to 65535"),
+        ("server = {max_header_bytes = true}", "server.max_header_bytes = True: allowed are sizes from 1024 to 1048576 bytes"),
+        ("server = {header_timeout = true}", "server.header_timeout = True: allowed are durations over 0"),
+        ("levels.memory = {maxSize = false}", "levels.memory.max_size = False: allowed are whole numbers from 1"),
+    ],
+)
+def test_what_is_near_a_number_is_none(toml: str, said: str, tmp_path: Path) -> None:
+    assert said in refused(toml, tmp_path=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        (
+            '[levels.database]\nurl = "sqlite:x.db"',
+            "levels.redis.url = not given: give levels.redis.url, or levels.redis.embedded",
+        ),
+        ("[levels.redis]\nenabled = false", "levels.database.url = not given: give levels.database.url, or"),
+        ('[loaders.a]\nkind = "python"', "loaders.a.target = not given: allowed are texts"),
+    ],
+)
+def test_what_is_not_given_is_said_to_be(file: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "cachesvc.toml").write_text(file)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(tmp_path / "cachesvc.toml", environ={})
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h/notanumber", "redis://h/1/2", "rediss://h/-1", "redis://h?db=x", "unix:///a/b?db=x", "redis+cluster://h/a"],
+)
+def test_a_database_of_redis_is_a_number(url: str) -> None:
+    assert "names its database, if any, by a number" in refused(levels={"redis": {"url": url}})
+
+
+@pytest.mark.parametrize("url", ["redis://h/", "redis://h:1/3", "redis://h/?db=3", "unix:///a/b?db=3", "redis+cluster://h"])
+def test_a_url_of_redis(url: str) -> None:
+    assert load(levels={"redis": {"url": url}}).levels.redis.url == url
+
+
+@pytest.mark.parametrize(
     ("variable", "meant"),
     [
         ("CACHESVC_SERVER_PORT", "CACHESVC_SERVER__PORT"),
