@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from sqlalchemy import Connection, and_, or_, select, tuple_
+from sqlalchemy import Connection, and_, or_, select, text, tuple_
 
 from cachesvc.logs.database_append import BATCHES, field_rows
 from cachesvc.logs.database_rows import RowWriter
@@ -76,7 +76,7 @@ async def sweep(store: Store, *, limit: int, answers_older_than: float) -> int:
 
 def _sweep(store: Store, limit: int, answers_older_than: float, connection: Connection) -> int:
     now: float = connection.execute(select(store.now())).scalar_one()
-    ended = and_(entries.c.deleted, entries.c.expires_at <= now)
+    ended = and_(text("entries.deleted"), entries.c.expires_at <= now)  # as the partial index says it
     oldest = select(entries.c.key, entries.c.version).where(ended).order_by(entries.c.expires_at).limit(limit)
     gone = connection.execute(oldest).all()
     if gone:
