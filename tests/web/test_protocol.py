@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import httpx
 import orjson
 import pytest
 import uvicorn
@@ -252,3 +253,9 @@ async def leave_unanswered() -> None:
         await told(port, GET + b"Connection: close\r\n\r\n")  # by then it has seen them leave
         app.may_answer.set()
         await told(port, GET + b"Connection: close\r\n\r\n")
+
+
+@pytest.mark.parametrize("path", ["/v1/stats", "/v1/nodes", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"])
+async def test_operations_answer_head(http: httpx.AsyncClient, path: str) -> None:
+    assert (await http.head(path)).headers["content-type"] == (await http.get(path)).headers["content-type"]
+    assert (await http.head(path)).status_code == 200
