@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import platform
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import uvloop
 
+from cachesvc.node.__main__ import GARBAGE
 from tests.bench.rows import ROWS
 from tests.bench.sides import HEADER
 
@@ -33,6 +35,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each round, for each side")
     parser.add_argument("--out", type=Path, help="where to write the table, besides the terminal")
     options = parser.parse_args()
+    gc.set_threshold(*GARBAGE)  # as a worker does, and for both sides
     table = uvloop.run(run(options.rows, options.records, options.rounds, options.seconds))
     if options.out is not None:
         machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"

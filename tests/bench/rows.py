@@ -189,7 +189,7 @@ async def _writers(many: int, goal: float, file: Path | None, rounds: int, secon
         cache = await stack.enter_async_context(node(stack, database=database, redis_url=valkey.url))
         pool = await stack.enter_async_context(asyncpg.create_pool(server.url, min_size=16, max_size=16))
         await pool.execute("CREATE TABLE plain (key text PRIMARY KEY, value bytea, updated timestamptz)")
-        client = redis.asyncio.Redis.from_url(valkey.url, db=1)
+        client = redis.asyncio.Redis.from_url(valkey.url, db=1, max_connections=2 * many)
         stack.push_async_callback(client.aclose)
 
         def write(n: int) -> Awaitable[object]:
