@@ -62,8 +62,8 @@ class Follower:
             except PositionLost as exc:
                 await self._lost(exc)
             except Unavailable as exc:
+                _log.log(logging.WARNING if self.following else logging.DEBUG, "the log cannot be followed: %s", exc)
                 self.following = False
-                _log.warning("the log cannot be followed: %s", exc)
                 await self._clock.sleep(self._retry)
 
     def _take(self, changes: Sequence[Change]) -> None:

@@ -6,6 +6,7 @@ answer may show two moments; it always shows the floors as they were before.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -66,18 +67,20 @@ async def explain(cache: Cache, key: Key) -> Explanation:
     levels: dict[str, Explained] = {}
     guarded = cache.redis.name if cache.redis is not None else ""
     sources: tuple[Source | None, ...] = (cache.memory, cache.redis, cache.authority)
-    for source in sources:
-        # a memory that is the authority is one level
-        if source is None or not isinstance(source, Inspected) or source.name in levels:
-            continue
-        holding = await _look(source, key, horizon, cache.breaker.state if source.name == guarded else "closed")
+    # a memory that is the authority is one level
+    looked = {source.name: source for source in reversed(sources) if source is not None and isinstance(source, Inspected)}
+    looks = [
+        _look(source, key, horizon, cache.breaker.state if name == guarded else "closed") for name, source in looked.items()
+    ]
+    # all at once: one that hangs costs its own time limit and no other's
+    dependents, holdings = await asyncio.gather(_dependents(cache, key), asyncio.gather(*looks))
+    for source, holding in reversed(list(zip(looked.values(), holdings, strict=True))):
         doubt = holding.doubt
         if not doubt and source.name != cache.authority.name and holding.version is not None and holding.version < floor:
             doubt = f"its version is below the floor, {floor}"
         levels[source.name] = Explained(holding, doubt, _last(cache, source.name, key))
     held = [level.holding for level in levels.values() if level.holding.version is not None]
     newest = max(held, key=lambda holding: holding.version or 0, default=None)
-    dependents = await _dependents(cache, key)
     return Explanation(
         key,
         cache.clock.now(),

@@ -86,8 +86,24 @@ class Node:
                 self.clock_known = True
                 if self.redis is not None:
                     await self.redis.maintain()
+                    await self._probe()
             except Unavailable as exc:
-                _log.info("upkeep waits: %s", exc)
+                _log.debug("upkeep waits: %s", exc)
+
+    async def _probe(self) -> None:
+        """Ask a Redis that was left alone whether it is back, so that an idle node knows it too."""
+        breaker = self.cache.breaker
+        if self.redis is None or breaker.state != "half-open" or not breaker.allows():
+            return
+        try:
+            await self.redis.get([Key("probe")], horizon=self.cache.floors.horizon)
+        except Unavailable:
+            breaker.failed()
+        except BaseException:
+            breaker.abandoned()
+            raise
+        else:
+            breaker.succeeded()
 
     async def index(self) -> None:
         """Bring the index of fields to what the settings say; ends when it is done."""

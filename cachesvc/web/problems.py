@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field as default
 from typing import Final
+from uuid import uuid4
 
 import orjson
 from starlette.responses import Response
@@ -85,7 +86,9 @@ class Problem:
 
     def raw(self) -> bytes:
         """The whole answer as bytes, the last of its connection: for what never reaches the application."""
-        response = self.response("")
+        request_id = uuid4().hex
+        response = self.response(request_id)
+        response.headers["X-Request-Id"] = request_id
         head = [b"HTTP/1.1 %d %s" % (self.status, _PHRASES[self.status].encode())]
         head += [b"%s: %s" % header for header in response.raw_headers]
         return b"\r\n".join([*head, b"connection: close", b"", bytes(response.body)])

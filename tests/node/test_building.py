@@ -18,7 +18,7 @@ from cachesvc.model.position import Position, Seq
 from cachesvc.node.building import opened
 from cachesvc.node.node import Node
 from tests.node.conftest import settings
-from tests.servers import Server, cluster_url, free_port
+from tests.servers import Server, cluster_url, free_port, valkey
 
 A = Key("a:1")
 
@@ -89,3 +89,16 @@ async def test_an_authority_that_is_away_stops_the_start(tmp_path: Path) -> None
     with pytest.raises(TierUnavailable):
         async with opened(settings(tmp_path, database={"url": url})):
             pass
+
+
+async def test_an_idle_node_notices_that_redis_is_back(tmp_path: Path) -> None:
+    port = free_port()
+    chosen = settings(tmp_path, redis={"url": f"redis://127.0.0.1:{port}"}, database={"url": "sqlite:a.db"})
+    async with opened(chosen) as node:
+        while node.cache.breaker.state == "closed":
+            await node.cache.write(Draft(Operation.SET, A, b"1"))
+            await node.cache.puts.drained()
+        with valkey(port=port):
+            async with asyncio.timeout(20):
+                while node.cache.breaker.state != "closed":
+                    await asyncio.sleep(0.01)
