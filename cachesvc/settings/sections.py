@@ -129,7 +129,7 @@ class Redis(Section):
     ttl_jitter: float = Field(0.1, ge=0, le=0.5)  # share of the ttl that is taken off at random
     key_prefix: str = Field("cachesvc", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")
     compression: bool = True
-    timeout: Duration = 0.25
+    timeout: Duration | None = None  # of a call; not given: 0.25 s above a database, 5 s as the authority
     max_connections: int = Field(16, ge=1)
     max_pending: int = Field(10_000, ge=1)  # entries waiting to be put; over it the oldest are let go
     max_recent: int = Field(10_000, ge=16)  # versions remembered per partition
@@ -234,6 +234,14 @@ class Settings(BaseSettings):
         if self.levels.database.enabled:
             return "database"
         return "redis" if self.levels.redis.enabled else "memory"
+
+    @property
+    def redis_timeout(self) -> float:
+        """The time limit of a call to Redis: short above a database, long enough for a slow disk as the authority."""
+        given = self.levels.redis.timeout
+        if given is not None:
+            return given
+        return 5.0 if self.authority == "redis" else 0.25
 
     @property
     def database_url(self) -> str:
