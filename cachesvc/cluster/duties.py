@@ -54,7 +54,7 @@ class Duty:
                 _log.log(logging.DEBUG if self._failing else logging.WARNING, "the duty %s failed: %s", self.name, exc)
                 self._failing = True
                 await self.resign()
-            await self._clock.sleep(max(self._interval, self._lease / 4))
+            await self._clock.sleep(self._lease / 4)  # however seldom the work is due: the lease may be free, the fault over
 
     async def resign(self) -> None:
         """Let another node take over at once."""

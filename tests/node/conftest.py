@@ -18,7 +18,8 @@ OFF: dict[str, Any] = {"enabled": False}
 
 
 def settings(data_dir: Path, *, memory: Any = None, redis: Any = None, database: Any = None, **more: Any) -> Settings:
-    levels = {"memory": memory or {}, "redis": redis or OFF, "database": database or OFF}
+    # patience: on a busy machine a stall is no fault
+    levels = {"memory": memory or {}, "redis": {"timeout": 5.0, **redis} if redis else OFF, "database": database or OFF}
     return load_settings(overrides={"server": {"data_dir": str(data_dir)}, "levels": levels, **more}, environ={})
 
 
