@@ -9,8 +9,8 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Collection
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from queue import Full, Queue
 from typing import Final, Literal, TypeVar
@@ -136,7 +136,8 @@ class SqliteStore:
                         return
                     result = self._transact(work)
             except BaseException as exc:  # noqa: BLE001 - the caller gets it, and this thread goes on
-                future.set_exception(exc)
+                with suppress(InvalidStateError):  # a caller that went away while this waited for its turn
+                    future.set_exception(exc)
             else:
                 future.set_result(result)
 

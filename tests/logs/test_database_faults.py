@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -221,3 +222,26 @@ async def test_a_frozen_holder_of_the_lock_is_not_waited_for_longer_than_allowed
             assert await values(authority, "a") == [None]  # reads go on
         receipts(await append(authority, put("b", b"2")))
         assert await values(authority, "a", "b") == [None, b"2"]
+
+
+async def test_a_turn_that_fails_after_its_caller_went_away_does_not_end_the_writer(
+    sqlite_store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with replace(sqlite_store, timeout=0.2).opened() as authority:
+        turns: Any = authority._store._turns  # type: ignore[attr-defined]
+        given_up = threading.Event()
+
+        @contextmanager
+        def failing() -> Iterator[None]:
+            given_up.wait(10)
+            raise OSError("the disk is gone")
+            yield
+
+        with monkeypatch.context() as patched:
+            patched.setattr(turns, "taken", failing)
+            with pytest.raises(TierUnavailable, match="no answer in time"):
+                await append(authority, put("a", b"1"))
+            given_up.set()
+            with pytest.raises(TierUnavailable, match="the disk is gone"):
+                await append(authority, put("a", b"2"))
+        receipts(await append(authority, put("a", b"3")))
