@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.entry import Entry
+from cachesvc.model.invalidation import InForce
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Epoch, Position, Seq, Version
@@ -137,6 +138,14 @@ class Memory(Tier, Protocol):
         """Forget a copy of a version lower than `below`."""
         ...
 
+    def doubt(self, pattern: InForce) -> None:
+        """From now on what matches and is older is not held, whatever the number of keys."""
+        ...
+
+    async def settle(self) -> None:
+        """Forget, paced, what is in doubt and dead, so that it takes no room and hits need not be tested any more."""
+        ...
+
     def clear(self) -> None: ...
 
 
@@ -163,6 +172,7 @@ class Replica(Protocol):
 
         `changes` are all changes after the partitions' cursors up to `upto`, in order. A partition whose cursor is not
         where this node left it is not moved, so a second replayer does no harm; the next `cursors()` tells.
+        A retirement is passed only when all that its pattern killed is gone from here and can come back no more.
         """
         ...
 
@@ -178,6 +188,13 @@ class Retention:
     age: float = 86_400.0
     count: int = 1_000_000
     bytes: int = 1 << 30
+
+
+class Standing(NamedTuple):
+    """Where a log stands, and the patterns that are active there."""
+
+    position: Position
+    patterns: Sequence[InForce] = ()
 
 
 class ChangeLog(Protocol):
@@ -196,6 +213,10 @@ class ChangeLog(Protocol):
         ...
 
     async def head(self) -> Position: ...
+
+    async def standing(self) -> Standing:
+        """The head and what is in force there, of one moment: from where a node begins."""
+        ...
 
     async def oldest(self) -> Position:
         """The lowest position that `read` can still start after."""
@@ -271,7 +292,17 @@ class Authority(Source, Inspected, ChangeLog, Registry, Protocol):
         ...
 
     async def sweep(self, *, limit: int) -> int:
-        """Drop up to `limit` tombstones and kept answers past their time; how many. Not a change of anything."""
+        """Drop up to `limit` tombstones and kept answers past their time; how many. Not a change of anything.
+
+        Retired patterns are forgotten here too, when they were retired long ago.
+        """
+        ...
+
+    async def bury(self, pattern: InForce, *, limit: int) -> bool:
+        """Go on with ending what an active pattern kills: look at up to `limit` keys; whether all have been looked at.
+
+        How far it came is kept with the pattern. Nothing of this is a change: what is dead is only taken away.
+        """
         ...
 
     async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Entry]:
@@ -329,6 +360,7 @@ __all__ = [
     "Retention",
     "Seq",
     "Source",
+    "Standing",
     "Tier",
     "TierStats",
 ]

@@ -35,10 +35,10 @@ class Feed:
             return
         for change in changes:
             self._held.append(change)
-            self._bytes += _size(change)
+            self._bytes += change.size
         while len(self._held) > self._count or self._bytes > self._size:
             oldest = self._held.popleft()
-            self._bytes -= _size(oldest)
+            self._bytes -= oldest.size
             self._since = oldest.sequence
         self.position = Position(self.position.epoch, changes[-1].sequence)
         self._wake()
@@ -73,7 +73,3 @@ class Feed:
     def _wake(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
-
-
-def _size(change: Change) -> int:
-    return 300 + (len(change.entry.value) if change.entry is not None else 0)

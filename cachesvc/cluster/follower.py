@@ -12,13 +12,13 @@ from cachesvc.cluster.feed import Feed
 from cachesvc.errors import EpochChanged, PositionLost, Unavailable
 from cachesvc.model.change import Appended, Change
 from cachesvc.model.position import Position
-from cachesvc.ports import ChangeLog, Clock
+from cachesvc.ports import ChangeLog, Clock, Standing
 
 _log = logging.getLogger(__name__)
 
 
 class Follower:
-    """Moves a node along the log. `apply(changes)` and `start_over(position)` change the node, each without an await."""
+    """Moves a node along the log. `apply(changes)` and `start_over(standing)` change the node, each without an await."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Follower:
         *,
         start: Position,
         apply: Callable[[Sequence[Change]], None],
-        start_over: Callable[[Position], None],
+        start_over: Callable[[Standing], None],
         retry: float = 0.25,
     ) -> None:
         self.position = start
@@ -75,14 +75,15 @@ class Follower:
     async def _lost(self, exc: PositionLost) -> None:
         """Start over at the head; when the history itself is another one than this node has seen, in a new epoch."""
         try:
-            head = await self._log.head()
-            if isinstance(exc, EpochChanged) and head.epoch == self.position.epoch:
-                head = await self._log.new_epoch(self.position)
+            standing = await self._log.standing()
+            if isinstance(exc, EpochChanged) and standing.position.epoch == self.position.epoch:
+                await self._log.new_epoch(self.position)
+                standing = await self._log.standing()
         except Unavailable:
             await self._clock.sleep(self._retry)
             return
-        _log.warning("this node starts over at %s: %s", head, exc)
+        _log.warning("this node starts over at %s: %s", standing.position, exc)
         self.started_over += 1
-        self.position = head
-        self._start_over(head)
-        self._feed.start_over(head)
+        self.position = standing.position
+        self._start_over(standing)
+        self._feed.start_over(standing.position)

@@ -6,7 +6,7 @@ A hit in memory is answered without an await; everything else follows the rules 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,9 @@ from cachesvc.engine.reads import Reads
 from cachesvc.engine.resilience import Breaker
 from cachesvc.engine.writes import Writes
 from cachesvc.errors import CacheError, Overloaded, Unavailable
-from cachesvc.model.change import Appended, Change, Draft
+from cachesvc.model.change import Appended, Change, Draft, Kind
 from cachesvc.model.entry import Entry
+from cachesvc.model.invalidation import InForce, Invalidation, in_force
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position, Version
@@ -57,6 +58,7 @@ class Cache:
         redis: Tier | None,
         authority: Authority,
         start: Position,
+        patterns: Iterable[InForce] = (),
         clock: Clock,
         new_batch: Callable[[], str],
         loaders: Mapping[str, Loader] | None = None,
@@ -70,13 +72,14 @@ class Cache:
         self.clock = clock
         self.breaker = Breaker(clock)
         self.flights = Flights()
-        self.floors = Floors(start, limit=limits.floors, on_raise=self._forget_older)
+        self.floors = Floors(start, limit=limits.floors, on_raise=self._forget_older, patterns=patterns)
         self.puts = Puts(redis, self.breaker, most=limits.batch_drafts, pending=limits.pending_puts)
         self.writes = Writes(
             memory=self.memory,
             authority=authority,
             floors=self.floors,
             puts=self.puts,
+            invalidate=self._invalidate,
             appended=appended,
             new_batch=new_batch,
             most=limits.batch_drafts,
@@ -101,6 +104,8 @@ class Cache:
         self._hit = self.memory.hit
         self._min_version_wait = limits.min_version_wait
         self._moved = asyncio.Event()
+        self._doubtful = asyncio.Event()  # patterns came into force: memory is to be settled
+        self._closing = False
         self._asked = 0
 
     # reading
@@ -178,16 +183,41 @@ class Cache:
         for change in changes:
             if change.key is not None:
                 floors.raise_to(change.key, change.sequence)
+            elif change.invalidation is not None:
+                self._follow_invalidation(change, change.invalidation)
         if changes:
             floors.apply(changes[-1].sequence)
             self._wake()
 
-    def start_over(self, at: Position) -> None:
+    def start_over(self, at: Position, patterns: Iterable[InForce] = ()) -> None:
         """The log cannot be followed from where this node stood: forget everything, and stand at `at`."""
         self.memory.clear()
         self.flights.part_all()
-        self.floors.start_over(at)
+        self.floors.start_over(at, patterns)
         self._wake()
+
+    def _follow_invalidation(self, change: Change, named: Invalidation) -> None:
+        if change.kind is Kind.RETIRE:
+            self.floors.retire(named.pattern, named.retires, at=change.sequence)
+        else:
+            self._invalidate(change, named)
+
+    def _invalidate(self, change: Change, named: Invalidation) -> None:
+        """What an invalidation names is gone from here, in one step."""
+        for key in named.keys:
+            self.floors.raise_to(key, change.sequence)
+        if named.pattern:
+            pattern = in_force(change.sequence, named.pattern)
+            self.floors.invalidate(pattern)
+            self.memory.doubt(pattern)
+            self.flights.part_all()
+            self._doubtful.set()
+
+    async def _settle(self) -> None:
+        while not self._closing:
+            await self._doubtful.wait()
+            self._doubtful.clear()
+            await self.memory.settle()
 
     # running
 
@@ -197,6 +227,7 @@ class Cache:
             self.writes.combiner.serve(),
             *(stage.serve() for stage in self.reads.stages for _ in range(stage.lanes)),
             self.puts.serve(),
+            self._settle(),
         ]
 
     def close(self) -> None:
@@ -205,6 +236,8 @@ class Cache:
         for stage in self.reads.stages:
             stage.close()
         self.puts.close()
+        self._closing = True
+        self._doubtful.set()
 
     def _forget_older(self, key: Key, version: int) -> None:
         self.memory.drop(key, below=version)
@@ -252,6 +285,12 @@ class NoMemory:
         return entry
 
     def drop(self, key: Key, *, below: int) -> None:
+        pass
+
+    def doubt(self, pattern: InForce) -> None:
+        pass
+
+    async def settle(self) -> None:
         pass
 
     def clear(self) -> None:

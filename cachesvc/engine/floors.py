@@ -6,8 +6,9 @@ write; sooner, readers find nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from cachesvc.model.invalidation import InForce, Patterns
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Seq
 
@@ -17,12 +18,24 @@ class Floors:
 
     Floors are bounded: they live in two generations, and when the young one is full the old one is forgotten. What was
     forgotten lies at or below the `horizon`; whoever began to read before it (token < horizon) reads again.
+    A pattern in force is a floor under every key that matches. It is forgotten when the horizon has passed its retirement:
+    from then on no tier is believed that was not swept of what it killed.
     `on_raise(key, version)` drops what is older than `version` wherever this process keeps it.
     """
 
-    def __init__(self, start: Position, *, limit: int, on_raise: Callable[[Key, int], None]) -> None:
+    def __init__(
+        self,
+        start: Position,
+        *,
+        limit: int,
+        on_raise: Callable[[Key, int], None],
+        patterns: Iterable[InForce] = (),
+        max_retired: int = 1_000,
+    ) -> None:
         self.applied = start
         self.horizon = start
+        self.patterns = Patterns(patterns)
+        self._max_retired = max_retired
         self._limit = max(1, limit // 2)
         self._on_raise = on_raise
         self._young: dict[Key, int] = {}
@@ -33,12 +46,19 @@ class Floors:
 
     def floor(self, key: Key) -> int:
         """The lowest version that may be served, 0 where none is known."""
+        own = self._own(key)
+        if not self.patterns.highest:
+            return own
+        return max(own, self.patterns.newest(key, own))
+
+    def _own(self, key: Key) -> int:
+        """The key's own floor, whatever patterns match it: they are forgotten at other times."""
         young = self._young.get(key)
         return young if young is not None else self._old.get(key, 0)
 
     def raise_to(self, key: Key, version: int) -> None:
         """From now on nothing of this key that is older than `version` is served here."""
-        if version > self.floor(key):
+        if version > self._own(key):
             self._young[key] = version
             self._on_raise(key, version)
             if len(self._young) >= self._limit:
@@ -46,7 +66,7 @@ class Floors:
 
     def observe(self, key: Key, version: int) -> None:
         """The same for a version that this very step serves and keeps: it takes the place of what is older."""
-        if version > self.floor(key):
+        if version > self._own(key):
             self._young[key] = version
             if len(self._young) >= self._limit:
                 self._forget()
@@ -59,18 +79,40 @@ class Floors:
         return (
             token.epoch == self.applied.epoch
             and max(token.sequence, version) >= self.horizon.sequence
-            and version >= self.floor(key)
+            and version >= self._own(key)
+            and not self.patterns.newest(key, version)
         )
+
+    def invalidate(self, pattern: InForce) -> None:
+        """From now on nothing that matches and is older is served here. Memory must drop it in the same step."""
+        self.patterns.add(pattern)
+
+    def retire(self, text: str, sequence: Seq, *, at: Seq) -> None:
+        """The authority has been swept of what the pattern kills. Redis has when its cursor is past the retirement."""
+        self.patterns.retire(text, sequence, at=at)
+        retired = sorted(one.retired for one in self.patterns if one.retired)
+        if len(retired) > self._max_retired:  # bounded: the oldest half is forgotten, and the horizon says so
+            self._pass(retired[len(retired) // 2])
 
     def apply(self, sequence: Seq) -> None:
         """Everything up to `sequence` has been applied here."""
         self.applied = Position(self.applied.epoch, sequence)
 
-    def start_over(self, at: Position) -> None:
-        """Forget all but what lies past `at`, where this node now stands. Memory must be cleared in the same step."""
+    def start_over(self, at: Position, patterns: Iterable[InForce] = ()) -> None:
+        """Forget all but what lies past `at`, where this node now stands. Memory must be cleared in the same step.
+
+        `patterns` are those in force there.
+        """
         past = {key: version for key, version in (self._old | self._young).items() if version > at.sequence}
         self.applied = self.horizon = at
         self._young, self._old = past, {}
+        self.patterns = Patterns([*patterns, *(one for one in self.patterns if one.sequence > at.sequence)])
+
+    def _pass(self, sequence: int) -> None:
+        """What lies at or below may be forgotten from now on."""
+        if sequence > self.horizon.sequence:
+            self.horizon = Position(self.applied.epoch, Seq(sequence))
+        self.patterns.forget_retired(self.horizon.sequence)
 
     def _forget(self) -> None:
         """Forget the old generation. What lies past `applied` stays while there is room: no token is as high yet."""
@@ -87,6 +129,6 @@ class Floors:
         if len(kept) > self._limit // 2:  # this node lags far behind: it admits nothing until it has caught up
             highest = Seq(max(highest, *kept.values()))
             kept = {}
-        self.horizon = Position(self.applied.epoch, highest)
         self._old = self._young
         self._young = kept
+        self._pass(highest)

@@ -14,7 +14,8 @@ from cachesvc.engine.combine import Combiner
 from cachesvc.engine.floors import Floors
 from cachesvc.engine.puts import Puts
 from cachesvc.errors import CacheError, OutcomeUnknown, Refused
-from cachesvc.model.change import Appended, Change, Draft, request_id
+from cachesvc.model.change import Appended, Change, Draft, Kind, request_id
+from cachesvc.model.invalidation import Invalidation
 from cachesvc.ports import Authority, Memory
 
 
@@ -44,6 +45,7 @@ class Writes:
         authority: Authority,
         floors: Floors,
         puts: Puts,
+        invalidate: Callable[[Change, Invalidation], None],
         appended: Callable[[Appended], None],
         new_batch: Callable[[], str],
         most: int,
@@ -54,6 +56,7 @@ class Writes:
         self._authority = authority
         self._floors = floors
         self._puts = puts
+        self._invalidate = invalidate
         self._appended = appended
         self._new_batch = new_batch
         self.failure = ""  # why the last append failed, "" where it did not
@@ -64,7 +67,7 @@ class Writes:
             most=most,
             pending=pending,
             lanes=1,
-            weigh=lambda wish: len(wish.draft.value) + 200,
+            weigh=lambda wish: len(wish.draft.value) + 200 + 300 * _named(wish.draft),
             weight=weight,
         )
 
@@ -123,5 +126,11 @@ class Writes:
         for change in appended.changes:
             if change.key is not None:
                 floors.raise_to(change.key, change.sequence)
+            elif change.invalidation is not None and change.kind is Kind.INVALIDATE:
+                self._invalidate(change, change.invalidation)
         self._appended(appended)
         return {change.sequence: change for change in appended.changes}
+
+
+def _named(draft: Draft) -> int:
+    return len(draft.invalidation.keys) if draft.invalidation is not None else 0

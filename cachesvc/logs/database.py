@@ -21,8 +21,8 @@ from cachesvc.logs.following import Bell, following
 from cachesvc.model.change import Appended, Change, Draft, unpack_change
 from cachesvc.model.fold import Terms
 from cachesvc.model.position import Epoch, Position, Seq, first_sequence
-from cachesvc.ports import Clock, Retention
-from cachesvc.tiers import database_sqlite
+from cachesvc.ports import Clock, Retention, Standing
+from cachesvc.tiers import database_patterns, database_sqlite
 from cachesvc.tiers.database import DatabaseSource
 from cachesvc.tiers.database_store import NAME, Store
 from cachesvc.tiers.schema import changes, log_state
@@ -83,7 +83,7 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry):
         self._bell = bell
         self._poll_interval = poll_interval
         self._idempotency_ttl = idempotency_ttl
-        self._appender = Appender(store, terms)
+        self._appender = Appender(store, terms, self._patterns)
         records = (
             select(*changes.c)
             .where(changes.c.sequence > bindparam("after"))
@@ -128,6 +128,15 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry):
 
     async def head(self) -> Position:
         return (await self._state())[0]
+
+    async def standing(self) -> Standing:
+        def look(connection: Connection) -> Standing:
+            # the position first: what comes into force or is retired in between is known before its record is read
+            epoch, head = connection.execute(select(log_state.c.epoch, log_state.c.head)).one()
+            there = [one for one in database_patterns.load(connection) if not 0 < one.retired <= head]
+            return Standing(Position(Epoch(epoch), Seq(head)), there)
+
+        return await self._store.read(look)
 
     async def oldest(self) -> Position:
         return (await self._state())[1]

@@ -19,8 +19,10 @@ from cachesvc.model.entry import Entry, pack_details
 from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Epoch, Position, Seq
+from cachesvc.tiers import database_patterns
 from cachesvc.tiers.database import entry_of, values_of_entry
 from cachesvc.tiers.database_fields import unpack_index, values_of
+from cachesvc.tiers.database_patterns import PatternsRead
 from cachesvc.tiers.database_store import Store
 from cachesvc.tiers.schema import changes, dependencies, entries, entry_field, idempotency, log_state, tags
 
@@ -40,8 +42,9 @@ class _Read:
 class Appender:
     """The statements of an append, made once."""
 
-    def __init__(self, store: Store, terms: Terms) -> None:
+    def __init__(self, store: Store, terms: Terms, patterns: PatternsRead) -> None:
         self._store = store
+        self._patterns = patterns
         self._terms = terms
         self._writer = RowWriter(store.dialect)
         # values are dear to move, and the fold looks into one only to increment it
@@ -53,6 +56,7 @@ class Appender:
             log_state.c.complete_since,
             log_state.c.bytes_total,
             log_state.c.fields,
+            log_state.c.patterns_at,
             store.now().label("now"),
             *columns,
         ).select_from(log_state.outerjoin(entries, store.one_of(entries.c.key, "keys")))
@@ -74,10 +78,11 @@ class Appender:
         texts = self._store.texts
         incremented = {draft.key for draft in drafts if draft.operation is Operation.INCREMENT}
         rows = connection.execute(self._read_state, {"keys": texts(touched(drafts)), "incremented": texts(incremented)}).all()
-        epoch, head, complete_since, bytes_total, fields, now = rows[0][:6]
-        found = {Key(row[6]): entry_of(row[6:]) for row in rows if row[6] is not None}
+        epoch, head, complete_since, bytes_total, fields, patterns_at, now = rows[0][:7]
+        found = {Key(row[7]): entry_of(row[7:]) for row in rows if row[7] is not None}
         position = Position(Epoch(epoch), Seq(head))
-        state = State(position, now, found, self._answers(connection, asked(drafts)), Seq(complete_since))
+        patterns = self._patterns.at(connection, epoch, patterns_at)
+        state = State(position, now, found, self._answers(connection, asked(drafts)), Seq(complete_since), patterns)
         return _Read(state, bytes_total, unpack_index(fields).written)
 
     def _answers(self, connection: Connection, wanted: Set[tuple[str, str]]) -> dict[tuple[str, str], Result]:
@@ -107,6 +112,8 @@ class Appender:
         head = state.position.sequence + len(folded.changes)
         rows = [values_of_entry(entry, pack_details(entry)) for entry in folded.rows.values()]
         writer.append(connection, entries=rows, changes=records, answers=answers, head=head, bytes_total=total)
+        if len(folded.patterns):
+            database_patterns.write(connection, folded.patterns, head=head, now=state.now)
         self._write_relations(connection, state, folded)
         if read.fields:
             self._write_fields(connection, state, folded, read.fields)

@@ -15,6 +15,7 @@ from cachesvc.logs.database_rows import RowWriter
 from cachesvc.ports import Retention
 from cachesvc.tiers.database import entry_of
 from cachesvc.tiers.database_fields import FieldIndex, unpack_index
+from cachesvc.tiers.database_patterns import forget_retired
 from cachesvc.tiers.database_store import Store
 from cachesvc.tiers.schema import changes, entries, entry_field, idempotency, log_state, nodes
 
@@ -99,6 +100,7 @@ def _sweep(store: Store, limit: int, answers_older_than: float, connection: Conn
     old = select(idempotency.c.subject, idempotency.c.key).where(past).order_by(idempotency.c.at).limit(limit)
     answers = connection.execute(idempotency.delete().where(answer.in_(old))).rowcount
     connection.execute(nodes.delete().where(nodes.c.seen_at < now - FORGOTTEN_NODE))
+    forget_retired(connection, now=now)
     return len(gone) + answers
 
 

@@ -20,10 +20,11 @@ from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_
 from cachesvc.model.change import MAX_RECORDED_VALUE, Appended, Change, Draft, Kind
 from cachesvc.model.entry import Entry, tombstone
 from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
+from cachesvc.model.invalidation import InForce, Patterns
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Epoch, Position, Seq, Version, first_sequence
-from cachesvc.ports import Clock, Holding, Memory, NodeRecord, Retention, TierStats
+from cachesvc.ports import Clock, Holding, Memory, NodeRecord, Retention, Standing, TierStats
 
 RING: Final = Retention(count=100_000, bytes=64 << 20)
 _ANSWERS_BYTES: Final = 32 << 20
@@ -56,6 +57,7 @@ class MemoryAuthority:
         self._poll_interval = poll_interval
         self._ring = _Ring(first_sequence(clock.now()), ring)
         self._answers = _Answers(clock, idempotency_ttl)
+        self._patterns = Patterns()
         self._ends: list[tuple[float, Key, Version]] = []  # a heap; entries written since stay in it for a while
         self._ends_held = 0  # how many of them were held when last looked at
         self._bell = Bell()
@@ -69,9 +71,12 @@ class MemoryAuthority:
         ring, now = self._ring, self._clock.now()
         before = ring.head
         rows = {key: row for key in touched(drafts) if (row := self._row(key, now)) is not None}
-        state = State(before, now, rows, self._answers.find(asked(drafts)), complete_since=ring.since)
+        state = State(before, now, rows, self._answers.find(asked(drafts)), ring.since, self._patterns)
         folded = fold(state, drafts, batch=batch, terms=self._terms)
         self._keep(folded)
+        for pattern in folded.patterns:
+            self._patterns.add(pattern)
+            self._rows.doubt(pattern)
         if drafts:
             self._answers.keep(folded.results, batch, pack_batch(drafts, folded.outcomes))
         if folded.changes:
@@ -84,6 +89,9 @@ class MemoryAuthority:
 
     async def head(self) -> Position:
         return self._ring.head
+
+    async def standing(self) -> Standing:
+        return Standing(self._ring.head, [one for one in self._patterns if not one.retired])
 
     async def oldest(self) -> Position:
         return Position(self._ring.head.epoch, self._ring.since)
@@ -152,7 +160,13 @@ class MemoryAuthority:
         now = self._clock.now()
         self._nodes = {name: node for name, node in self._nodes.items() if now - node.seen_at <= _NODE_KEPT}
         self._leases = {lease: held for lease, held in self._leases.items() if held[1] > now}
+        self._patterns.forget_retired(self._ring.since)
         return self._answers.sweep(limit)
+
+    async def bury(self, pattern: InForce, *, limit: int) -> bool:
+        """The tier lets go of all that is dead, in paces of its own."""
+        await self._rows.settle()
+        return True
 
     async def time(self) -> float:
         return self._clock.now()
@@ -235,9 +249,10 @@ class _Ring:
             if entry is not None and len(entry.value) > MAX_RECORDED_VALUE:
                 change = change._replace(entry=entry._replace(value=b""), value_held=False)  # noqa: PLW2901
             self._changes.append(change)
-            self._bytes += _size(change)
-            if change.key is not None and change.kind is not Kind.EXPIRE:
-                self.last[change.key] = change.sequence  # an expiry leaves nothing that what came before it could not know
+            self._bytes += change.size
+            if change.kind is not Kind.EXPIRE:  # which leaves nothing that what came before it could not know
+                for key in change.touches:
+                    self.last[key] = change.sequence
         self.head = Position(self.head.epoch, changes[-1].sequence)
         self.trim(self._bounds, before=0.0, limit=len(self._changes))
 
@@ -259,10 +274,11 @@ class _Ring:
                 break
             changes.popleft()
             dropped += 1
-            self._bytes -= _size(oldest)
+            self._bytes -= oldest.size
             self.since = oldest.sequence
-            if oldest.key is not None and self.last.get(oldest.key) == oldest.sequence:
-                del self.last[oldest.key]
+            for key in oldest.touches:
+                if self.last.get(key) == oldest.sequence:
+                    del self.last[key]
         return dropped
 
 
@@ -303,7 +319,3 @@ class _Answers:
     def _drop_oldest(self) -> None:
         _, (_, record) = self._kept.popitem(last=False)
         self._bytes -= len(record) + 200
-
-
-def _size(change: Change) -> int:
-    return 300 + (len(change.entry.value) if change.entry is not None else 0)

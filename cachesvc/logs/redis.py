@@ -17,6 +17,7 @@ from redis.exceptions import ResponseError
 from cachesvc.errors import EpochChanged, InvalidInput, LogTrimmed, OutcomeUnknown, TierUnavailable
 from cachesvc.logs.following import Bell, following
 from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_result
+from cachesvc.logs.redis_patterns import Kept, RedisPatterns
 from cachesvc.logs.redis_rows import (
     VERSION_DIGITS,
     Names,
@@ -30,10 +31,11 @@ from cachesvc.logs.redis_server import Argument, Server, check, connected
 from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.entry import Entry
 from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
+from cachesvc.model.invalidation import InForce
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Epoch, Position, Seq, Version
-from cachesvc.ports import Clock, Holding, NodeRecord, Retention, TierStats
+from cachesvc.ports import Clock, Holding, NodeRecord, Retention, Standing, TierStats
 
 _PAGE: Final = 500  # rows or keys fetched at a time
 _TRIM_STEP: Final = 10_000
@@ -91,6 +93,7 @@ class RedisAuthority:
         self._clock = clock
         self._terms = terms
         self._poll_interval = poll_interval
+        self._patterns = RedisPatterns(server, names)
         self._keep = _milliseconds(idempotency_ttl)
         self._turn = asyncio.Lock()  # of one process's appends only one is folded at a time: they would only meet again
 
@@ -116,13 +119,15 @@ class RedisAuthority:
         own, batches = list(wanted), list(batches_of(wanted))
         held = [*(names.rows + key for key in keys), *(names.answer(*key) for key in own), *map(names.batch, batches)]
         while True:
-            (seconds, micros), (epoch, head, since, nbytes), found = await self._server.together(
-                ("TIME",), ("HMGET", names.state, "epoch", "head", "complete_since", "bytes"), ("MGET", *held)
+            (seconds, micros), (epoch, head, since, nbytes, patterns_at), found = await self._server.together(
+                ("TIME",),
+                ("HMGET", names.state, "epoch", "head", "complete_since", "bytes", "patterns_at"),
+                ("MGET", *held, names.state),  # one more, which is no string: there may be nothing else to ask for
             )
             if epoch is not None:
                 break
             await self._begin()
-        rows, answers, records = found[: len(keys)], found[len(keys) :][: len(own)], found[len(keys) + len(own) :]
+        rows, answers, records = found[: len(keys)], found[len(keys) :][: len(own)], found[len(keys) + len(own) : -1]
         results: dict[tuple[str, str], Result] = results_of_batches(
             wanted, {batch: record for batch, record in zip(batches, records, strict=True) if record}
         )
@@ -133,6 +138,7 @@ class RedisAuthority:
             {key: unpack_row(key, row) for key, row in zip(keys, rows, strict=True) if row is not None},
             results,
             Seq(int(since)),
+            await self._patterns.at(epoch, patterns_at),
         )
         return state, int(nbytes)
 
@@ -150,13 +156,16 @@ class RedisAuthority:
         lists.append(len(folded.results))
         for asker, result in folded.results.items():
             lists += (names.answer(*asker), pack_result(result))
+        lists.append(len(folded.patterns))
+        for one in folded.patterns:
+            lists += (one.pattern.text, Kept(one, state.now if one.retired else 0.0).packed())
         epoch, head = state.position
         moved = folded.changes[-1].sequence if folded.changes else head
         record_of_batch = pack_batch(drafts, folded.outcomes)
         try:
             done = await self._server.run(
                 "append",
-                (names.state, names.log, names.keys, names.ends, names.gone, names.batch(batch)),
+                (names.state, names.log, names.keys, names.ends, names.gone, names.batch(batch), names.patterns),
                 (epoch, head, moved, nbytes, record_of_batch, self._keep, names.channel, names.rows, *lists),
             )
         except TierUnavailable as exc:
@@ -197,6 +206,15 @@ class RedisAuthority:
 
     async def head(self) -> Position:
         return _position(*(await self._state("epoch", "head")))
+
+    async def standing(self) -> Standing:
+        await self.head()  # the store may be new
+        state, found = await self._server.together(
+            ("HMGET", self._names.state, "epoch", "head"), ("HGETALL", self._names.patterns)
+        )
+        position = _position(*state)
+        there = [kept.one for kept in self._patterns.read(found)]
+        return Standing(position, [one for one in there if not one.retired])
 
     async def oldest(self) -> Position:
         return _position(*(await self._state("epoch", "trimmed_to")))
@@ -259,14 +277,19 @@ class RedisAuthority:
         """The rows, whatever the `horizon`: nothing has seen more than they have."""
         if not keys:
             return {}
-        rows = await self._server.ask("MGET", *(self._names.rows + key for key in keys))
-        return {key: unpack_row(key, row) for key, row in zip(keys, rows, strict=True) if row is not None}
+        (epoch, patterns_at), rows = await self._server.together(
+            ("HMGET", self._names.state, "epoch", "patterns_at"), ("MGET", *(self._names.rows + key for key in keys))
+        )
+        patterns = await self._patterns.at(epoch, patterns_at)
+        return {key: patterns.hide(unpack_row(key, row)) for key, row in zip(keys, rows, strict=True) if row is not None}
 
     async def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
         async for keys in self._matching(pattern, None):
             asking = [("GETRANGE", self._names.rows + key, 0, VERSION_DIGITS - 1) for key in keys]
-            for key, version in zip(keys, await self._server.together(*asking), strict=True):
-                if version:
+            state, *versions = await self._server.together(("HMGET", self._names.state, "epoch", "patterns_at"), *asking)
+            patterns = await self._patterns.at(*state)
+            for key, version in zip(keys, versions, strict=True):
+                if version and not patterns.newest(key, version_of(version)):
                     yield key, version_of(version)
 
     async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Entry]:
@@ -315,14 +338,19 @@ class RedisAuthority:
 
     async def expired(self, *, limit: int) -> Sequence[tuple[Key, Version]]:
         now = await self.time()
-        due = await self._due(self._names.ends, now, limit)
-        return [(key, version_of(version)) for key, version in due]
+        due = [(key, version_of(version)) for key, version in await self._due(self._names.ends, now, limit)]
+        patterns = await self._patterns.at(*await self._server.ask("HMGET", self._names.state, "epoch", "patterns_at"))
+        return [(key, version) for key, version in due if not patterns.newest(key, version)]
+
+    async def bury(self, pattern: InForce, *, limit: int) -> bool:
+        return await self._patterns.bury(pattern, self._matching, limit=limit, now=await self.time())
 
     async def sweep(self, *, limit: int) -> int:
         """Drop tombstones past their time; answers end by themselves."""
         names = self._names
         now = await self.time()
         await self._drop_nodes(now - _NODE_KEPT)
+        await self._patterns.forget_retired(now)
         due = await self._due(names.gone, now, limit)
         if not due:
             return 0

@@ -57,6 +57,11 @@ class Names:
         return f"{self.prefix}:gone"
 
     @property
+    def patterns(self) -> str:
+        """A hash of the patterns in force: their text, and what is noted with it."""
+        return f"{self.prefix}:patterns"
+
+    @property
     def nodes(self) -> str:
         return f"{self.prefix}:nodes"
 

@@ -15,6 +15,7 @@ import orjson
 
 from cachesvc.errors import Refused
 from cachesvc.model.entry import JSON, Entry, pack_details, with_details
+from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Seq, Version
 
@@ -42,6 +43,8 @@ class Operation(StrEnum):
     INCREMENT = "increment"
     FILL = "fill"
     EXPIRE = "expire"
+    INVALIDATE = "invalidate"
+    RETIRE = "retire"
 
 
 class Idempotency(NamedTuple):
@@ -68,11 +71,12 @@ class Idempotency(NamedTuple):
 
 ABSENT: Final = Version(0)
 PRESENT: Final = Version(-1)
+NO_KEY: Final = Key("")
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One wish: what should happen to one key, and under which conditions.
+    """One wish: what should happen to one key, and under which conditions; or an invalidation, which has no key of its own.
 
     `ttl` is in seconds, None for the authority's default (an increment of a live entry keeps its expiry instead).
     `expected` is the version the entry must have, `ABSENT` or `PRESENT`, None for any. `base` is the version that the
@@ -95,6 +99,15 @@ class Draft:
     distribute: bool = True
     actor: str = ""
     source: str = ""
+    invalidation: Invalidation | None = None
+
+
+def invalidate(
+    invalidation: Invalidation, *, idempotency: Idempotency | None = None, actor: str = "", source: str = ""
+) -> Draft:
+    """A draft that invalidates, or retires an invalidation."""
+    operation = Operation.RETIRE if invalidation.retires else Operation.INVALIDATE
+    return Draft(operation, NO_KEY, invalidation=invalidation, idempotency=idempotency, actor=actor, source=source)
 
 
 class Change(NamedTuple):
@@ -116,6 +129,20 @@ class Change(NamedTuple):
     before: bytes | None = None
     distribute: bool = True
     conflict: str = ""  # the id of the conflict that this write made, "" for none
+    invalidation: Invalidation | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes it is counted for where changes are held: its value, the keys that it names, and 300 for the rest."""
+        named = self.invalidation.keys if self.invalidation is not None else ()
+        return 300 + (len(self.entry.value) if self.entry is not None else 0) + sum(map(len, named))
+
+    @property
+    def touches(self) -> tuple[Key, ...]:
+        """The keys of which nothing older than this change may be served. What a pattern touches is told by the pattern."""
+        if self.key is not None:
+            return (self.key,)
+        return self.invalidation.keys if self.invalidation is not None else ()
 
 
 class Receipt(NamedTuple):
@@ -164,6 +191,9 @@ def pack_change(change: Change) -> tuple[bytes, bytes | None]:
         record["l"] = True
     if change.conflict:
         record["c"] = change.conflict
+    if change.invalidation is not None:
+        pattern, keys, retires = change.invalidation
+        record["n"] = [pattern, keys, retires]
     entry = change.entry
     if entry is None:
         return orjson.dumps(record), None
@@ -201,7 +231,7 @@ def unpack_change(sequence: int, kind: str, key: str | None, record: bytes, valu
             ),
             details.encode(),
         )
-    before = said.get("b")
+    before, named = said.get("b"), said.get("n")
     return Change(
         Seq(sequence),
         Kind(kind),
@@ -213,4 +243,5 @@ def unpack_change(sequence: int, kind: str, key: str | None, record: bytes, valu
         before=bytes.fromhex(before) if before is not None else None,
         distribute=not said.get("l", False),
         conflict=said.get("c", ""),
+        invalidation=Invalidation(named[0], tuple(map(Key, named[1])), Seq(named[2])) if named is not None else None,
     )

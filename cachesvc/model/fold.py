@@ -13,6 +13,7 @@ from decimal import Decimal
 from cachesvc.errors import InvalidInput, Refusal, Refused
 from cachesvc.model.change import ABSENT, PRESENT, Change, Draft, Idempotency, Kind, Operation, Receipt, request_id
 from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
+from cachesvc.model.invalidation import Patterns, in_force
 from cachesvc.model.keys import Key
 from cachesvc.model.numbers import add_exactly, format_number, parse_number
 from cachesvc.model.position import Position, Seq, Version
@@ -25,7 +26,7 @@ _KINDS = {
     Operation.DELETE: Kind.DELETE,
     Operation.FILL: Kind.FILL,
 }
-_EXPIRY_KEPT = 300.0  # seconds that an expiry leaves a tombstone: far longer than any load, short where lives are short
+ENDED_KEPT = 300.0  # seconds that an expiry or a sweep leaves a tombstone: longer than any load, short where lives are short
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Terms:
 
     default_ttl: float | None = 86_400.0
     tombstone_ttl: float = 86_400.0
+    max_patterns: int = 1_000  # active at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class State:
 
     `rows` holds every key of `touched(drafts)` that has a row, tombstones and expired ones included; what is not in it has
     none. `complete_since` is the sequence since which that says something: tombstones of deletions before it may be gone.
+    `patterns` are those in force; a row that one of them kills is as good as deleted, though it may not be swept yet.
     """
 
     position: Position
@@ -57,6 +60,7 @@ class State:
     rows: Mapping[Key, Entry]
     results: Mapping[tuple[str, str], Result] = field(default_factory=dict)
     complete_since: Seq = _BEGINNING
+    patterns: Patterns = field(default_factory=Patterns)
 
 
 @dataclass(slots=True)
@@ -68,12 +72,16 @@ class Folded:
     rows: dict[Key, Entry] = field(default_factory=dict)  # final rows to write, tombstones among them
     results: dict[tuple[str, str], Result] = field(default_factory=dict)
     replayed: set[int] = field(default_factory=set)
+    patterns: Patterns = field(default_factory=Patterns)  # that came into force, or were retired; each in place of its like
 
 
 def touched(drafts: Iterable[Draft]) -> set[Key]:
     """The keys whose rows the fold of these drafts looks at."""
     keys: set[Key] = set()
     for draft in drafts:
+        if draft.invalidation is not None:
+            keys.update(draft.invalidation.keys)
+            continue
         keys.add(draft.key)
         if draft.token is not None:
             keys.update(Key(parent) for parent in draft.parents)
@@ -126,6 +134,8 @@ def _known(state: State, folded: Folded, idempotency: Idempotency | None) -> Rec
 
 def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms: Terms) -> Receipt | Refused:
     """One draft. Raises `Refused` before anything of it is noted in `folded`."""
+    if draft.invalidation is not None:
+        return _invalidate(state, folded, draft, change_id, terms)
     now = state.now
     key = draft.key
     row = _row(state, folded, key)
@@ -138,8 +148,7 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
         if row is None or row.live(now) or row.deleted or row.version != draft.expected:
             raise Refused(Refusal.VERSION_CONFLICT, "key", "is not the expired version any more", current=current)
         folded.changes.append(Change(Seq(version), Kind.EXPIRE, change_id, now, key, before=row.content_hash))
-        # at the version that expired: what was computed before that write stays refused, what came after it is welcome
-        folded.rows[key] = tombstone(key, row.version, now=now, keep=min(terms.tombstone_ttl, _EXPIRY_KEPT))
+        folded.rows[key] = buried(row, now=now, keep=min(terms.tombstone_ttl, ENDED_KEPT))
         return Receipt(draft.operation, version, found=True)
 
     _check_expected(draft, current)
@@ -168,6 +177,32 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
     folded.rows[key] = entry
     value = entry.value if draft.operation is Operation.INCREMENT else None
     return Receipt(draft.operation, version, found=live is not None, value=value, conflict=conflict)
+
+
+def _invalidate(state: State, folded: Folded, draft: Draft, change_id: str, terms: Terms) -> Receipt:
+    """One record, however much it kills: a pattern comes into force or is retired; keys that are named are deleted."""
+    named = draft.invalidation
+    assert named is not None
+    version = Seq(state.position.sequence + len(folded.changes) + 1)
+    rows = [_row(state, folded, key) for key in named.keys]
+    known = folded.patterns.find(named.pattern) or state.patterns.find(named.pattern)
+    if draft.operation is Operation.RETIRE:
+        if known is None or known.retired or known.sequence != named.retires:
+            current = known.sequence if known is not None else 0
+            raise Refused(Refusal.VERSION_CONFLICT, "pattern", "is not active at that sequence any more", current=current)
+        folded.patterns.add(known._replace(retired=version))
+    elif named.pattern:
+        active = state.patterns.active + folded.patterns.active  # never too few: one that takes another's place counts twice
+        if (known is None or known.retired) and active >= terms.max_patterns:
+            raise Refused(Refusal.TOO_MANY_PATTERNS, "pattern", f"{active} patterns are active already, which is the limit")
+        folded.patterns.add(in_force(version, named.pattern))
+    for key in named.keys:
+        gone = tombstone(key, Version(version), now=state.now, keep=terms.tombstone_ttl)
+        folded.rows[key] = gone._replace(updated_by=draft.actor, source=draft.source)
+    kind = Kind.RETIRE if draft.operation is Operation.RETIRE else Kind.INVALIDATE
+    folded.changes.append(Change(version, kind, change_id, state.now, invalidation=named, distribute=draft.distribute))
+    found = any(row is not None and row.live(state.now) for row in rows)
+    return Receipt(draft.operation, Version(version), found=found)
 
 
 def _written(draft: Draft, live: Entry | None, version: Version, now: float, terms: Terms) -> Entry:
@@ -238,7 +273,26 @@ def _check_token(state: State, folded: Folded, draft: Draft, token: Position, cu
         row = _row(state, folded, Key(name))
         if row is not None and row.version > token.sequence:
             raise refuse(f"{name} changed since")
+        if _killed(state, folded, name, token.sequence):
+            raise refuse(f"{name} was invalidated since")
 
 
 def _row(state: State, folded: Folded, key: Key) -> Entry | None:
-    return folded.rows.get(key) or state.rows.get(key)
+    """The row as it stands, deleted where a pattern kills it."""
+    row = folded.rows.get(key) or state.rows.get(key)
+    if row is None or row.deleted or not _killed(state, folded, key, row.version):
+        return row
+    return buried(row, now=state.now)
+
+
+def _killed(state: State, folded: Folded, name: str, version: int) -> bool:
+    """Whether a pattern newer than `version` matches."""
+    return bool(state.patterns.newest(name, version) or folded.patterns.newest(name, version))
+
+
+def buried(row: Entry, *, now: float, keep: float = ENDED_KEPT) -> Entry:
+    """What is left of a row that ended without a write: a short tombstone at its own version.
+
+    What was computed before that version stays refused; what came after it is welcome.
+    """
+    return tombstone(row.key, row.version, now=now, keep=keep)

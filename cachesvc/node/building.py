@@ -22,6 +22,7 @@ from cachesvc.cluster.duties import Duty
 from cachesvc.cluster.feed import Feed
 from cachesvc.cluster.follower import Follower
 from cachesvc.cluster.replayer import Replayer
+from cachesvc.cluster.retirer import Retirer
 from cachesvc.cluster.sweeper import Sweeper
 from cachesvc.engine.cache import Cache, Limits
 from cachesvc.errors import Unavailable
@@ -35,6 +36,7 @@ from cachesvc.settings import Settings
 from cachesvc.tiers.memory import MemoryTier
 
 _log = logging.getLogger(__name__)
+RETIRING = 0.1  # seconds between two looks for an active pattern, which costs nothing where there is none
 
 # Stores are imported where they are opened: a node pays only for the drivers that its settings name.
 
@@ -50,7 +52,8 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
         memory = _memory(settings, clock) if settings.levels.memory.enabled or settings.authority == "memory" else None
         authority = await _authority(settings, clock, memory, stack)
         clock.offset = await authority_offset(authority, clock)
-        start = await authority.head()
+        standing = await authority.standing()
+        start = standing.position
         redis = None
         if settings.levels.redis.enabled and settings.authority == "database":
             from cachesvc.tiers.redis import opened as opened_redis  # noqa: PLC0415
@@ -78,13 +81,21 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             redis=redis,
             authority=authority,
             start=start,
+            patterns=standing.patterns,
             clock=clock,
             new_batch=new_batch,
             loaders=_loaders(settings),
             limits=_limits(settings),
             appended=lambda appended: follower.offer(appended),  # noqa: PLW0108 - the follower is built below
         )
-        follower = Follower(authority, feed, clock, start=start, apply=cache.apply, start_over=cache.start_over)
+        follower = Follower(
+            authority,
+            feed,
+            clock,
+            start=start,
+            apply=cache.apply,
+            start_over=lambda standing: cache.start_over(standing.position, standing.patterns),
+        )
         sweeper = Sweeper(
             authority,
             cache.write_many,
@@ -92,7 +103,18 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             batch=settings.levels.database.sweep_batch,
         )
         duty = partial(Duty, registry=authority, node=node_id, clock=clock, lease=settings.cluster.lease)
-        duties = [duty("sweep", sweeper.step, interval=settings.levels.database.sweep_interval)]
+        retirer = Retirer(
+            authority,
+            lambda: cache.floors.patterns,
+            cache.write,
+            clock,
+            batch=settings.levels.database.sweep_batch,
+            pause=settings.levels.database.sweep_pause,
+        )
+        duties = [
+            duty("sweep", sweeper.step, interval=settings.levels.database.sweep_interval),
+            duty("retire", retirer.step, interval=RETIRING),
+        ]
         replayer = None
         if redis is not None:
             replayer = Replayer(redis, authority, feed, clock)
@@ -174,7 +196,7 @@ def _memory(settings: Settings, clock: SystemClock) -> MemoryTier:
 async def _authority(settings: Settings, clock: SystemClock, memory: MemoryTier | None, stack: AsyncExitStack) -> Authority:
     levels = settings.levels
     ttl = {"database": levels.database.ttl, "redis": levels.redis.ttl, "memory": levels.memory.ttl}[settings.authority]
-    terms = Terms(default_ttl=ttl, tombstone_ttl=levels.database.tombstone_ttl)
+    terms = Terms(ttl, levels.database.tombstone_ttl, settings.engine.max_patterns)
     if settings.authority == "database":
         from cachesvc.logs import database  # noqa: PLC0415
 

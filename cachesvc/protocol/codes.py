@@ -51,6 +51,7 @@ _RECOVERABLE: Final = frozenset(
 _REFUSALS: Final = {
     Refusal.VERSION_CONFLICT: Code.VERSION_CONFLICT,
     Refusal.STALE_FILL: Code.VERSION_CONFLICT,
+    Refusal.TOO_MANY_PATTERNS: Code.UNAVAILABLE,
     Refusal.INTERNAL: Code.INTERNAL,
 }
 

@@ -146,6 +146,7 @@ class Database(Section):
     pool_size: int = Field(4, ge=2)
     sweep_interval: Duration = 5.0
     sweep_batch: int = Field(1_000, ge=1, le=10_000)
+    sweep_pause: Duration = 0.01  # between two batches of an invalidated pattern's sweep
     idempotency_ttl: Duration = 86_400.0
     tombstone_ttl: Duration = 86_400.0
 
@@ -171,6 +172,7 @@ class Engine(Section):
     """Limits of a node."""
 
     max_floors: int = Field(200_000, ge=1_000)
+    max_patterns: int = Field(1_000, ge=1, le=10_000)  # invalidations by pattern that are active at once
     max_pending_reads: int = Field(50_000, ge=1)
     max_pending_writes: int = Field(50_000, ge=1)
     batch_drafts: int = Field(512, ge=1, le=10_000)

@@ -10,15 +10,18 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, Text, and_, bindparam, exists, func, or_, select, text, union
+from sqlalchemy import Connection, Select, Text, and_, bindparam, exists, func, or_, select, text, union
 
 from cachesvc.errors import InvalidInput, TierUnavailable
 from cachesvc.model.entry import Entry, with_details
+from cachesvc.model.invalidation import InForce, Patterns
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position, Version
 from cachesvc.ports import Holding, TierStats
+from cachesvc.tiers import database_patterns
 from cachesvc.tiers.database_fields import FieldIndex, Value, meanings, unpack_index, values_of
+from cachesvc.tiers.database_patterns import PatternsRead
 from cachesvc.tiers.database_size import size
 from cachesvc.tiers.database_store import NAME, Store
 from cachesvc.tiers.measured import Measured
@@ -50,12 +53,13 @@ class DatabaseSource:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._patterns = PatternsRead()
         self._hits = 0
         self._misses = 0
         self._size = Measured(partial(size, store), monotonic)
         now = store.now()
         live = and_(~entries.c.deleted, or_(entries.c.expires_at.is_(None), entries.c.expires_at > now))
-        self._get = select(log_state.c.epoch, log_state.c.head, *_COLUMNS).select_from(
+        self._get: Select[Any] = select(log_state.c.epoch, log_state.c.head, log_state.c.patterns_at, *_COLUMNS).select_from(
             log_state.outerjoin(entries, store.one_of(entries.c.key, "keys"))
         )
         self._scan: Select[Any] = (
@@ -78,22 +82,29 @@ class DatabaseSource:
         if not keys:
             return {}
         wanted = self._store.texts(keys)
-        rows: Sequence[Any] = await self._store.read(lambda connection: connection.execute(self._get, {"keys": wanted}).all())
+        rows, patterns = await self._store.read(partial(self._rows, wanted=wanted))
         epoch, head = rows[0][:2]
         # a database that was restored, or is a replica, may lack what this node has served already
         if horizon.epoch and (epoch != horizon.epoch or head < horizon.sequence):
             raise TierUnavailable(NAME, f"is at {epoch}:{head}, which is not after {horizon}")
-        found = {row[2]: entry_of(row[2:]) for row in rows if row[2] is not None}
+        found = {row[3]: entry_of(row[3:]) for row in rows if row[3] is not None}
+        if patterns.highest:
+            found = {key: patterns.hide(entry) for key, entry in found.items()}
         self._hits += len(found)
         self._misses += len(keys) - len(found)
         return found
 
+    def _rows(self, connection: Connection, *, wanted: object) -> tuple[Sequence[Any], Patterns]:
+        """The rows of those keys, behind where the log stands, and the patterns in force there."""
+        rows = connection.execute(self._get, {"keys": wanted}).all()
+        return rows, self._patterns.at(connection, rows[0][0], rows[0][2])
+
     async def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
         after = ""
         while True:
-            rows = await self._page(self._scan, pattern, after, PAGE)
+            rows, patterns = await self._page(self._scan, pattern, after, PAGE)
             for key, version in map(tuple, rows):
-                if pattern.matches(key):
+                if pattern.matches(key) and not patterns.newest(key, version):
                     yield Key(key), Version(version)
             if len(rows) < PAGE:
                 return
@@ -104,8 +115,8 @@ class DatabaseSource:
         last: str = after or ""
         while (room := limit - len(found)) > 0:
             # keys first: the pattern is decided here, and no value is read that it does not match
-            rows = await self._page(self._scan_live, pattern, last, PAGE)
-            keys = [row[0] for row in rows if pattern.matches(row[0])][:room]
+            rows, patterns = await self._page(self._scan_live, pattern, last, PAGE)
+            keys = [row[0] for row in rows if pattern.matches(row[0]) and not patterns.newest(row[0], row[1])][:room]
             if keys:
                 found.extend(await self._live_entries(keys))
             if len(rows) < PAGE and len(keys) < room:
@@ -117,9 +128,12 @@ class DatabaseSource:
         bound = {"keys": self._store.texts(keys)}
         return await self._store.read(lambda connection: [entry_of(row) for row in connection.execute(self._live, bound)])
 
-    async def _page(self, statement: Select[Any], pattern: Pattern, after: str, limit: int) -> Sequence[Row[Any]]:
+    async def _page(self, statement: Select[Any], pattern: Pattern, after: str, limit: int) -> tuple[Sequence[Any], Patterns]:
+        """A page of rows, and the patterns in force when it was read."""
         bound = {"after": after, "low": pattern.prefix, "high": _past(pattern.prefix, exact=pattern.exact), "limit": limit}
-        return await self._store.read(lambda connection: connection.execute(statement, bound).all())
+        return await self._store.read(
+            lambda connection: (connection.execute(statement, bound).all(), self._patterns.now(connection))
+        )
 
     async def query(self, fields: Mapping[str, Sequence[str]], *, after: Key | None, limit: int) -> Sequence[Entry]:
         wanted = {name: _meanings(name, texts) for name, texts in fields.items()}
@@ -130,8 +144,9 @@ class DatabaseSource:
         found: list[Entry] = []
         last: str = after or ""
         while len(found) < limit:
-            keys, rows = await self._store.read(partial(self._match, wanted=wanted, after=last))
-            found.extend(entry for entry in map(entry_of, rows) if _holds(entry, wanted))
+            keys, rows, patterns = await self._store.read(partial(self._match, wanted=wanted, after=last))
+            standing = (patterns.hide(entry) for entry in map(entry_of, rows))
+            found.extend(entry for entry in standing if not entry.deleted and _holds(entry, wanted))
             if len(keys) < PAGE_OF_VALUES:
                 break
             last = keys[-1]
@@ -139,29 +154,51 @@ class DatabaseSource:
 
     def _match(
         self, connection: Connection, *, wanted: Mapping[str, set[Value]], after: str
-    ) -> tuple[Sequence[str], Sequence[Row[Any]]]:
+    ) -> tuple[Sequence[str], Sequence[Any], Patterns]:
         """The next keys of which the index says that they match, in order, and the live ones among their entries."""
         lead = min(wanted, key=partial(_few, connection, wanted)) if len(wanted) > 1 else next(iter(wanted))
         others = {name: values for name, values in wanted.items() if name != lead}
         keys = connection.execute(_matching(lead, wanted[lead], others, after)).scalars().all()
-        return keys, connection.execute(self._live, {"keys": self._store.texts(keys)}).all()
+        rows = connection.execute(self._live, {"keys": self._store.texts(keys)}).all()
+        return keys, rows, self._patterns.now(connection)
 
     async def expired(self, *, limit: int) -> Sequence[tuple[Key, Version]]:
-        rows = await self._store.read(lambda connection: connection.execute(self._expired, {"limit": limit}).all())
-        return [(Key(key), Version(version)) for key, version in rows]
+        rows, patterns = await self._store.read(
+            lambda connection: (
+                connection.execute(self._expired, {"limit": limit}).all(),
+                self._patterns.now(connection),
+            )
+        )
+        return [(Key(key), Version(version)) for key, version in rows if not patterns.newest(key, version)]
+
+    async def bury(self, pattern: InForce, *, limit: int) -> bool:
+        after = await self._store.read(partial(database_patterns.buried_to, one=pattern))
+        if after is None:
+            return True
+        rows, _ = await self._page(self._scan, pattern.pattern, after, limit)
+        keys = [Key(row[0]) for row in rows if row[1] < pattern.sequence and pattern.pattern.matches(row[0])]
+        upto: str = rows[-1][0] if rows else after
+
+        def end(connection: Connection) -> None:
+            now = connection.execute(select(self._store.now())).scalar_one()
+            database_patterns.bury(connection, self._store, pattern, keys, upto=upto, now=now)
+
+        if rows:
+            await self._store.maintain(end)
+        return len(rows) < limit
 
     async def stats(self) -> TierStats:
         entries, nbytes = await self._size.latest()
         return TierStats(entries, nbytes, self._hits, self._misses)
 
     async def inspect(self, key: Key, *, horizon: Position) -> Holding:
-        rows = await self._store.read(
-            lambda connection: connection.execute(self._get, {"keys": self._store.texts([key])}).all()
-        )
-        epoch, head, *row = rows[0]
+        rows, patterns = await self._store.read(partial(self._rows, wanted=self._store.texts([key])))
+        epoch, head, _, *row = rows[0]
         behind = epoch != horizon.epoch or head < horizon.sequence
         doubt = f"its log is at {epoch}:{head}, which is not after {horizon}" if behind else ""
         entry = entry_of(row) if row[0] is not None else None
+        if entry is not None and not entry.deleted and patterns.newest(key, entry.version):
+            doubt = doubt or f"was invalidated at {patterns.newest(key, entry.version)}"
         return Holding(entry, entry.version if entry is not None else None, doubt=doubt)
 
     async def dependents(self, name: str, *, limit: int) -> Sequence[Key] | None:

@@ -13,6 +13,7 @@ from typing import Final, Literal
 from cachetools import Cache, FIFOCache, LRUCache
 
 from cachesvc.model.entry import Entry
+from cachesvc.model.invalidation import InForce, Patterns
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position, Version
@@ -28,6 +29,7 @@ _POLICIES: Final[Mapping[EvictionPolicy, type[Cache[Key, Held]]]] = {
     "S3FIFO": S3FIFOCache,
 }
 _SCAN_STEP: Final = 1_000  # keys looked at before others have a turn
+_SETTLE_STEP: Final = 250  # the same where each is matched against patterns
 
 
 class MemoryTier:
@@ -53,6 +55,8 @@ class MemoryTier:
         self._hits = 0
         self._misses = 0
         self._evictions = 0
+        self._doubts = Patterns()  # what they kill may still be held, and is no hit
+        self._doubted = 0  # the newest of them: nothing as new is in doubt
 
     def hit(self, key: Key) -> Entry | None:
         """The entry, counted and refreshed; None when absent, or past its stay or its life."""
@@ -61,7 +65,7 @@ class MemoryTier:
         except KeyError:
             self._misses += 1
             return None
-        if self._monotonic() < deadline:
+        if self._monotonic() < deadline and not (self._doubted and self._doubts.newest(key, entry.version)):
             self._hits += 1
             return entry
         self._misses += 1
@@ -101,8 +105,26 @@ class MemoryTier:
         if held is not None and held[0].version < below:
             self._forget(held)
 
+    def doubt(self, pattern: InForce) -> None:
+        """From now on what matches and is older is not held; `settle` forgets it."""
+        self._doubts.add(pattern)
+        self._doubted = self._doubts.highest
+
+    async def settle(self) -> None:
+        """Forget what is in doubt and dead, paced; what came into doubt meanwhile is left for the next time."""
+        upto = self._doubted
+        for place, key in enumerate(list(self._held)):
+            if place % _SETTLE_STEP == _SETTLE_STEP - 1:
+                await asyncio.sleep(0)
+            held = Cache.__getitem__(self._held, key) if key in self._held else None
+            if held is not None and self._doubts.newest(key, held[0].version):
+                self._forget(held)
+        self._doubts = Patterns(one for one in self._doubts if one.sequence > upto)
+        self._doubted = self._doubts.highest
+
     def clear(self) -> None:
         """Forget everything; the counts go on."""
+        self._doubts, self._doubted = Patterns(), 0
         self._held.clear()
         self.nbytes = self._count = 0
 
@@ -156,7 +178,11 @@ class MemoryTier:
 
     def _find(self, key: Key) -> Held | None:
         """What is held, without using it: the class's own look-up, since what the policies put in its place counts as a use."""
-        return Cache.__getitem__(self._held, key) if key in self._held else None
+        held: Held | None = Cache.__getitem__(self._held, key) if key in self._held else None
+        if held is not None and self._doubted and self._doubts.newest(key, held[0].version):
+            self._forget(held)
+            return None
+        return held
 
     def _forget(self, held: Held) -> None:
         entry, _, size = held

@@ -15,11 +15,12 @@ from random import Random
 from typing import Final
 
 from cachesvc.errors import Unavailable
-from cachesvc.model.change import Change
+from cachesvc.model.change import Change, Kind
 from cachesvc.model.entry import Entry
+from cachesvc.model.invalidation import in_force
 from cachesvc.model.keys import Key, partition_of
 from cachesvc.model.pattern import Pattern
-from cachesvc.model.position import Position, Version
+from cachesvc.model.position import Position, Seq, Version
 from cachesvc.ports import Clock, Holding, TierStats
 from cachesvc.tiers.codec import Codec, DictionaryUnknown, Newer, Unreadable
 from cachesvc.tiers.dictionaries import Shelf, TrainedDictionaries
@@ -28,6 +29,7 @@ from cachesvc.tiers.redis_connection import Connection, Group, connected, load_s
 from cachesvc.tiers.redis_look import inspect, scan, see_all, size
 from cachesvc.tiers.redis_offers import Offer, calls
 from cachesvc.tiers.redis_partitions import State, partitions
+from cachesvc.tiers.redis_retire import retire
 
 MAX_CALL_CHANGES: Final = 1_000  # so that Redis is never held up for long
 
@@ -165,6 +167,16 @@ class RedisTier:
 
     async def replay(self, changes: Sequence[Change], *, upto: Position) -> None:
         """See `ports.Replica`. A script call for each thousand changes, which moves all partitions up to the last of them."""
+        first = 0
+        for place, change in enumerate(changes):
+            if change.kind is Kind.RETIRE and change.invalidation is not None:
+                await self._replay_many(changes[first:place], Position(upto.epoch, Seq(change.sequence - 1)))
+                pattern = in_force(change.invalidation.retires, change.invalidation.pattern)
+                await retire(self._connection, self._key_prefix, self._partitions, pattern, upto.epoch)
+                first = place
+        await self._replay_many(changes[first:], upto)
+
+    async def _replay_many(self, changes: Sequence[Change], upto: Position) -> None:
         for start in range(0, max(len(changes), 1), MAX_CALL_CHANGES):
             chunk = changes[start : start + MAX_CALL_CHANGES]
             last = start + MAX_CALL_CHANGES >= len(changes)
@@ -312,8 +324,8 @@ class RedisTier:
         """Move every partition that is not there yet, from where it was left."""
         newest: dict[int, dict[Key, int]] = {}
         for change in changes:
-            if change.key is not None:
-                newest.setdefault(partition_of(change.key), {})[change.key] = change.sequence
+            for key in change.touches:
+                newest.setdefault(partition_of(key), {})[key] = change.sequence
         moving = [n for n, left in self._left.items() if left.epoch == upto.epoch and left.cursor < upto.sequence]
         groups = []
         for number in moving:

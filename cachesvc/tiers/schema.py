@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0001"  # of the migrations: what this version reads and writes
+REVISION: Final = "0002"  # of the migrations: what this version reads and writes
 
 CHANNEL: Final = "cachesvc_changes"  # where PostgreSQL tells of an append
 
@@ -101,6 +101,19 @@ log_state = Table(
     Column("complete_since", BigInteger, nullable=False),
     Column("bytes_total", BigInteger, nullable=False),
     Column("fields", Text, nullable=False),  # JSON: which fields are indexed, and how far
+    Column("patterns_at", BigInteger, nullable=False, server_default="0"),  # the change that last changed `patterns`
+)
+
+# invalidations by pattern that are active, or were retired a short while ago
+patterns = Table(
+    "patterns",
+    metadata,
+    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("pattern", Name, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("retired", BigInteger, nullable=False),  # the sequence of its retirement, 0 while it is active
+    Column("retired_at", Double, nullable=False),
+    Column("buried_to", Name, nullable=False),  # the keys up to this one have been swept
 )
 
 idempotency = Table(

@@ -111,6 +111,8 @@ def problem_of(error: Exception) -> Problem:  # noqa: PLR0911 - one return a cas
         case InvalidInput():
             status = 413 if error.too_large else 400 if error.malformed else 422
             return Problem(status, code, str(error), error.field)
+        case Refused(code=Refusal.TOO_MANY_PATTERNS):
+            return Problem(503, code, str(error), error.field, retry_after=5.0)
         case Refused(code=Refusal.INTERNAL):
             return Problem(500, code, "the operation could not be carried out")
         case Refused():

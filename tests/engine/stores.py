@@ -11,6 +11,7 @@ from cachesvc.errors import Refused, TierUnavailable
 from cachesvc.model.change import Appended, Change, Draft, Receipt
 from cachesvc.model.entry import Entry
 from cachesvc.model.fold import State, Terms, fold
+from cachesvc.model.invalidation import InForce, Patterns
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Epoch, Position, Seq, Version
@@ -45,6 +46,7 @@ class FakeAuthority:
 
     def __init__(self) -> None:
         self.rows: dict[Key, Entry] = {}
+        self.patterns = Patterns()
         self.log: list[Change] = []
         self.base = Position(Epoch(7), Seq(1000))
         self.now = 1000.0
@@ -65,7 +67,7 @@ class FakeAuthority:
         await self.gates["asked"]()
         self._check()
         self.gets.append(list(keys))
-        found = {key: self.rows[key] for key in keys if key in self.rows}
+        found = {key: self.patterns.hide(self.rows[key]) for key in keys if key in self.rows}
         await self.gates["answers"]()
         return found
 
@@ -74,8 +76,11 @@ class FakeAuthority:
         self._check()
         self.batches.append(len(drafts))
         before = self.position
-        folded = fold(State(before, self.now, dict(self.rows)), drafts, batch=batch, terms=Terms())
+        state = State(before, self.now, dict(self.rows), patterns=self.patterns)
+        folded = fold(state, drafts, batch=batch, terms=Terms())
         self.rows |= folded.rows
+        for pattern in folded.patterns:
+            self.patterns.add(pattern)
         self.log += folded.changes
         outcomes: list[Receipt | Refused] = folded.outcomes
         await self.gates["acks"]()
@@ -154,11 +159,11 @@ class FakeRedis:
 
     def replay(self, changes: Sequence[Change]) -> None:
         for change in changes:
-            if change.key is not None:
-                held = self.entries.get(change.key)
+            for key in change.touches:
+                held = self.entries.get(key)
                 if held is not None and held.version < change.sequence:
-                    del self.entries[change.key]
-                self.recent[change.key] = change.sequence
+                    del self.entries[key]
+                self.recent[key] = change.sequence
             self.cursor = Position(self.cursor.epoch, change.sequence)
 
 
@@ -191,6 +196,14 @@ class FakeMemory:
         held = self.entries.get(key)
         if held is not None and held.version < below:
             del self.entries[key]
+
+    def doubt(self, pattern: InForce) -> None:
+        for key, entry in list(self.entries.items()):
+            if entry.version < pattern.sequence and pattern.pattern.matches(key):
+                del self.entries[key]
+
+    async def settle(self) -> None:
+        pass
 
     def clear(self) -> None:
         self.entries.clear()

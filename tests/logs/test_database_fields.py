@@ -121,6 +121,8 @@ async def test_the_index_is_used(indexed: DatabaseStore) -> None:
         assert await found(authority, status="open", assignee__id="7") == ["task:7"]
     assert len(plans) >= 4
     for plan in plans:
+        if "log_state" in str(plan):
+            continue  # its one row says which patterns are in force
         assert "entry_field_values" in plan or "entries" in plan, plan
         assert "Seq Scan" not in plan, plan
         assert "SCAN entries" not in plan, plan

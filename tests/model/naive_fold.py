@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from cachesvc.errors import Refusal
 from cachesvc.model.change import Draft, Operation
-from tests.model.naive import digits_written
+from tests.model.naive import digits_written, matches, tokens_of
 
 Fields = dict[str, object]
 
@@ -38,6 +38,8 @@ class NaiveStore:
     rows: dict[str, NaiveRow] = field(default_factory=dict)
     last_written: dict[str, int] = field(default_factory=dict)  # the sequence of the last write or delete of a key
     answers: dict[tuple[str, str, int], tuple[str, Fields]] = field(default_factory=dict)
+    invalidations: list[tuple[int, str]] = field(default_factory=list)  # every pattern ever, with its sequence
+    active: dict[str, int] = field(default_factory=dict)
 
     def take(self, draft: Draft, now: float) -> Fields:
         """What the draft comes to, as the fields that count; it is done at once."""
@@ -55,7 +57,9 @@ class NaiveStore:
         return answer
 
     def _do(self, draft: Draft, now: float) -> Fields:
-        row = self.rows.get(draft.key)
+        if draft.invalidation is not None:
+            return self._invalidate(draft, now)
+        row = self.standing(draft.key)
         live = row if row is not None and row.live(now) else None
         current = live.version if live else 0
 
@@ -69,7 +73,7 @@ class NaiveStore:
         if draft.expected is not None and not (current > 0 if draft.expected == -1 else current == draft.expected):
             return {"refused": Refusal.VERSION_CONFLICT, "current": current}
         if draft.token is not None:
-            touched = max(self.last_written.get(name, 0) for name in (draft.key, *draft.parents))
+            touched = max(max(self.last_written.get(name, 0), self.killed(name)) for name in (draft.key, *draft.parents))
             if draft.token.epoch != self.epoch or touched > draft.token.sequence:
                 return {"refused": Refusal.STALE_FILL, "current": current}
 
@@ -95,6 +99,38 @@ class NaiveStore:
         created_at = live.created_at if live else now
         self.rows[draft.key] = NaiveRow(content, content_type, self.sequence, created_at, ends, tags, parents, deleted)
         return answer | {"version": self.sequence}
+
+    def killed(self, key: str) -> int:
+        """The sequence of the last pattern that matched the key."""
+        return max((sequence for sequence, text in self.invalidations if matches(tokens_of(text) or [], key)), default=0)
+
+    def standing(self, key: str) -> NaiveRow | None:
+        row = self.rows.get(key)
+        if row is not None and row.version < self.killed(key):
+            row.deleted = True
+        return row
+
+    def _invalidate(self, draft: Draft, now: float) -> Fields:
+        named = draft.invalidation
+        assert named is not None
+        if named.retires:
+            if self.active.get(named.pattern) != named.retires:
+                return {"refused": Refusal.VERSION_CONFLICT, "current": self.known(named.pattern)}
+            del self.active[named.pattern]
+            self.sequence += 1
+            return {"version": self.sequence, "found": False, "conflict": False}
+        found = any(row is not None and row.live(now) for row in map(self.standing, named.keys))
+        self.sequence += 1
+        if named.pattern:
+            self.invalidations.append((self.sequence, named.pattern))
+            self.active[named.pattern] = self.sequence
+        for key in named.keys:
+            self.last_written[key] = self.sequence
+            self.rows[key] = NaiveRow(b"", "", self.sequence, now, None, (), (), deleted=True)
+        return {"version": self.sequence, "found": found, "conflict": False}
+
+    def known(self, pattern: str) -> int:
+        return max((sequence for sequence, text in self.invalidations if text == pattern), default=0)
 
 
 def number_of(row: NaiveRow) -> Fraction | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cachesvc.errors import Refused
-from cachesvc.model.change import Draft, Idempotency, Kind, Operation, Receipt
+from cachesvc.model.change import Draft, Idempotency, Kind, Operation, Receipt, invalidate
 from cachesvc.model.entry import JSON, Entry, content_hash
 from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
+from cachesvc.model.invalidation import Invalidation, Patterns
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Epoch, Position, Seq, Version
 from tests.model.naive_fold import Fields, NaiveStore, number_of
@@ -37,9 +38,22 @@ def near(low: int) -> st.SearchStrategy[int | None]:
     return st.none() | st.none() | st.integers(low, 4)
 
 
-DRAFTS = st.builds(
+IDEMPOTENCY = (
+    st.none()
+    | st.none()
+    | st.builds(
+        Idempotency, st.just("ann"), st.sampled_from(["k", "l", ""]), st.sampled_from("fff g"), st.sampled_from([0, 0, 1, 2])
+    )
+)
+SOME = st.sets(KEYS, max_size=2).map(sorted).map(tuple)
+INVALIDATIONS = st.builds(
+    invalidate,
+    st.builds(Invalidation, st.sampled_from(["a", "*", "[ab]", ""]), SOME, st.sampled_from([0, 0, 1])),
+    idempotency=IDEMPOTENCY,
+)
+DRAFTS = INVALIDATIONS | st.builds(
     Draft,
-    st.sampled_from(Operation),
+    st.sampled_from([one for one in Operation if one not in (Operation.INVALIDATE, Operation.RETIRE)]),
     KEYS,
     st.sampled_from([b"1", b"2.50", b'"text"', b"", b"9" * 100]),
     st.sampled_from([JSON, JSON, "text/plain"]),
@@ -47,11 +61,7 @@ DRAFTS = st.builds(
     st.sampled_from([None, 3.0, 50.0]),
     st.sampled_from([(), ("t",)]),
     FEW,
-    idempotency=st.none()
-    | st.none()
-    | st.builds(
-        Idempotency, st.just("ann"), st.sampled_from(["k", "l", ""]), st.sampled_from("fff g"), st.sampled_from([0, 0, 1, 2])
-    ),
+    idempotency=IDEMPOTENCY,
     distribute=st.booleans(),
 )
 WISHES = st.builds(Wish, DRAFTS, near(-6), near(-6), st.none() | st.tuples(st.sampled_from([0, 0, 0, 0, 1]), st.integers(0, 6)))
@@ -65,24 +75,33 @@ class Store:
     position: Position
     rows: dict[Key, Entry]
     results: dict[tuple[str, str], Result]
+    patterns: Patterns = field(default_factory=Patterns)
 
     def append(self, drafts: list[Draft], now: float) -> Folded:
         rows = {key: self.rows[key] for key in touched(drafts) if key in self.rows}
         results = {name: self.results[name] for name in asked(drafts) if name in self.results}
-        folded = fold(State(self.position, now, rows, results), drafts, batch=BATCH, terms=TERMS)
+        state = State(self.position, now, rows, results, patterns=Patterns(self.patterns))
+        folded = fold(state, drafts, batch=BATCH, terms=TERMS)
+        for one in folded.patterns:
+            self.patterns.add(one)
         self.rows |= folded.rows
         self.results |= folded.results
         self.position = Position(self.position.epoch, Seq(self.position.sequence + len(folded.changes)))
         return folded
 
     def copy(self) -> Store:
-        return Store(self.position, dict(self.rows), dict(self.results))
+        return Store(self.position, dict(self.rows), dict(self.results), Patterns(self.patterns))
 
 
 def resolved(wish: Wish, store: Store) -> Draft:
     """The draft as a client would send it that read a moment ago."""
     epoch, head = store.position
     draft, held = wish.draft, store.rows.get(wish.draft.key)
+    if draft.invalidation is not None:
+        known = store.patterns.find(draft.invalidation.pattern)
+        retires = known.sequence if draft.invalidation.retires and known is not None else draft.invalidation.retires
+        keys = () if retires else draft.invalidation.keys
+        return invalidate(draft.invalidation._replace(retires=Seq(retires), keys=keys), idempotency=draft.idempotency)
     expected = wish.expected
     if expected is not None and expected > 0:
         expected = held.version if held is not None and expected > 1 else head + 2 - expected
@@ -141,8 +160,12 @@ def check_changes(folded: Folded, drafts: list[Draft], before: Position, now: fl
     for step, (change, (place, receipt)) in enumerate(zip(folded.changes, taken, strict=True), 1):
         draft = drafts[place]
         assert change.sequence == before.sequence + step == receipt.version
-        assert (change.id, change.at, change.key) == (f"{BATCH}-{place}", now, draft.key)
+        assert (change.id, change.at, change.key or "") == (f"{BATCH}-{place}", now, draft.key)
         assert change.conflict == receipt.conflict
+        if draft.invalidation is not None:
+            assert change.invalidation == draft.invalidation
+            last |= dict.fromkeys(change.touches)
+            continue
         if change.kind is not Kind.EXPIRE:
             assert change.entry is not None
             assert change.entry.version == receipt.version
@@ -159,8 +182,10 @@ def check_changes(folded: Folded, drafts: list[Draft], before: Position, now: fl
 
 def check_rows(store: Store, naive: NaiveStore, now: float) -> None:
     assert store.rows.keys() == naive.rows.keys()
-    for key, row in store.rows.items():
-        model = naive.rows[key]
+    for key, held in store.rows.items():
+        row = store.patterns.hide(held)
+        model = naive.standing(key)
+        assert model is not None
         assert (row.key, row.version, row.deleted) == (key, model.version, model.deleted)
         assert row.live(now) is model.live(now)
         if row.deleted:
@@ -197,6 +222,6 @@ def test_one_batch_comes_to_what_two_come_to(
     assert [change._replace(id="", conflict="") for change in one.changes] == [
         change._replace(id="", conflict="") for change in (*first.changes, *second.changes)
     ]
-    assert (whole.position, whole.rows) == (parts.position, parts.rows)
+    assert (whole.position, whole.rows, whole.patterns) == (parts.position, parts.rows, parts.patterns)
     assert whole.results.keys() == parts.results.keys()
     assert one.replayed == first.replayed | {place + where for place in second.replayed}

@@ -3,10 +3,10 @@
 -- an unmoved head no row has moved. The batch's record is there exactly if the batch was committed, or given up for good.
 -- Returns 1 committed, 0 moved (fold again), -1 known already.
 --
--- KEYS  state, log, keys, ends, gone, batch
--- ARGV  epoch, head, new head, bytes, batch record, ms that answers are kept, channel, prefix of rows; then three
---       lists, each after its length: records, rows, answers
-local state, log, keys, ends, gone, batch = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+-- KEYS  state, log, keys, ends, gone, batch, patterns
+-- ARGV  epoch, head, new head, bytes, batch record, ms that answers are kept, channel, prefix of rows; then four
+--       lists, each after its length: records, rows, answers, patterns
+local state, log, keys, ends, gone, batch, patterns = unpack(KEYS)
 local epoch, head, moved, bytes, record, keep, channel, prefix = unpack(ARGV, 1, 8)
 
 if redis.call('EXISTS', batch) == 1 then return -1 end
@@ -50,6 +50,13 @@ for _ = 1, tonumber(take()) do
   local key, answer = take(), take()
   redis.call('SET', key, answer, 'PX', keep)
 end
+
+local changed = tonumber(take())
+for _ = 1, changed do
+  local text, said = take(), take()
+  redis.call('HSET', patterns, text, said)
+end
+if changed > 0 then redis.call('HSET', state, 'patterns_at', moved) end
 
 redis.call('SET', batch, record, 'PX', keep)
 if moved ~= head then

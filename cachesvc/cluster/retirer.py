@@ -1,0 +1,56 @@
+"""Retirer: sweeps the authority of what a pattern killed, in paced steps, then retires the pattern.
+
+The rule that must not break: a pattern is retired only when every key has been looked at. Until then it costs reads a
+little, and nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+
+from cachesvc.errors import Refused
+from cachesvc.model.change import Draft, invalidate
+from cachesvc.model.invalidation import InForce, Invalidation
+from cachesvc.ports import Authority, Clock
+
+STEPS = 100  # at most, before the lease is looked at again
+
+
+class Retirer:
+    """One round at a time, by the node that holds the duty. `in_force` is what this node knows, `write` appends a draft."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        in_force: Callable[[], Iterable[InForce]],
+        write: Callable[[Draft], Awaitable[object]],
+        clock: Clock,
+        *,
+        batch: int,
+        pause: float,
+    ) -> None:
+        self.retired = 0
+        self._authority = authority
+        self._in_force = in_force
+        self._write = write
+        self._clock = clock
+        self._batch = batch
+        self._pause = pause
+
+    async def step(self) -> None:
+        """Go on with the oldest active pattern; it is kept with the pattern how far that came."""
+        one = min((one for one in self._in_force() if not one.retired), default=None, key=lambda held: held.sequence)
+        if one is None:
+            return
+        for _ in range(STEPS):
+            if await self._authority.bury(one, limit=self._batch):
+                await self._retire(one)
+                return
+            await self._clock.sleep(self._pause)
+
+    async def _retire(self, one: InForce) -> None:
+        try:
+            await self._write(invalidate(Invalidation(one.pattern.text, retires=one.sequence), actor="sweep", source="sweep"))
+        except Refused:
+            return  # retired by another node, or a newer one took its place, which this node is about to hear
+        self.retired += 1

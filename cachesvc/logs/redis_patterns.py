@@ -1,0 +1,104 @@
+"""Patterns in force, as the Redis authority keeps them: read when they changed, and ended step by step.
+
+The rule that must not break: whoever reads rows reads the state in the same step, asks `RedisPatterns` with it, and gives out
+no row that a pattern kills.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from cachesvc.logs.redis_rows import VERSION_DIGITS, Names, pack_row, version_of
+from cachesvc.logs.redis_server import Argument, Server
+from cachesvc.model.entry import tombstone
+from cachesvc.model.fold import ENDED_KEPT
+from cachesvc.model.invalidation import InForce, Patterns, in_force
+from cachesvc.model.keys import Key
+from cachesvc.model.pattern import Pattern
+from cachesvc.model.position import Seq
+
+Walk = Callable[[Pattern, Key | None], AsyncIterator[list[Key]]]
+
+_NONE: Final = Patterns()
+
+
+class Kept(NamedTuple):
+    """A pattern in force, when it was retired (Unix seconds, 0: not yet), and the key up to which it has been swept."""
+
+    one: InForce
+    retired_at: float = 0.0
+    buried_to: str = ""
+
+    def packed(self) -> bytes:
+        return orjson.dumps([self.one.sequence, self.one.retired, self.retired_at, self.buried_to])
+
+
+def unpacked(text: bytes, packed: bytes) -> Kept:
+    """What `Kept.packed` wrote under the pattern's text."""
+    sequence, retired, retired_at, buried_to = orjson.loads(packed)[:4]
+    return Kept(in_force(Seq(sequence), text.decode(), retired=Seq(retired)), retired_at, buried_to)
+
+
+class RedisPatterns:
+    """The patterns in force, kept until the log's state says that they are others."""
+
+    def __init__(self, server: Server, names: Names) -> None:
+        self._server = server
+        self._names = names
+        self._held: tuple[tuple[bytes, bytes], Patterns] = (b"", b""), _NONE
+
+    async def at(self, epoch: bytes, patterns_at: bytes | None) -> Patterns:
+        """Those in force in a state that was just read."""
+        if patterns_at is None:
+            return _NONE
+        if self._held[0] != (epoch, patterns_at):
+            self._held = (epoch, patterns_at), Patterns([kept.one for kept in await self.load()])
+        return self._held[1]
+
+    async def load(self) -> list[Kept]:
+        """All in force, the retired ones too."""
+        return self.read(await self._server.ask("HGETALL", self._names.patterns))
+
+    def read(self, found: dict[bytes, bytes]) -> list[Kept]:
+        return [unpacked(text, packed) for text, packed in found.items()]
+
+    async def bury(self, pattern: InForce, walk: Walk, *, limit: int, now: float) -> bool:
+        """See `ports.Authority.bury`. `walk` gives the keys that match after one, in order, in pages."""
+        text = pattern.pattern.text
+        noted = await self._server.ask("HGET", self._names.patterns, text)
+        kept = unpacked(text.encode(), noted) if noted is not None else None
+        if kept is None or kept.one != pattern:
+            return True
+        keys: list[Key] = []
+        async for page in walk(pattern.pattern, Key(kept.buried_to) if kept.buried_to else None):
+            keys += page
+            if len(keys) >= limit:
+                break
+        keys = keys[:limit]
+        if keys:
+            dead = await self._older(keys, pattern.sequence, now)
+            names = self._names
+            notes = kept._replace(buried_to=keys[-1]).packed()
+            said: list[Argument] = [text, noted, notes, names.rows, VERSION_DIGITS, repr(now + ENDED_KEPT), *dead]
+            await self._server.run("bury", (names.keys, names.ends, names.gone, names.patterns), said)
+        return len(keys) < limit
+
+    async def _older(self, keys: list[Key], sequence: int, now: float) -> list[Argument]:
+        """Key, version as the row has it, and tombstone, of those that are older."""
+        asking = [("GETRANGE", self._names.rows + key, 0, VERSION_DIGITS - 1) for key in keys]
+        dead: list[Argument] = []
+        for key, version in zip(keys, await self._server.together(*asking), strict=True):
+            if version and version_of(version) < sequence:
+                dead += (key, version, pack_row(tombstone(key, version_of(version), now=now, keep=ENDED_KEPT)))
+        return dead
+
+    async def forget_retired(self, now: float) -> None:
+        """Forget what was retired long ago: what began before it cannot be judged any more."""
+        old = [kept for kept in await self.load() if kept.one.retired and kept.retired_at < now - ENDED_KEPT]
+        if old:
+            highest = max(kept.one.sequence for kept in old)
+            said: list[Any] = [argument for kept in old for argument in (kept.one.pattern.text, kept.packed())]
+            await self._server.run("forget", (self._names.state, self._names.patterns), (highest, *said))

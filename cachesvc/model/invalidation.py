@@ -1,0 +1,132 @@
+"""Invalidations: what one names, and the patterns that are in force.
+
+The rule that must not break: a pattern kills what is older than its own sequence and matches, and nothing else; so what is
+written after it is never touched by it, however late it is looked at.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from cachesvc.model.entry import Entry
+from cachesvc.model.keys import Key
+from cachesvc.model.pattern import Pattern, parse_pattern
+from cachesvc.model.position import Seq
+
+_NEVER = Seq(0)
+
+
+class Invalidation(NamedTuple):
+    """What an invalidation names: a pattern ("" for none) and keys. Its retirement says the pattern again, and whose it was."""
+
+    pattern: str = ""
+    keys: tuple[Key, ...] = ()
+    retires: Seq = _NEVER  # the sequence of the invalidation that a retirement ends, 0 for an invalidation
+
+
+class InForce(NamedTuple):
+    """A pattern in force since `sequence`.
+
+    It is active until it is retired: until the authority has been swept of all that it kills. Then it is remembered for a
+    while all the same, since what was read before it may still be on its way.
+    """
+
+    sequence: Seq
+    pattern: Pattern
+    retired: Seq = _NEVER  # the sequence of its retirement, 0 while it is active
+
+
+class Patterns:
+    """The patterns in force, found by the literal prefix of a key, so that many of them cost a read little.
+
+    The same text twice is one pattern: the newer one kills all that the older one does.
+    """
+
+    def __init__(self, in_force: Iterable[InForce] = ()) -> None:
+        self.highest = _NEVER  # no pattern in force is newer
+        self._by_text: dict[str, InForce] = {}
+        self._by_prefix: dict[str, list[InForce]] = {}  # the newest first
+        self._lengths: tuple[int, ...] = ()  # of those prefixes
+        for one in in_force:
+            self.add(one)
+
+    def __len__(self) -> int:
+        return len(self._by_text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Patterns) and self._by_text == other._by_text
+
+    __hash__ = None  # type: ignore[assignment] # it changes
+
+    def __iter__(self) -> Iterator[InForce]:
+        return iter(self._by_text.values())
+
+    @property
+    def active(self) -> int:
+        """How many are not retired."""
+        return sum(not one.retired for one in self)
+
+    def find(self, text: str) -> InForce | None:
+        return self._by_text.get(text)
+
+    def newest(self, key: str, above: int = 0) -> int:
+        """The sequence of the newest pattern that matches the key and is newer than `above`; 0 for none."""
+        if above >= self.highest:
+            return 0
+        newest = above
+        for length in self._lengths:
+            for one in self._by_prefix.get(key[:length], ()):
+                if one.sequence <= newest:
+                    break
+                if one.pattern.matches(key):
+                    newest = one.sequence
+                    break
+        return newest if newest > above else 0
+
+    def hide(self, entry: Entry) -> Entry:
+        """The entry as it counts: deleted at its own version where a pattern kills it."""
+        if self.highest and not entry.deleted and self.newest(entry.key, entry.version):
+            return entry._replace(value=b"", deleted=True)
+        return entry
+
+    def add(self, one: InForce) -> None:
+        """From now on it is in force. One of the same text that is not newer is taken for the same."""
+        text = one.pattern.text
+        known = self._by_text.get(text)
+        if known is not None:
+            if known.sequence > one.sequence:
+                return
+            self._drop(known)
+        self._by_text[text] = one
+        insort(self._by_prefix.setdefault(one.pattern.prefix, []), one, key=lambda held: -held.sequence)
+        self._measure()
+
+    def retire(self, text: str, sequence: Seq, *, at: Seq) -> None:
+        """The pattern of that sequence was retired at `at`; nothing when it is not known, or a newer one took its place."""
+        known = self._by_text.get(text)
+        if known is not None and known.sequence == sequence:
+            self.add(known._replace(retired=at))
+
+    def forget_retired(self, upto: int) -> None:
+        """Forget what was retired up to there."""
+        for one in [one for one in self if 0 < one.retired <= upto]:
+            self._drop(one)
+        self._measure()
+
+    def _drop(self, one: InForce) -> None:
+        del self._by_text[one.pattern.text]
+        same = self._by_prefix[one.pattern.prefix]
+        same.remove(one)
+        if not same:
+            del self._by_prefix[one.pattern.prefix]
+
+    def _measure(self) -> None:
+        self._lengths = tuple(sorted({len(prefix) for prefix in self._by_prefix}))
+        self.highest = max((one.sequence for one in self), default=_NEVER)
+
+
+def in_force(sequence: Seq, text: str, *, retired: Seq = _NEVER) -> InForce:
+    """A pattern as the log tells of it. Raises `InvalidInput` for a text that is none."""
+    return InForce(sequence, parse_pattern(text), retired)

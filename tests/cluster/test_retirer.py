@@ -1,0 +1,72 @@
+"""The retirer, over an authority that notes what it is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cachesvc.cluster import retirer as module
+from cachesvc.cluster.retirer import Retirer
+from cachesvc.errors import Refusal, Refused
+from cachesvc.model.change import Draft
+from cachesvc.model.invalidation import InForce, in_force
+from cachesvc.model.position import Seq
+from tests.fakes import FakeClock
+
+
+class Authority:
+    def __init__(self, pages: int) -> None:
+        self.left = pages
+        self.asked: list[tuple[str, int]] = []
+
+    async def bury(self, pattern: InForce, *, limit: int) -> bool:
+        self.asked.append((pattern.pattern.text, limit))
+        self.left -= 1
+        return self.left <= 0
+
+
+class Node:
+    def __init__(self, pages: int, *patterns: InForce, refuses: bool = False) -> None:
+        self.authority = Authority(pages)
+        self.patterns = patterns
+        self.written: list[Draft] = []
+        self.refuses = refuses
+        authority: Any = self.authority
+        self.retirer = Retirer(authority, lambda: self.patterns, self.write, FakeClock(), batch=10, pause=0.0)
+
+    async def write(self, draft: Draft) -> None:
+        if self.refuses:
+            raise Refused(Refusal.VERSION_CONFLICT, "pattern", "was retired by another node")
+        self.written.append(draft)
+
+
+OLD, NEW, DONE = in_force(Seq(5), "old*"), in_force(Seq(9), "new*"), in_force(Seq(1), "done*", retired=Seq(2))
+
+
+async def test_the_oldest_active_one_is_swept_and_then_retired() -> None:
+    node = Node(3, NEW, OLD, DONE)
+    await node.retirer.step()
+    assert node.authority.asked == [("old*", 10)] * 3
+    [draft] = node.written
+    assert draft.invalidation is not None
+    assert (draft.operation, draft.invalidation.pattern, draft.invalidation.retires) == ("retire", "old*", 5)
+    assert node.retirer.retired == 1
+
+
+async def test_nothing_is_asked_where_none_is_active() -> None:
+    node = Node(3, DONE)
+    await node.retirer.step()
+    assert (node.authority.asked, node.written) == ([], [])
+
+
+async def test_a_long_sweep_is_gone_on_with_in_the_next_round() -> None:
+    node = Node(module.STEPS + 1, OLD)
+    await node.retirer.step()
+    assert node.written == []
+    await node.retirer.step()
+    assert len(node.written) == 1
+
+
+async def test_another_node_was_faster() -> None:
+    node = Node(1, OLD, refuses=True)
+    await node.retirer.step()
+    assert node.retirer.retired == 0
