@@ -176,6 +176,11 @@ def described(change: Change) -> dict[str, object]:
         told["distribute"] = False
     if change.conflict:
         told["conflictId"] = change.conflict
+    if change.invalidation is not None:
+        pattern, keys, retires = change.invalidation
+        told |= {"pattern": pattern} if pattern else {}
+        told |= {"keys": keys} if keys else {}
+        told |= {"retires": retires} if retires else {}
     entry = change.entry
     if entry is not None and not entry.deleted:
         told |= _metadata(entry)

@@ -12,6 +12,9 @@ import httpx
 import orjson
 import pytest
 
+from cachesvc.model.change import Kind
+from cachesvc.model.invalidation import Invalidation
+from cachesvc.model.keys import Key
 from cachesvc.model.position import Epoch, Position, Seq
 from cachesvc.web.changes import described
 from cachesvc.web.service import Limits
@@ -203,3 +206,14 @@ async def test_a_value_that_is_not_held_is_not_told(site: Site) -> None:
     told = described(site.store.log[0]._replace(value_held=False, distribute=False, conflict="c-1"))
     assert (told["truncated"], told["distribute"], told["conflictId"]) == (True, False, "c-1")
     assert "value" not in told
+
+
+async def test_an_invalidation_is_told_by_what_it_names(site: Site) -> None:
+    await put(site, "a")
+    change = site.store.log[0]._replace(
+        kind=Kind.INVALIDATE, key=None, entry=None, invalidation=Invalidation("a*", (Key("b"),))
+    )
+    told = described(change)
+    assert (told["kind"], told["key"], told["pattern"], told["keys"]) == ("invalidate", None, "a*", ("b",))
+    told = described(change._replace(kind=Kind.RETIRE, invalidation=Invalidation("a*", retires=Seq(7))))
+    assert (told["kind"], told["pattern"], told["retires"]) == ("retire", "a*", 7)
