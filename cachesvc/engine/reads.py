@@ -1,4 +1,4 @@
-"""The read path below memory: Redis, then the authority, then a loader; what is found is put upwards.
+"""The read path below memory: Redis, then the authority, then the stage of `loading.py`; what is found is put upwards.
 
 Each is a stage with a queue and lanes of its own, so that one that hangs holds up only those who need it. The rule that must
 not break: what a flight read is served and kept only if `Floors.admits` it at that moment, and the check and the storing are
@@ -18,13 +18,14 @@ from cachesvc.engine.flight import Flight, Flights
 from cachesvc.engine.floors import Floors
 from cachesvc.engine.last_reads import LastReads, Reason
 from cachesvc.engine.latency import Latencies
+from cachesvc.engine.loading import Ends, Loads
 from cachesvc.engine.puts import Puts
 from cachesvc.engine.resilience import Breaker
-from cachesvc.errors import Overloaded, Refusal, Refused, Unavailable
-from cachesvc.model.change import Draft, Operation
+from cachesvc.errors import Overloaded, Unavailable
+from cachesvc.model.change import Draft
 from cachesvc.model.entry import Entry
-from cachesvc.model.keys import Key, module_of
-from cachesvc.ports import Authority, Clock, Loaded, Loader, Memory, Replica, Tier
+from cachesvc.model.keys import Key
+from cachesvc.ports import Authority, Clock, Loader, Memory, Replica, Tier
 
 ATTEMPTS = 5  # how often a flight is read again when what it read was overtaken
 
@@ -70,8 +71,6 @@ class Reads:
         self._redis = redis
         self._replica = redis if redis is not None and isinstance(redis, Replica) else None
         self._authority = authority
-        self._loaders = loaders
-        self._fill = fill
         self._floors = floors
         self._flights = flights
         self._puts = puts
@@ -82,8 +81,18 @@ class Reads:
             return Combiner(name, run, self._failed, most=most, pending=pending, lanes=lanes)
 
         self._ask_authority = stage("reads of the authority", self._run_authority)
-        self._load = stage("loads", self._run_loader)
-        self.stages = [self._ask_authority, self._load]
+        self.loads = Loads(
+            loaders,
+            Ends(self._wanted, self._land, self._failed, self._again),
+            fill=fill,
+            note=lambda flights, reason: self._missed(self.last["loader"], flights, reason),
+            timed=self._loaded,
+            clock=clock,
+            most=most,
+            pending=pending,
+            lanes=lanes,
+        )
+        self.stages = [self._ask_authority, self.loads.stage]
         if redis is not None:
             self.stages.insert(0, stage("reads of Redis", self._run_redis))
         self.combiner = self.stages[0]
@@ -122,12 +131,6 @@ class Reads:
             self._missed(self.last[self._authority.name], waiting, Reason.AWAY)
             for flight in waiting:
                 self._failed(flight, exc)
-
-    async def _run_loader(self, batch: list[Flight]) -> None:
-        modules: dict[str, list[Flight]] = defaultdict(list)
-        for flight in self._wanted(batch):
-            modules[module_of(flight.key)].append(flight)
-        await asyncio.gather(*(self._from_loader(self._loaders[name], flights) for name, flights in modules.items()))
 
     def _wanted(self, batch: list[Flight]) -> list[Flight]:
         """Those that somebody waits for. The others are joined no more, from this moment on."""
@@ -221,8 +224,8 @@ class Reads:
                     self._again(flight)  # written since: absent was true only before
                     continue
                 last.note(flight.key, _gone(entry), now)
-                if flight.load and module_of(flight.key) in self._loaders:
-                    self._pass_on(flight, self._load)
+                if self.loads.loads(flight):
+                    self._pass_on(flight, self.loads.stage)
                 else:
                     self._land(flight, Answer(entry, authority.name, flight.token, now))
             elif self._admit(flight, entry):
@@ -235,50 +238,9 @@ class Reads:
                 self._again(flight)
         self.counts.note(authority.name, hits, len(waiting))
 
-    async def _from_loader(self, loader: Loader, waiting: list[Flight]) -> None:
-        """Load, and fill the authority with what came; a fill that was refused as stale is read again."""
-        began = self._clock.monotonic()
-        try:
-            loaded = await loader.load([flight.key for flight in waiting])
-        except Unavailable as exc:
-            self._missed(self.last["loader"], waiting, Reason.AWAY)
-            for flight in waiting:
-                self._failed(flight, exc)
-            return
-        self.latencies["loader"].note(self._clock.monotonic() - began)
-        self.counts.note("loader", len(loaded), len(waiting))
-        now = self._clock.now()
-        for flight in waiting:
-            self.last["loader"].note(flight.key, Reason.HIT if flight.key in loaded else Reason.NOT_LOADED, now)
-        outcomes = await asyncio.gather(
-            *(self._keep(flight, loaded.get(flight.key)) for flight in waiting), return_exceptions=True
-        )
-        for flight, outcome in zip(waiting, outcomes, strict=True):
-            if isinstance(outcome, Refused) and outcome.code is Refusal.STALE_FILL:
-                self._again(flight)
-            elif isinstance(outcome, Exception):
-                self._failed(flight, outcome)
-            elif isinstance(outcome, BaseException):
-                raise outcome
-
-    async def _keep(self, flight: Flight, loaded: Loaded | None) -> None:
-        if loaded is None:
-            self._land(flight, Answer(None, "loader", flight.token, self._clock.now()))
-            return
-        entry = await self._fill(
-            Draft(
-                Operation.FILL,
-                flight.key,
-                loaded.value,
-                loaded.content_type,
-                ttl=loaded.ttl,
-                tags=loaded.tags,
-                parents=loaded.parents,
-                token=flight.token,
-                source="loader",
-            )
-        )
-        self._land(flight, Answer(entry, "loader", flight.token, self._clock.now(), stored=True))
+    def _loaded(self, seconds: float, hits: int, asked: int) -> None:
+        self.latencies["loader"].note(seconds)
+        self.counts.note("loader", hits, asked)
 
     def _missed(self, last: LastReads, waiting: list[Flight], reason: Reason) -> None:
         now = self._clock.now()
