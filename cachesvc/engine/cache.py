@@ -82,6 +82,7 @@ class Cache:
             invalidate=self._invalidate,
             appended=appended,
             new_batch=new_batch,
+            clock=clock,
             most=limits.batch_drafts,
             weight=limits.batch_bytes,
             pending=limits.pending_writes,

@@ -32,6 +32,7 @@ class Combiner(Generic[T]):
         most: int,
         pending: int,
         lanes: int,
+        now: Callable[[], float] = lambda: 0.0,  # without one it knows of no delay
         weigh: Callable[[T], int] | None = None,
         weight: int = 1,
     ) -> None:
@@ -46,12 +47,22 @@ class Combiner(Generic[T]):
         self._pending = pending
         self._weigh = weigh
         self._weight = weight
+        self._now = now
+        self._began = 0.0
+        self._took = 0.0
         self._queue: deque[T] = deque()
         self._ready = asyncio.Event()
         self._closing = False
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    def delay(self) -> float:
+        """Seconds that what is queued now will wait beyond the next batch, going by the latest one."""
+        behind = len(self._queue) // self._most
+        if not behind:
+            return 0.0
+        return behind * max(self._took, self._now() - self._began) / self.lanes
 
     def add(self, item: T) -> None:
         """Queue an item for the next batch. Raises `Overloaded` when the queue is full."""
@@ -73,8 +84,10 @@ class Combiner(Generic[T]):
                 continue
             self.batches += 1
             self.items += len(batch)
+            began = self._began = self._now()
             try:
                 await self._run(batch)
+                self._took = self._now() - began
             except Exception as exc:  # noqa: BLE001 - a batch that fails must not end the lane
                 _log.exception("a batch failed", extra={"combiner": self.name, "items": len(batch)})
                 for item in batch:

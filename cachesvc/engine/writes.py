@@ -16,7 +16,7 @@ from cachesvc.engine.puts import Puts
 from cachesvc.errors import CacheError, OutcomeUnknown, Refused
 from cachesvc.model.change import Appended, Change, Draft, Kind, request_id
 from cachesvc.model.invalidation import Invalidation
-from cachesvc.ports import Authority, Memory
+from cachesvc.ports import Authority, Clock, Memory
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +48,7 @@ class Writes:
         invalidate: Callable[[Change, Invalidation], None],
         appended: Callable[[Appended], None],
         new_batch: Callable[[], str],
+        clock: Clock,
         most: int,
         weight: int,
         pending: int,
@@ -67,6 +68,7 @@ class Writes:
             most=most,
             pending=pending,
             lanes=1,
+            now=clock.monotonic,
             weigh=lambda wish: len(wish.draft.value) + 200 + 300 * _named(wish.draft),
             weight=weight,
         )

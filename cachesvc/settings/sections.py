@@ -99,6 +99,11 @@ class Server(Section):
     max_headers: int = Field(100, ge=10, le=10_000)
     header_timeout: Duration = 10.0  # from the first byte of a request to the end of its headers
     max_followers: int = Field(1_000, ge=1)  # streams of GET /v1/changes open at once
+    max_pipelined: int = Field(100, ge=1, le=10_000)  # requests of a connection that wait for the one before
+    max_connections: int = Field(10_000, ge=1, le=1_000_000)  # of each worker; over it the next is refused
+    max_requests: int = Field(10_000, ge=1, le=1_000_000)  # in progress in each worker; over it the next gets 503
+    max_delay: Duration = 0.1  # work that waits longer for its turn, and goes on to, is overload: some requests get 503
+    stall_timeout: Duration = 30.0  # a client that takes nothing of its answer for so long is dropped
     access_log: bool = False
 
 

@@ -71,7 +71,7 @@ DATA: Final[Mapping[str, Mapping[str, Documented]]] = {
             gives={200: "bytes", 304: ""},
             problems=(400, 404, 412, 422, 503, 504),
         ),
-        "head": Documented("What GET tells, without the value", _READ, gives={200: "", 304: ""}, problems=(404, 412)),
+        "head": Documented("What GET tells, without the value", _READ, gives={200: "", 304: ""}, problems=(404, 412, 503)),
         "put": Documented(
             "Write a value of any content type",
             (*_WRITE, "ttl", "tags", "depends_on", "distribute"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import orjson
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
@@ -17,13 +19,17 @@ def router(service: Service, metrics: Metrics) -> APIRouter:
     """The operations as routes."""
     routes = APIRouter(tags=["Operations"], default_response_class=Response)
 
+    async def all_stats() -> Mapping[str, object]:
+        told = await service.node.stats()
+        return told if service.admission is None else {**told, "web": service.admission.stats()}
+
     @routes.get(
         "/v1/stats",
         summary="Hits, misses, entries, bytes, evictions, latencies and breakers, by tier",
         responses={200: {"model": Stats}},
     )
     async def stats() -> Response:
-        return _json(await service.node.stats())
+        return _json(await all_stats())
 
     @routes.get("/v1/nodes", summary="The nodes, with what they have applied and how far they lag")
     async def nodes() -> Response:
@@ -46,7 +52,7 @@ def router(service: Service, metrics: Metrics) -> APIRouter:
 
     @routes.get("/metrics", summary="Metrics in Prometheus' text format")
     async def prometheus() -> Response:
-        return Response(metrics.render(await service.node.stats()), media_type=CONTENT_TYPE)
+        return Response(metrics.render(await all_stats()), media_type=CONTENT_TYPE)
 
     for route in [route for route in routes.routes if isinstance(route, APIRoute)]:  # FastAPI lets GET answer to GET only
         routes.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)

@@ -84,14 +84,16 @@ class Problem:
             headers["X-Request-Id"] = self.request_id
         return Response(orjson.dumps(self.body(request_id)), self.status, headers, MEDIA_TYPE)
 
-    def raw(self) -> bytes:
-        """The whole answer as bytes, the last of its connection: for what never reaches the application."""
-        request_id = uuid4().hex
+    def raw(self, request_id: str = "", *, last: bool = True, bodiless: bool = False) -> bytes:
+        """The whole answer as bytes, for what never reaches the application; if `last`, the last of its connection."""
+        request_id = request_id or uuid4().hex
         response = self.response(request_id)
         response.headers["X-Request-Id"] = request_id
         head = [b"HTTP/1.1 %d %s" % (self.status, _PHRASES[self.status].encode())]
         head += [b"%s: %s" % header for header in response.raw_headers]
-        return b"\r\n".join([*head, b"connection: close", b"", bytes(response.body)])
+        if last:
+            head.append(b"connection: close")
+        return b"\r\n".join([*head, b"", b"" if bodiless else bytes(response.body)])
 
 
 class ProblemRaised(Exception):

@@ -1,17 +1,22 @@
 """Protocol: HTTP/1.1 on one connection, as uvicorn speaks it, within limits and with problems for answers.
 
 At any time a connection waits for the application, or for its client with a deadline; what one keeps of a head is bounded.
+What a node does not take up is refused here, before any work is done for it; who asks how it fares is always answered.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
+from uuid import uuid4
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from cachesvc.protocol.codes import Code
+from cachesvc.web.admission import Admission
 from cachesvc.web.problems import Problem, ProblemRaised
 
 
@@ -23,12 +28,27 @@ class HeadLimits:
     header_bytes: int = 32 << 10
     headers: int = 100
     timeout: float = 10.0
+    pipelined: int = 100  # requests of a connection that wait for the one before
+    stall: float = 30.0  # seconds in which a client takes nothing of its answer
+
+
+_SHED: Final = (b"/v1/cache/", b"/v1/batch", b"/v1/keys", b"/v1/query")  # not who asks how the node fares, nor its followers
+_READING: Final = frozenset((b"GET", b"HEAD"))
+_PLAIN: Final = re.compile(  # no body, nothing said about the connection, no second request behind it
+    rb"GET /v1/cache/[^\s]+ HTTP/1\.1\r\n"
+    rb"(?:(?![Cc][Oo][Nn]|[Tt][Rr]|[Uu][Pp]|[Ee][Xx][Pp])[^\s:][^\r\n:]*:[^\r\n]*\r\n)+\r\n"
+)
+_CROWDED: Final = "more is asked for than this node can carry"
+_TOO_MANY: Final = "too many connections are open"
+_NO_ID: Final = b"0" * 32  # stands where each answer has its own
+_SPARE: Final = 64  # connections over the limit that may still ask how the node fares
 
 
 class LimitedProtocol(HttpToolsProtocol):
     """A connection. Made by uvicorn; `limited` gives the class for other limits."""
 
     limits = HeadLimits()
+    admission: Admission | None = None
 
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)
@@ -39,19 +59,43 @@ class LimitedProtocol(HttpToolsProtocol):
         self._gathered = 0
         self._refusal: Problem | None = None
         self._earlier: list[RequestResponseCycle] = []  # pipelined: those that the latest waits for
+        self._surplus = False  # one connection too many
+        self._shedding = False  # the request that is being received was refused already
+        self._passed = False  # the request that is read now was let in already
+        self._lively = False  # the client was refused since a deadline was set: it is there
+        self._stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._wait_for_client()
+        if self.admission is not None:
+            over = len(self.connections) - self.admission.limits.max_connections
+            self.admission.connections = len(self.connections)
+            if over > 0:
+                self._surplus = True
+                self.admission.turned_away += 1
+                if over > _SPARE:
+                    transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_arrived()
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
         for cycle in self._earlier:  # uvicorn tells the latest only; the others would go on to write, and fail
             cycle.disconnected = True
             cycle.message_event.set()
         super().connection_lost(exc)
+        if self.admission is not None:
+            self.admission.connections = len(self.connections)
 
     def data_received(self, data: bytes) -> None:
+        if self.admission is not None and self.admission.shedding and self._plain(data):
+            self._passed = self.admission.admits(writing=False)
+            if not self._passed:
+                self._lively = True
+                self._answer_overloaded(_CROWDED)
+                return
         steps = self._steps
         super().data_received(data)
         if self.transport.is_closing():
@@ -75,6 +119,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self._refusal = self._too_much()
         if self._refusal is not None:
             raise ProblemRaised(self._refusal)  # stops the parser, which forgets why
+        if self.admission is not None and not self._busy() and not self._admitted(self.admission):
+            self._in_head, self._in_body, self._shedding = False, True, True
+            self._steps += 1
+            self._head_arrived()
+            return
         if self._busy():
             self._earlier.append(self.cycle)
         elif self._earlier:
@@ -86,12 +135,14 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_arrived()
 
     def on_body(self, body: bytes) -> None:
-        super().on_body(body)
+        if not self._shedding:
+            super().on_body(body)
         self._steps += 1
 
     def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._in_body = False
+        if not self._shedding:
+            super().on_message_complete()
+        self._in_body = self._shedding = False
         self._steps += 1
 
     # refusing
@@ -105,6 +156,8 @@ class LimitedProtocol(HttpToolsProtocol):
             return self._long_target()
         if size > self.limits.header_bytes or len(self.headers) > self.limits.headers:
             return self._large_headers()
+        if len(self.pipeline) >= self.limits.pipelined:
+            return Problem(400, Code.LIMIT_EXCEEDED, f"over {self.limits.pipelined} requests wait for the one before")
         if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
             return Problem(400, Code.BAD_MESSAGE, "must be given, once", "Host")
         return None
@@ -121,6 +174,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _refuse(self, problem: Problem) -> None:
         """Answer with a problem and close; where an earlier request is still to be answered, its answer is the last."""
+        if self.transport.is_closing():
+            return
         if self._busy():
             if not self._in_body or self.pipeline:
                 self.cycle.keep_alive = False
@@ -128,11 +183,73 @@ class LimitedProtocol(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        if not (self._in_body and self.cycle.response_started):
+        if not self._shedding and not (self._in_body and self.cycle.response_started):
             self.transport.write(problem.raw())
         self.transport.close()
 
+    def _plain(self, data: bytes) -> bool:
+        """Whether this is one whole read of an entry and nothing else, as nearly all are: it can be refused unparsed."""
+        between = not (self._in_head or self._in_body or self._gathered or self._surplus or self._busy())
+        return between and len(data) <= self.limits.request_line and _PLAIN.fullmatch(data) is not None
+
+    def _admitted(self, admission: Admission) -> bool:
+        """Whether the request is taken up; one that is not has been answered."""
+        if self._passed or not self.url.startswith(_SHED):
+            self._passed = False
+            return True
+        method = self.parser.get_method()
+        admission.in_progress = len(self.tasks)
+        if not self._surplus and admission.admits(writing=method not in _READING):
+            return True
+        # a body that is not sent yet, or an end of the connection, is not waited for
+        last = self._surplus or self.expect_100_continue or not self.parser.should_keep_alive()
+        self._answer_overloaded(_TOO_MANY if self._surplus else _CROWDED, last=last, bodiless=method == b"HEAD")
+        if self.transport.is_closing():
+            raise ProblemRaised(_overloaded(_CROWDED))  # stops the parser
+        return False
+
+    def _answer_overloaded(self, detail: str, *, last: bool = False, bodiless: bool = False) -> None:
+        if self.flow.write_paused:  # who asks on without reading would have its refusals kept
+            self.transport.abort()
+            return
+        self.transport.write(_overloaded_bytes(detail, last, bodiless).replace(_NO_ID, uuid4().hex.encode()))
+        if last:
+            self.transport.close()
+
     # waiting
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_writing()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self._lively:
+            self._lively = False
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+            return
+        super().timeout_keep_alive_handler()
+        if self._stall is None and self.transport.get_write_buffer_size():
+            self._watch_writing()  # it closes when all is sent, which its client decides
+
+    def _watch_writing(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._stall = self.loop.call_later(self.limits.stall, self._stalled, left)
+
+    def _stalled(self, left: int) -> None:
+        """Whether the client took anything since so much was left."""
+        self._stall = None
+        if 0 < left <= self.transport.get_write_buffer_size():
+            if self.admission is not None:
+                self.admission.stalled += 1
+            self.transport.abort()
+        elif self.transport.get_write_buffer_size():
+            self._watch_writing()
 
     def _busy(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]  # at first None
@@ -148,11 +265,25 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _late(self) -> None:
         self._deadline = None
+        if self._lively and not self._in_head:
+            self._lively = False
+            self._wait_for_client()
+            return
         if self._in_head and not self.transport.is_closing():
             self._refuse(Problem(408, Code.BAD_MESSAGE, f"the headers did not end within {self.limits.timeout:g} s"))
         self.transport.close()
 
 
-def limited(limits: HeadLimits) -> type[LimitedProtocol]:
-    """The protocol with these limits, as uvicorn takes it: a class."""
-    return type("LimitedProtocol", (LimitedProtocol,), {"limits": limits})
+def limited(limits: HeadLimits, admission: Admission | None = None) -> type[LimitedProtocol]:
+    """The protocol with these limits, as uvicorn takes it: a class. Without an `admission` all is taken up."""
+    return type("LimitedProtocol", (LimitedProtocol,), {"limits": limits, "admission": admission})
+
+
+def _overloaded(detail: str) -> Problem:
+    return Problem(503, Code.UNAVAILABLE, detail, retry_after=1.0)
+
+
+@lru_cache(16)
+def _overloaded_bytes(detail: str, last: bool, bodiless: bool) -> bytes:
+    """Made once: to refuse is to cost little."""
+    return _overloaded(detail).raw(_NO_ID.decode(), last=last, bodiless=bodiless)

@@ -16,6 +16,7 @@ from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position
 from cachesvc.ports import Clock
+from cachesvc.web.admission import Admission
 
 
 class Listed(Protocol):
@@ -98,4 +99,5 @@ class Service:
     clock: Clock
     limits: Limits = field(default_factory=Limits)
     version: str = ""
+    admission: Admission | None = None  # None: all is taken up
     closing: asyncio.Event = field(default_factory=asyncio.Event)

@@ -1,0 +1,79 @@
+"""Admission: who is let in when more is asked for than a node carries. No time is measured: the clock stands still."""
+
+from __future__ import annotations
+
+import asyncio
+
+from cachesvc.web.admission import LEAST_SHARE, WINDOW, Admission, AdmissionLimits
+from tests.fakes import FakeClock
+
+LATE = 1.0
+
+
+async def turn(admission: Admission, clock: FakeClock, *, takes: float, asked: int = 100, writing: bool = False) -> int:
+    """So many requests read in one turn of the event loop, which then takes so long; how many were let in.
+
+    It follows the one before at once if that was late, as it does where more is asked for than can be done.
+    """
+    if not takes:
+        clock.advance(WINDOW)
+    let_in = sum(admission.admits(writing=writing) for _ in range(asked))
+    await asyncio.sleep(0)
+    clock.advance(takes)
+    await asyncio.sleep(0)
+    return let_in
+
+
+async def test_a_burst_is_no_overload() -> None:
+    clock = FakeClock()
+    admission = Admission(clock)
+    for _ in range(5):
+        assert await turn(admission, clock, takes=LATE) == 100
+        for _ in range(3):
+            assert await turn(admission, clock, takes=0.0) == 100
+    assert admission.stats()["shed"] == 0
+
+
+async def test_delay_that_lasts_lets_fewer_in_and_its_end_all_again() -> None:
+    clock = FakeClock()
+    admission = Admission(clock)
+    let_in = [await turn(admission, clock, takes=LATE) for _ in range(30)]
+    assert let_in[:2] == [100, 100]
+    assert let_in[5] <= 50
+    assert let_in[-1] == 100 * LEAST_SHARE
+    assert admission.shedding
+    let_in = [await turn(admission, clock, takes=0.0) for _ in range(30)]
+    assert let_in == sorted(let_in)
+    assert let_in[-1] == 100
+    assert admission.stats()["shed"] == admission.reads.shed > 0
+
+
+async def test_after_a_silence_all_are_let_in() -> None:
+    clock = FakeClock()
+    admission = Admission(clock)
+    for _ in range(30):
+        await turn(admission, clock, takes=LATE)
+    assert admission.shedding
+    clock.advance(60.0)
+    assert await turn(admission, clock, takes=0.0) == 100
+
+
+async def test_a_log_that_falls_behind_keeps_out_writes_only() -> None:
+    clock = FakeClock()
+    admission = Admission(clock, writes_delay=lambda: LATE)
+    for _ in range(20):
+        await turn(admission, clock, takes=WINDOW / 2, writing=True)
+    assert await turn(admission, clock, takes=WINDOW / 2, writing=True) < 20
+    assert await turn(admission, clock, takes=WINDOW / 2) == 100
+
+
+def test_in_progress_are_only_so_many() -> None:
+    async def ask() -> None:
+        admission = Admission(FakeClock(), AdmissionLimits(max_requests=3))
+        admission.in_progress = 3
+        assert not admission.admits(writing=False)
+        admission.in_progress = 2
+        assert admission.admits(writing=False)
+        assert admission.stats()["crowdedOut"] == 1
+
+    asyncio.run(ask())
