@@ -1,4 +1,4 @@
-# make run | test | check | bench | load | clean: from a bare clone, with nothing but Python 3.11+ and make.
+# make run | test | check | bench | load | faults | clean: from a bare clone, with nothing but Python 3.11+ and make.
 
 PYTHON ?= python3
 ARGS ?=
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PINS := config/constraints.txt
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint $(PINS)
 
-.PHONY: run test check bench load clean
+.PHONY: run test check bench load faults clean
 
 run: $(VENV)/run.stamp
 	@$(BIN)/cachesvc serve --config config/embedded.toml $(ARGS)
@@ -30,6 +30,11 @@ load: $(VENV)/load.stamp
 # make bench [ARGS="--rows redis writers --records FILE"]: every comparison with peers, both sides, as a table
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python -W ignore::RuntimeWarning -m tests.bench $(ARGS)
+
+# make faults [SECONDS=] [SEED=] [STORES=postgres,cluster,sqlite] [RATE=] [REPORTS=]: break everything, and check what was promised
+FAULTS := SECONDS SEED STORES RATE REPORTS
+faults: $(VENV)/dev.stamp
+	@$(BIN)/python -W ignore::RuntimeWarning -m tests.faults $(foreach name,$(FAULTS),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
 
 # The data of `make run`, in var/, stay.
 clean:

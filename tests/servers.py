@@ -112,13 +112,17 @@ def valkey(*options: str, binary: str | Path | None = None, port: int | None = N
 
 
 @contextmanager
-def valkey_cluster(masters: int = 3) -> Iterator[list[Server]]:
-    """A Cluster of masters that share the 16,384 slots."""
+def valkey_cluster(masters: int = 3, *, announced: Sequence[int] = ()) -> Iterator[list[Server]]:
+    """A Cluster of masters that share the 16,384 slots. `announced` are the ports that clients are told, of proxies."""
     with ExitStack() as stack:
         servers, buses = [], []
-        for _ in range(masters):
+        for master in range(masters):
             bus = free_port()  # the default, port + 10,000, may be past the last port
-            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", str(bus))
+            options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", str(bus)]
+            # where a part of it is down the others go on
+            options += ["--cluster-require-full-coverage", "no"]
+            if announced:
+                options += ["--cluster-announce-ip", "127.0.0.1", "--cluster-announce-port", str(announced[master])]
             servers.append(stack.enter_context(valkey(*options)))
             buses.append(bus)
         clients = [stack.enter_context(redis.Redis(port=s.port)) for s in servers]

@@ -84,6 +84,11 @@ class Connection:
                 exc, (RedisConnectionError, RedisTimeoutError, RedisClusterException, ClusterDownError, OSError)
             )
             raise TierUnavailable("redis", str(exc) or type(exc).__name__) from exc
+        except RuntimeError as exc:
+            if not _was_reset(exc):
+                raise
+            self.stale = True
+            raise TierUnavailable("redis", "the connection was reset") from exc
 
     async def read(self, groups: Sequence[list[bytes]]) -> list[list[bytes | None]]:
         """The values under the keys of each group; a group is read in one atomic step."""
@@ -163,14 +168,30 @@ class Connection:
                     break
 
 
+def _was_reset(error: RuntimeError) -> bool:
+    """Whether it is how uvloop tells that a connection was reset before it was written to: it is no OSError there."""
+    return "the handler is closed" in str(error)
+
+
 def _packing(kind: type[AbstractConnection]) -> type[AbstractConnection]:
-    """The same connection with commands put together in C: in Python a script call of 64 entries costs 1 ms."""
+    """The same connection with commands put together in C: in Python a script call of 64 entries costs 1 ms.
+
+    One that was reset while it lay idle is told as any other that was lost, so that it is connected anew.
+    """
 
     class Packing(kind):  # type: ignore[misc, valid-type]
         def pack_command(self, *args: Argument) -> list[bytes]:
             name, *rest = args
             words = name.split() if isinstance(name, str) else (name,)  # redis-py writes `CLIENT SETINFO` as one
             return [hiredis.pack_command((*words, *rest))]
+
+        async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
+            try:
+                await super().send_packed_command(command, check_health)
+            except RuntimeError as exc:
+                if not _was_reset(exc):
+                    raise
+                raise RedisConnectionError("the connection was reset") from exc
 
     return Packing
 

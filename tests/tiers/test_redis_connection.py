@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import redis
+import uvloop
 
 from cachesvc.errors import SettingsError, TierUnavailable
 from cachesvc.model.entry import JSON, Entry, content_hash
@@ -14,6 +17,8 @@ from cachesvc.model.keys import Key
 from cachesvc.model.position import Version
 from tests import servers
 from tests.fakes import FakeClock
+from tests.faults import proxy
+from tests.faults.proxy import Proxy
 from tests.tiers.shelf import ALL, AT, redis_tier
 
 CLOCK = FakeClock(time.time())
@@ -113,6 +118,37 @@ async def test_a_restart_between_two_calls_is_not_even_noticed() -> None:
             server.kill()
             server.start()
             assert await tier.get([ENTRY.key], horizon=AT) == {}
+
+
+@pytest.mark.parametrize("cluster", [False, True], ids=["standalone", "cluster"])
+def test_a_connection_that_was_reset_while_idle(cluster: bool) -> None:
+    """uvloop, which the service runs on, raises no OSError when such a one is written to."""
+
+    async def ask(url: str, between: Proxy) -> None:
+        async with redis_tier(url, CLOCK) as tier:
+            await tier.put([ENTRY], token=AT)
+            for _ in range(3):
+                between.cut()
+                while between.links:
+                    await asyncio.sleep(0)
+                try:
+                    assert await tier.get([ENTRY.key], horizon=AT) == {ENTRY.key: ENTRY}
+                except TierUnavailable:
+                    assert cluster  # it is asked once, and finds its way the next time
+                assert await tier.get([ENTRY.key], horizon=AT) == {ENTRY.key: ENTRY}
+
+    async def through_a_proxy(target: int, port: int) -> None:
+        async with proxy.opened(target, port) as between:
+            await ask(f"redis{'+cluster' * cluster}://127.0.0.1:{between.port}", between)
+
+    port = servers.free_port()
+    with ExitStack() as stack:
+        if cluster:
+            server = stack.enter_context(servers.valkey_cluster(1, announced=[port]))[0]
+        else:
+            server = stack.enter_context(servers.valkey())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(through_a_proxy(server.port, port))
 
 
 async def test_a_frozen_server_costs_a_time_limit_and_works_when_thawed() -> None:

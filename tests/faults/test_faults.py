@@ -1,0 +1,23 @@
+"""A short run over each of the stores: `make faults` is the same for longer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.history import Kind, Outcome
+from tests.faults.plan import Stores
+from tests.faults.run import replay, run
+
+SEED = 1
+RATE = 150.0
+
+
+@pytest.mark.parametrize(("stores", "seconds"), [(Stores.POSTGRES, 7.0), (Stores.SQLITE, 7.0), (Stores.CLUSTER, 4.0)])
+def test_no_promise_is_broken(tmp_path: Path, stores: Stores, seconds: float) -> None:
+    result = run(stores, SEED, seconds, tmp_path, rate=RATE)
+    assert result.violations == [], replay(stores, SEED, seconds)
+    ended = result.outcomes()
+    assert min(ended[kind, Outcome.OK] for kind in (Kind.READ, Kind.SET, Kind.INCREMENT)) > 0
+    assert result.troubles
