@@ -100,11 +100,12 @@ class Unavailable(CacheError):
 
 
 class TierUnavailable(Unavailable):
-    """A tier did not answer, by its name (`"redis"`, `"database"`)."""
+    """A tier did not answer, by its name (`"redis"`, `"database"`), or if `answered` said that it cannot (a full disk)."""
 
-    def __init__(self, tier: str, reason: str, *, retry_after: float = 1.0) -> None:
+    def __init__(self, tier: str, reason: str, *, retry_after: float = 1.0, answered: bool = False) -> None:
         super().__init__(f"{tier}: {reason}", retry_after=retry_after)
         self.tier = tier
+        self.answered = answered
 
 
 class Overloaded(Unavailable):

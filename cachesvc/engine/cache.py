@@ -17,7 +17,7 @@ from cachesvc.engine.puts import Puts
 from cachesvc.engine.reads import Reads
 from cachesvc.engine.resilience import Breaker
 from cachesvc.engine.writes import Writes
-from cachesvc.errors import CacheError, Overloaded, Unavailable
+from cachesvc.errors import CacheError, Unavailable
 from cachesvc.model.change import Appended, Change, Draft, Kind
 from cachesvc.model.entry import Entry
 from cachesvc.model.invalidation import InForce, Invalidation, in_force
@@ -71,6 +71,10 @@ class Cache:
         self.redis = redis
         self.clock = clock
         self.breaker = Breaker(clock)
+        self.authority_reads = Breaker(clock)
+        # Of its own, since what cannot append (a lock) may well be read; and opened by one failure: there is one append at a
+        # time, with a time limit for itself, and all behind it would wait for the next to fail. Being wrong costs one pause.
+        self.authority_writes = Breaker(clock, threshold=1)
         self.flights = Flights()
         self.floors = Floors(start, limit=limits.floors, on_raise=self._forget_older, patterns=patterns)
         self.puts = Puts(redis, self.breaker, most=limits.batch_drafts, pending=limits.pending_puts)
@@ -79,6 +83,7 @@ class Cache:
             authority=authority,
             floors=self.floors,
             puts=self.puts,
+            breaker=self.authority_writes,
             invalidate=self._invalidate,
             appended=appended,
             new_batch=new_batch,
@@ -97,6 +102,7 @@ class Cache:
             flights=self.flights,
             puts=self.puts,
             breaker=self.breaker,
+            authority_breaker=self.authority_reads,
             clock=clock,
             most=limits.batch_reads,
             pending=limits.pending_reads,
@@ -154,7 +160,7 @@ class Cache:
         for draft in drafts:
             try:
                 asked.append(self.writes.ask(draft))
-            except Overloaded as exc:
+            except Unavailable as exc:
                 asked.append(exc)
         outcomes: list[Written | CacheError] = []
         for future in asked:
@@ -265,6 +271,8 @@ class Cache:
         return entry
 
     async def _at_least(self, key: Key, version: Version) -> Answer:
+        if self.authority_reads.refuses:
+            raise self.authority_reads.away(self.authority.name)
         head = await self.authority.head()
         if head.sequence < version:
             raise Unavailable(f"version {version} is not known here (the log is at {head.sequence})")

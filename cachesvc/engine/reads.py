@@ -59,6 +59,7 @@ class Reads:
         flights: Flights,
         puts: Puts,
         breaker: Breaker,
+        authority_breaker: Breaker,
         clock: Clock,
         most: int,
         pending: int,
@@ -75,6 +76,7 @@ class Reads:
         self._flights = flights
         self._puts = puts
         self._breaker = breaker
+        self._authority_breaker = authority_breaker
         self._clock = clock
 
         def stage(name: str, run: Callable[[list[Flight]], Awaitable[None]]) -> Combiner[Flight]:
@@ -125,12 +127,25 @@ class Reads:
         waiting = self._wanted(batch)
         if not waiting:
             return
+        breaker = self._authority_breaker
+        if not breaker.allows():
+            self._authority_away(waiting, breaker.away(self._authority.name))
+            return
         try:
             await self._from_authority(waiting)
         except Unavailable as exc:
-            self._missed(self.last[self._authority.name], waiting, Reason.AWAY)
-            for flight in waiting:
-                self._failed(flight, exc)
+            breaker.failed_with(exc)
+            self._authority_away(waiting, exc)
+        except BaseException:
+            breaker.abandoned()
+            raise
+        else:
+            breaker.succeeded()
+
+    def _authority_away(self, waiting: list[Flight], error: Unavailable) -> None:
+        self._missed(self.last[self._authority.name], waiting, Reason.AWAY)
+        for flight in waiting:
+            self._failed(flight, error)
 
     def _wanted(self, batch: list[Flight]) -> list[Flight]:
         """Those that somebody waits for. The others are joined no more, from this moment on."""

@@ -5,6 +5,7 @@ The rule: while it is open nobody waits for the tier.
 
 from __future__ import annotations
 
+from cachesvc.errors import CacheError, TierUnavailable
 from cachesvc.ports import Clock
 
 
@@ -29,6 +30,16 @@ class Breaker:
             return "closed"
         return "open" if self._clock.monotonic() < self._until else "half-open"
 
+    @property
+    def refuses(self) -> bool:
+        """Whether a caller that came now would be refused: it is open, or another one probes."""
+        return self._failures >= self._threshold and (self._probing or self._clock.monotonic() < self._until)
+
+    def away(self, tier: str) -> TierUnavailable:
+        """What callers are told whom it refuses."""
+        left = max(self._until - self._clock.monotonic(), self._first_pause)
+        return TierUnavailable(tier, "did not answer, and is not asked again yet", retry_after=left)
+
     def allows(self) -> bool:
         """Whether to ask the tier now. Each True is followed by `succeeded`, `failed` or `abandoned`."""
         if self._failures < self._threshold:
@@ -51,6 +62,13 @@ class Breaker:
             self._pause = min(self._longest, 2 * self._pause)
         self._probing = False
         self._until = self._clock.monotonic() + self._pause
+
+    def failed_with(self, error: CacheError) -> None:
+        """A tier that says no is there: nobody waits for it, so nobody has to be kept from it."""
+        if isinstance(error, TierUnavailable) and error.answered:
+            self.succeeded()
+        else:
+            self.failed()
 
     def abandoned(self) -> None:
         """The call was cancelled: it says nothing of the tier."""

@@ -13,6 +13,7 @@ from cachesvc.engine.answers import Written
 from cachesvc.engine.combine import Combiner
 from cachesvc.engine.floors import Floors
 from cachesvc.engine.puts import Puts
+from cachesvc.engine.resilience import Breaker
 from cachesvc.errors import CacheError, OutcomeUnknown, Refused
 from cachesvc.model.change import Appended, Change, Draft, Kind, request_id
 from cachesvc.model.invalidation import Invalidation
@@ -45,6 +46,7 @@ class Writes:
         authority: Authority,
         floors: Floors,
         puts: Puts,
+        breaker: Breaker,
         invalidate: Callable[[Change, Invalidation], None],
         appended: Callable[[Appended], None],
         new_batch: Callable[[], str],
@@ -57,6 +59,7 @@ class Writes:
         self._authority = authority
         self._floors = floors
         self._puts = puts
+        self._breaker = breaker
         self._invalidate = invalidate
         self._appended = appended
         self._new_batch = new_batch
@@ -81,7 +84,9 @@ class Writes:
         return outcome
 
     def ask(self, draft: Draft) -> asyncio.Future[tuple[Written, Change | None] | CacheError]:
-        """Queue a draft for the next append. Raises `Overloaded`."""
+        """Queue a draft for the next append. Raises `Overloaded`, and `TierUnavailable` at once while the authority is away."""
+        if self._breaker.refuses:
+            raise self._breaker.away(self._authority.name)
         wish = Wish(draft, asyncio.get_running_loop().create_future())
         self.combiner.add(wish)
         return wish.outcome
@@ -90,19 +95,29 @@ class Writes:
         wishes = [wish for wish in batch if not wish.outcome.done()]
         if not wishes:
             return
+        if not self._breaker.allows():
+            for wish in wishes:
+                wish.answer(self._breaker.away(self._authority.name))
+            return
         batch_id = self._new_batch()
         try:
             appended = await self._authority.append([wish.draft for wish in wishes], batch=batch_id)
         except OutcomeUnknown as exc:
+            self._breaker.failed()
             self.failure = exc.reason
             for place, wish in enumerate(wishes):
                 wish.answer(OutcomeUnknown(exc.reason, request_id=request_id(batch_id, place)))
             return
         except CacheError as exc:
+            self._breaker.failed_with(exc)
             self.failure = str(exc)
             for wish in wishes:
                 wish.answer(exc)
             return
+        except BaseException:
+            self._breaker.abandoned()
+            raise
+        self._breaker.succeeded()
         self.failure = ""
         made = self._take_in(appended)
         for place, (wish, outcome) in enumerate(zip(wishes, appended.outcomes, strict=True)):

@@ -103,7 +103,7 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry):
         except OutcomeUnknown as unknown:
             found = await self._look_up(batch, unknown)
             if found is None:
-                raise TierUnavailable(NAME, f"{unknown.reason}; nothing was written") from unknown
+                raise TierUnavailable(NAME, f"{unknown.reason}; nothing was written", answered=True) from unknown
             appended = found
         self._store.announce(appended.before.sequence + len(appended.changes))
         return appended

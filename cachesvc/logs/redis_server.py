@@ -89,7 +89,8 @@ async def limited(seconds: float) -> AsyncIterator[None]:
     except TimeoutError as exc:
         raise TierUnavailable("redis", f"no answer within {seconds:g} s") from exc
     except (RedisError, OSError) as exc:
-        raise TierUnavailable("redis", str(exc) or type(exc).__name__) from exc
+        answered = isinstance(exc, ResponseError)  # it is there, and says no: out of memory, read-only
+        raise TierUnavailable("redis", str(exc) or type(exc).__name__, answered=answered) from exc
 
 
 @asynccontextmanager

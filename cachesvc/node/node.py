@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cachesvc.clock import SystemClock
 from cachesvc.cluster.duties import Duty
@@ -15,6 +15,7 @@ from cachesvc.cluster.replayer import Replayer
 from cachesvc.cluster.sweeper import Sweeper
 from cachesvc.engine.cache import Cache, NoMemory
 from cachesvc.engine.explain import Explanation, explain
+from cachesvc.engine.resilience import Breaker
 from cachesvc.errors import Unavailable
 from cachesvc.model.keys import PARTITIONS, Key
 from cachesvc.node.offset import authority_offset
@@ -24,7 +25,9 @@ from cachesvc.settings import Settings
 if TYPE_CHECKING:
     from cachesvc.tiers.redis import RedisTier
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
+_READS_ONLY = "reads only: "
 GONE_AFTER = 5.0  # heartbeats missed for so many seconds: the node is no longer listed
 
 
@@ -69,11 +72,15 @@ class Node:
                 self.authority_answers = False
 
     async def _beat(self) -> None:
+        breaker = self.cache.authority_writes
+        was_away = breaker.state != "closed"
         try:
-            await self.authority.heartbeat(self._record())
+            await probed(breaker, self.authority.heartbeat(self._record()))
         except Unavailable as exc:
             self.unheard = exc.reason
             raise
+        if was_away and breaker.state == "closed":
+            self.cache.writes.failure = ""
         self.authority_answers = True
         self.unheard = ""
 
@@ -82,7 +89,7 @@ class Node:
         while True:
             await self.clock.sleep(1.0)
             try:
-                self.clock.offset = await authority_offset(self.authority, self.clock)
+                self.clock.offset = await probed(self.cache.authority_reads, authority_offset(self.authority, self.clock))
                 self.clock_known = True
                 if self.redis is not None:
                     await self.redis.maintain()
@@ -92,18 +99,8 @@ class Node:
 
     async def _probe(self) -> None:
         """Ask a Redis that was left alone whether it is back, so that an idle node knows it too."""
-        breaker = self.cache.breaker
-        if self.redis is None or breaker.state != "half-open" or not breaker.allows():
-            return
-        try:
-            await self.redis.get([Key("probe")], horizon=self.cache.floors.horizon)
-        except Unavailable:
-            breaker.failed()
-        except BaseException:
-            breaker.abandoned()
-            raise
-        else:
-            breaker.succeeded()
+        if self.redis is not None and self.cache.breaker.state == "half-open":
+            await probed(self.cache.breaker, self.redis.get([Key("probe")], horizon=self.cache.floors.horizon))
 
     async def index(self) -> None:
         """Bring the index of fields to what the settings say; ends when it is done."""
@@ -147,16 +144,21 @@ class Node:
             parts[self.cache.memory.name] = "ok"
         if self.redis is not None:
             parts[self.redis.name] = await self._redis_readiness(self.redis)
-        needed = ["clock", "log"]
+        parts[self.authority.name] = said = await self._authority_readiness()
+        able = said == "ok" or said.startswith(_READS_ONLY)
+        return able and parts["clock"] == parts["log"] == "ok", parts
+
+    async def _authority_readiness(self) -> str:
+        if self.cache.authority_reads.state != "closed":
+            return f"not asked: its breaker is {self.cache.authority_reads.state}"
         try:
             await self.authority.head()
         except Unavailable as exc:
-            parts[self.authority.name] = str(exc)
-            needed.append(self.authority.name)
-        else:
-            refused = self.cache.writes.failure or self.unheard
-            parts[self.authority.name] = f"reads only: {refused}" if refused else "ok"
-        return all(parts[part] == "ok" for part in needed), parts
+            return str(exc)
+        refused = self.cache.writes.failure or self.unheard
+        if not refused and self.cache.authority_writes.state != "closed":
+            refused = f"its breaker is {self.cache.authority_writes.state}"
+        return f"{_READS_ONLY}{refused}" if refused else "ok"
 
     async def _redis_readiness(self, redis: RedisTier) -> str:
         if self.cache.breaker.state != "closed":
@@ -248,11 +250,24 @@ class Node:
             "bytes": stats.bytes,
             "evictions": stats.evictions,
             "latency": dict(latencies.percentiles()) if latencies is not None else {},
-            "breaker": self.cache.breaker.state if name == "redis" and self.redis is not None else "closed",
+            **self._breakers(name),
         }
         if stats.extra:
             said["extra"] = dict(stats.extra)
         return said
+
+    def _breakers(self, name: str) -> dict[str, Any]:
+        """Of a tier: how its breaker stands, whether it keeps callers away, how often it opened."""
+        cache = self.cache
+        if name == self.authority.name:
+            reads, writes = cache.authority_reads, cache.authority_writes
+            return {
+                **_told(reads),
+                "writesBreaker": writes.state,
+                "writesBreakerOpen": writes.state != "closed",
+                "writesBreakerOpened": writes.opened,
+            }
+        return _told(cache.breaker) if name == "redis" else {"breaker": "closed"}
 
     def _replay(self) -> dict[str, Any] | None:
         if self.replayer is None:
@@ -264,3 +279,28 @@ class Node:
             "restarted": counts.restarted,
             "position": str(counts.position) if counts.position else None,
         }
+
+
+def _told(breaker: Breaker) -> dict[str, Any]:
+    return {"breaker": breaker.state, "breakerOpen": breaker.state != "closed", "breakerOpened": breaker.opened}
+
+
+async def probed(breaker: Breaker, asking: Awaitable[T]) -> T:
+    """What a node asks for itself, with what it says of the tier: a failure counts, a success only after an outage.
+
+    So a tier that answers to this, but not to others, does not look healthy for it. Raises `Unavailable`.
+    """
+    probing = breaker.state == "half-open" and breaker.allows()
+    try:
+        answer = await asking
+    except Unavailable as exc:
+        if probing or not getattr(exc, "answered", False):
+            breaker.failed_with(exc)
+        raise
+    except BaseException:
+        if probing:
+            breaker.abandoned()
+        raise
+    if probing:
+        breaker.succeeded()
+    return answer

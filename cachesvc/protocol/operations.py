@@ -104,6 +104,7 @@ class TierStats(_Told):
     evictions: int
     latency: dict[str, float] = Field(description="p50, p95 and p99 of the latest calls, in seconds")
     breaker: Literal["closed", "open", "half-open"]
+    writes_breaker: Literal["closed", "open", "half-open"] | None = Field(None, description="of the authority")
     error: str | None = None
 
 

@@ -86,7 +86,7 @@ class DatabaseSource:
         epoch, head = rows[0][:2]
         # a database that was restored, or is a replica, may lack what this node has served already
         if horizon.epoch and (epoch != horizon.epoch or head < horizon.sequence):
-            raise TierUnavailable(NAME, f"is at {epoch}:{head}, which is not after {horizon}")
+            raise TierUnavailable(NAME, f"is at {epoch}:{head}, which is not after {horizon}", answered=True)
         found = {row[3]: entry_of(row[3:]) for row in rows if row[3] is not None}
         if patterns.highest:
             found = {key: patterns.hide(entry) for key, entry in found.items()}

@@ -5,6 +5,7 @@ Work is a plain function over a connection. It may be run twice, so it changes n
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Final, Literal, Protocol, TypeVar
@@ -16,6 +17,8 @@ from cachesvc.errors import OutcomeUnknown, TierUnavailable
 
 T = TypeVar("T")
 NAME: Final = "database"
+_NOT_THERE: Final = ("08", "53300", "57P")  # of SQLSTATE: no connection, none left, being stopped or started
+_TAKEN: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
 class Store(Protocol):
@@ -68,7 +71,7 @@ def translated(*drivers: type[Exception]) -> Iterator[None]:
     except Exception as exc:  # a TimeoutError is an OSError
         if not isinstance(exc, (SQLAlchemyError, OSError, *drivers)):
             raise
-        raise TierUnavailable(NAME, sentence(exc)) from exc
+        raise TierUnavailable(NAME, sentence(exc), answered=_answered(exc)) from exc
 
 
 async def settled(writing: Awaitable[T]) -> T:
@@ -77,6 +80,15 @@ async def settled(writing: Awaitable[T]) -> T:
         return await writing
     except OutcomeUnknown as exc:
         raise TierUnavailable(NAME, exc.reason) from exc
+
+
+def _answered(exc: Exception) -> bool:
+    """Whether the database itself said no, and is there: its disk is full, it is only read."""
+    cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
+    if isinstance(cause, sqlite3.Error):
+        return getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_BUSY) & 0xFF not in _TAKEN
+    state = getattr(cause, "sqlstate", None)
+    return state is not None and not state.startswith(_NOT_THERE)
 
 
 def sentence(exc: Exception) -> str:

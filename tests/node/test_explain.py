@@ -180,7 +180,7 @@ async def test_ready_without_redis_and_without_writes(tmp_path: Path, monkeypatc
         assert (said["tiers"]["redis"]["believed"], said["tiers"]["database"]["live"]) == (False, True)
 
         async def full(*_: object, **__: object) -> Any:
-            raise TierUnavailable("database", "disk is full")
+            raise TierUnavailable("database", "disk is full", answered=True)
 
         with monkeypatch.context() as patched:
             patched.setattr(node.authority, "append", full)
