@@ -37,6 +37,8 @@ class Limits:
     pending_reads: int = 50_000
     pending_writes: int = 50_000
     pending_puts: int = 10_000
+    pending_write_bytes: int = 64 << 20
+    pending_put_bytes: int = 64 << 20
     batch_reads: int = 512
     batch_drafts: int = 512
     batch_bytes: int = 4 << 20
@@ -77,7 +79,14 @@ class Cache:
         self.authority_writes = Breaker(clock, threshold=1)
         self.flights = Flights()
         self.floors = Floors(start, limit=limits.floors, on_raise=self._forget_older, patterns=patterns)
-        self.puts = Puts(redis, self.breaker, most=limits.batch_drafts, pending=limits.pending_puts)
+        self.puts = Puts(
+            redis,
+            self.breaker,
+            most=limits.batch_drafts,
+            pending=limits.pending_puts,
+            most_bytes=limits.batch_bytes,
+            pending_bytes=limits.pending_put_bytes,
+        )
         self.writes = Writes(
             memory=self.memory,
             authority=authority,
@@ -91,6 +100,7 @@ class Cache:
             most=limits.batch_drafts,
             weight=limits.batch_bytes,
             pending=limits.pending_writes,
+            pending_weight=limits.pending_write_bytes,
         )
         self.reads = Reads(
             memory=self.memory,

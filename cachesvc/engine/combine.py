@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class Combiner(Generic[T]):
-    """A bounded queue that `lanes` tasks empty in batches of up to `most` items and `weight` units.
+    """A queue, bounded in items and units, that `lanes` tasks empty in batches of up to `most` items and `weight` units.
 
     `run` answers each item of its batch itself; what it raises beyond that is logged and handed to `fail` for each item.
     """
@@ -35,6 +35,7 @@ class Combiner(Generic[T]):
         now: Callable[[], float] = lambda: 0.0,  # without one it knows of no delay
         weigh: Callable[[T], int] | None = None,
         weight: int = 1,
+        pending_weight: int = 1,
     ) -> None:
         self.name = name
         self.lanes = lanes
@@ -47,6 +48,8 @@ class Combiner(Generic[T]):
         self._pending = pending
         self._weigh = weigh
         self._weight = weight
+        self._pending_weight = pending_weight
+        self.waiting = 0  # units that are queued
         self._now = now
         self._began = 0.0
         self._took = 0.0
@@ -69,6 +72,12 @@ class Combiner(Generic[T]):
         if len(self._queue) >= self._pending or self._closing:
             self.refused += 1
             raise Overloaded(f"{self.name}: {len(self._queue)} are waiting already")
+        if self._weigh is not None:
+            weight = self._weigh(item)
+            if self._queue and self.waiting + weight > self._pending_weight:
+                self.refused += 1
+                raise Overloaded(f"{self.name}: {self.waiting} bytes are waiting already")
+            self.waiting += weight
         self._queue.append(item)
         self._ready.set()
 
@@ -109,8 +118,10 @@ class Combiner(Generic[T]):
         batch: list[T] = []
         weight = 0
         while queue and len(batch) < self._most:
-            weight += self._weigh(queue[0])
-            if batch and weight > self._weight:
+            one = self._weigh(queue[0])
+            if batch and weight + one > self._weight:
                 break
+            weight += one
             batch.append(queue.popleft())
+        self.waiting -= weight
         return batch

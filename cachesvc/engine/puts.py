@@ -20,15 +20,27 @@ _log = logging.getLogger(__name__)
 
 
 class Puts:
-    """A bounded queue of entries for the Redis tier, the newest of each key."""
+    """A queue of entries for the Redis tier, the newest of each key, bounded in number and in bytes of their values."""
 
-    def __init__(self, redis: Tier | None, breaker: Breaker, *, most: int, pending: int) -> None:
+    def __init__(
+        self,
+        redis: Tier | None,
+        breaker: Breaker,
+        *,
+        most: int,
+        pending: int,
+        most_bytes: int = 4 << 20,
+        pending_bytes: int = 64 << 20,
+    ) -> None:
         self.dropped = 0
         self.done = 0
         self._redis = redis
         self._breaker = breaker
         self._most = most
+        self._most_bytes = most_bytes
         self._pending = pending
+        self._pending_bytes = pending_bytes
+        self.waiting = 0  # bytes of the values that are queued
         self._queue: dict[Key, tuple[Entry, Position]] = {}
         self._ready = asyncio.Event()
         self._idle = asyncio.Event()
@@ -45,9 +57,13 @@ class Puts:
         queued = self._queue.get(entry.key)
         if queued is not None and queued[0].version >= entry.version:
             return
+        if queued is not None:
+            self.waiting -= len(queued[0].value)
         self._queue[entry.key] = (entry, token)
-        if len(self._queue) > self._pending:
-            del self._queue[next(iter(self._queue))]
+        self.waiting += len(entry.value)
+        while len(self._queue) > self._pending or (self.waiting > self._pending_bytes and len(self._queue) > 1):
+            oldest, _ = self._queue.pop(next(iter(self._queue)))
+            self.waiting -= len(oldest.value)
             self.dropped += 1
         self._ready.set()
         self._idle.clear()
@@ -78,7 +94,16 @@ class Puts:
         self._ready.set()
 
     def _take(self) -> list[tuple[Entry, Position]]:
-        keys = [key for key, _ in zip(self._queue, range(self._most), strict=False)]
+        """The oldest, as many as fit into a batch; one that does not fit goes alone."""
+        keys: list[Key] = []
+        size = 0
+        for key, (entry, _) in self._queue.items():
+            size += len(entry.value)
+            if len(keys) == self._most or (keys and size > self._most_bytes):
+                size -= len(entry.value)
+                break
+            keys.append(key)
+        self.waiting -= size
         return [self._queue.pop(key) for key in keys]
 
     async def _put(self, batch: list[tuple[Entry, Position]]) -> None:

@@ -54,6 +54,7 @@ class Writes:
         most: int,
         weight: int,
         pending: int,
+        pending_weight: int,
     ) -> None:
         self._memory = memory
         self._authority = authority
@@ -74,6 +75,7 @@ class Writes:
             now=clock.monotonic,
             weigh=lambda wish: len(wish.draft.value) + 200 + 300 * _named(wish.draft),
             weight=weight,
+            pending_weight=pending_weight,
         )
 
     async def write(self, draft: Draft) -> tuple[Written, Change | None]:

@@ -254,6 +254,8 @@ def _limits(settings: Settings) -> Limits:
         pending_reads=engine.max_pending_reads,
         pending_writes=engine.max_pending_writes,
         pending_puts=settings.levels.redis.max_pending,
+        pending_write_bytes=engine.max_pending_write_bytes,
+        pending_put_bytes=settings.levels.redis.max_pending_bytes,
         batch_reads=engine.batch_reads,
         batch_drafts=engine.batch_drafts,
         batch_bytes=engine.batch_bytes,

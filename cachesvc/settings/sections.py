@@ -137,6 +137,7 @@ class Redis(Section):
     timeout: Duration | None = None  # of a call; not given: 0.25 s above a database, 5 s as the authority
     max_connections: int = Field(16, ge=1)
     max_pending: int = Field(10_000, ge=1)  # entries waiting to be put; over it the oldest are let go
+    max_pending_bytes: Size = 64 << 20  # of their values
     max_recent: int = Field(10_000, ge=16)  # versions remembered per partition
 
 
@@ -180,6 +181,7 @@ class Engine(Section):
     max_patterns: int = Field(1_000, ge=1, le=10_000)  # invalidations by pattern that are active at once
     max_pending_reads: int = Field(50_000, ge=1)
     max_pending_writes: int = Field(50_000, ge=1)
+    max_pending_write_bytes: Size = 64 << 20  # of the values waiting to be appended; over it a write gets 503
     batch_drafts: int = Field(512, ge=1, le=10_000)
     batch_bytes: Size = 4 << 20
     batch_reads: int = Field(512, ge=1, le=10_000)
