@@ -69,6 +69,8 @@ class Refusal(StrEnum):
     NOT_A_NUMBER = "NOT_A_NUMBER"  # an increment of something that is not a JSON number
     OUT_OF_RANGE = "OUT_OF_RANGE"  # an increment whose exact result is too long to keep
     KEY_REUSED = "KEY_REUSED"  # an idempotency key that came with another request before
+    TOO_MUCH = "TOO_MUCH"  # a cascade over more keys or levels than are allowed
+    UNSUPPORTED = "UNSUPPORTED"  # the authority keeps no index of what is asked for
     TOO_MANY_PATTERNS = "TOO_MANY_PATTERNS"  # as many invalidations by pattern are active as are allowed
     INTERNAL = "INTERNAL"  # the draft could not be folded; the others were
 

@@ -6,7 +6,7 @@ be lost at any time. Every implementation passes the conformance suite of its co
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -138,6 +138,10 @@ class Memory(Tier, Protocol):
         """Forget a copy of a version lower than `below`."""
         ...
 
+    def held(self) -> Iterable[Entry]:
+        """All that is held, neither counted nor refreshed."""
+        ...
+
     def doubt(self, pattern: InForce) -> None:
         """From now on what matches and is older is not held, whatever the number of keys."""
         ...
@@ -195,6 +199,14 @@ class Standing(NamedTuple):
 
     position: Position
     patterns: Sequence[InForce] = ()
+
+
+class Burial(NamedTuple):
+    """How far ending what a pattern kills has come: keys looked at and entries ended, since it came into force."""
+
+    done: bool
+    looked: int = 0
+    buried: int = 0
 
 
 class ChangeLog(Protocol):
@@ -298,11 +310,15 @@ class Authority(Source, Inspected, ChangeLog, Registry, Protocol):
         """
         ...
 
-    async def bury(self, pattern: InForce, *, limit: int) -> bool:
-        """Go on with ending what an active pattern kills: look at up to `limit` keys; whether all have been looked at.
+    async def bury(self, pattern: InForce, *, limit: int) -> Burial:
+        """Go on with ending what an active pattern kills: look at up to `limit` keys more.
 
         How far it came is kept with the pattern. Nothing of this is a change: what is dead is only taken away.
         """
+        ...
+
+    async def burials(self) -> Mapping[InForce, Burial]:
+        """How far that has come, for each pattern in force."""
         ...
 
     async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Entry]:
@@ -346,6 +362,7 @@ class Loaded:
 
 __all__ = [
     "Authority",
+    "Burial",
     "ChangeLog",
     "Clock",
     "Epoch",

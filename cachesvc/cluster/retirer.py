@@ -43,7 +43,7 @@ class Retirer:
         if one is None:
             return
         for _ in range(STEPS):
-            if await self._authority.bury(one, limit=self._batch):
+            if (await self._authority.bury(one, limit=self._batch)).done:
                 await self._retire(one)
                 return
             await self._clock.sleep(self._pause)

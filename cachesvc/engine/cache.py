@@ -306,6 +306,9 @@ class NoMemory:
     def drop(self, key: Key, *, below: int) -> None:
         pass
 
+    def held(self) -> Iterable[Entry]:
+        return ()
+
     def doubt(self, pattern: InForce) -> None:
         pass
 

@@ -94,7 +94,17 @@ class Writes:
         return wish.outcome
 
     async def _run(self, batch: list[Wish]) -> None:
-        wishes = [wish for wish in batch if not wish.outcome.done()]
+        wishes: list[Wish] = []
+        for wish in batch:
+            named = wish.draft.invalidation
+            if wishes and named is not None and named.relates:  # looked up in the state before an append's first draft
+                await self._append(wishes)
+                wishes = []
+            wishes.append(wish)
+        await self._append(wishes)
+
+    async def _append(self, wishes: list[Wish]) -> None:
+        wishes = [wish for wish in wishes if not wish.outcome.done()]
         if not wishes:
             return
         if not self._breaker.allows():

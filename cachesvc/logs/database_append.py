@@ -12,11 +12,13 @@ from typing import Final
 import orjson
 from sqlalchemy import Connection, LargeBinary, and_, bindparam, case, literal, or_, select
 
+from cachesvc.logs.database_related import related
 from cachesvc.logs.database_rows import RowWriter
 from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_batch, unpack_result
 from cachesvc.model.change import Appended, Change, Draft, Operation, pack_change, unpack_change
 from cachesvc.model.entry import Entry, pack_details
 from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
+from cachesvc.model.invalidation import Related
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Epoch, Position, Seq
 from cachesvc.tiers import database_patterns
@@ -76,13 +78,17 @@ class Appender:
 
     def _read(self, connection: Connection, drafts: Sequence[Draft]) -> _Read:
         texts = self._store.texts
+        named = drafts[0].invalidation if drafts else None
+        found_related = related(connection, self._store, named, self._terms) if named and named.relates else Related()
+        keys = touched(drafts) | {*found_related.tagged, *found_related.dependents}
         incremented = {draft.key for draft in drafts if draft.operation is Operation.INCREMENT}
-        rows = connection.execute(self._read_state, {"keys": texts(touched(drafts)), "incremented": texts(incremented)}).all()
+        rows = connection.execute(self._read_state, {"keys": texts(keys), "incremented": texts(incremented)}).all()
         epoch, head, complete_since, bytes_total, fields, patterns_at, now = rows[0][:7]
         found = {Key(row[7]): entry_of(row[7:]) for row in rows if row[7] is not None}
         position = Position(Epoch(epoch), Seq(head))
         patterns = self._patterns.at(connection, epoch, patterns_at)
-        state = State(position, now, found, self._answers(connection, asked(drafts)), Seq(complete_since), patterns)
+        answers = self._answers(connection, asked(drafts))
+        state = State(position, now, found, answers, Seq(complete_since), patterns, found_related)
         return _Read(state, bytes_total, unpack_index(fields).written)
 
     def _answers(self, connection: Connection, wanted: Set[tuple[str, str]]) -> dict[tuple[str, str], Result]:

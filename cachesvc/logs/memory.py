@@ -20,16 +20,18 @@ from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_
 from cachesvc.model.change import MAX_RECORDED_VALUE, Appended, Change, Draft, Kind
 from cachesvc.model.entry import Entry, tombstone
 from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
-from cachesvc.model.invalidation import InForce, Patterns
+from cachesvc.model.invalidation import InForce, Patterns, Related, mark_of
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Epoch, Position, Seq, Version, first_sequence
-from cachesvc.ports import Clock, Holding, Memory, NodeRecord, Retention, Standing, TierStats
+from cachesvc.model.relations import related
+from cachesvc.ports import Burial, Clock, Holding, Memory, NodeRecord, Retention, Standing, TierStats
 
 RING: Final = Retention(count=100_000, bytes=64 << 20)
 _ANSWERS_BYTES: Final = 32 << 20
 _NODE_KEPT: Final = 86_400.0
 _TRIM_STEP: Final = 10_000
+_MARK: Final = mark_of("")
 
 
 class MemoryAuthority:
@@ -58,6 +60,7 @@ class MemoryAuthority:
         self._ring = _Ring(first_sequence(clock.now()), ring)
         self._answers = _Answers(clock, idempotency_ttl)
         self._patterns = Patterns()
+        self._burials: dict[Seq, Burial] = {}
         self._ends: list[tuple[float, Key, Version]] = []  # a heap; entries written since stay in it for a while
         self._ends_held = 0  # how many of them were held when last looked at
         self._bell = Bell()
@@ -71,18 +74,34 @@ class MemoryAuthority:
         ring, now = self._ring, self._clock.now()
         before = ring.head
         rows = {key: row for key in touched(drafts) if (row := self._row(key, now)) is not None}
-        state = State(before, now, rows, self._answers.find(asked(drafts)), ring.since, self._patterns)
+        relations = self._related(drafts)
+        rows |= {key: row for key in (*relations.tagged, *relations.dependents) if (row := self._row(key, now)) is not None}
+        state = State(before, now, rows, self._answers.find(asked(drafts)), ring.since, self._patterns, relations)
         folded = fold(state, drafts, batch=batch, terms=self._terms)
         self._keep(folded)
-        for pattern in folded.patterns:
-            self._patterns.add(pattern)
-            self._rows.doubt(pattern)
+        self._put_in_force(folded.patterns)
         if drafts:
             self._answers.keep(folded.results, batch, pack_batch(drafts, folded.outcomes))
         if folded.changes:
             ring.extend(folded.changes)
+            ring.note(folded.rows)
             self._bell.ring(ring.head.sequence)
         return Appended(before, batch, folded.changes, folded.outcomes, frozenset(folded.replayed))
+
+    def _put_in_force(self, patterns: Patterns) -> None:
+        for one in patterns:
+            self._patterns.add(one)
+            if not one.retired:
+                rows = list(self._rows.held())
+                dead = sum(row.version < one.sequence and one.pattern.matches(row.key) for row in rows)
+                self._burials[one.sequence] = Burial(True, len(rows), dead)
+                self._rows.doubt(one)
+
+    def _related(self, drafts: Sequence[Draft]) -> Related:
+        named = drafts[0].invalidation if drafts else None
+        if named is None or not named.relates:
+            return Related()
+        return related(named, self._rows.held(), depth=self._terms.max_cascade_depth, most=self._terms.max_cascade)
 
     async def read(self, after: Position, limit: int) -> Sequence[Change]:
         return self._ring.read(after, limit)
@@ -161,12 +180,17 @@ class MemoryAuthority:
         self._nodes = {name: node for name, node in self._nodes.items() if now - node.seen_at <= _NODE_KEPT}
         self._leases = {lease: held for lease, held in self._leases.items() if held[1] > now}
         self._patterns.forget_retired(self._ring.since)
+        remembered = {one.sequence for one in self._patterns}
+        self._burials = {sequence: burial for sequence, burial in self._burials.items() if sequence in remembered}
         return self._answers.sweep(limit)
 
-    async def bury(self, pattern: InForce, *, limit: int) -> bool:
+    async def bury(self, pattern: InForce, *, limit: int) -> Burial:
         """The tier lets go of all that is dead, in paces of its own."""
         await self._rows.settle()
-        return True
+        return self._burials.get(pattern.sequence, Burial(done=True))
+
+    async def burials(self) -> Mapping[InForce, Burial]:
+        return {one: self._burials.get(one.sequence, Burial(done=True)) for one in self._patterns}
 
     async def time(self) -> float:
         return self._clock.now()
@@ -231,6 +255,7 @@ class _Ring:
     def __init__(self, first: Seq, bounds: Retention) -> None:
         self.last: dict[Key, Seq] = {}
         self._changes: deque[Change] = deque()
+        self._marks: deque[tuple[Seq, Key]] = deque()
         self._bytes = 0
         self._bounds = bounds
         self.restart(first)
@@ -240,6 +265,7 @@ class _Ring:
         self.head = Position(Epoch(first), first)
         self.since = first
         self._changes.clear()
+        self._marks.clear()
         self.last.clear()
         self._bytes = 0
 
@@ -255,6 +281,13 @@ class _Ring:
                     self.last[key] = change.sequence
         self.head = Position(self.head.epoch, changes[-1].sequence)
         self.trim(self._bounds, before=0.0, limit=len(self._changes))
+
+    def note(self, rows: Mapping[Key, Entry]) -> None:
+        """The last change of what no record names: the marks of tags."""
+        for key, row in rows.items():
+            if key.startswith(_MARK):
+                self.last[key] = Seq(row.version)
+                self._marks.append((Seq(row.version), key))
 
     def read(self, after: Position, limit: int) -> list[Change]:
         if after.epoch != self.head.epoch or after.sequence > self.head.sequence:
@@ -279,6 +312,10 @@ class _Ring:
             for key in oldest.touches:
                 if self.last.get(key) == oldest.sequence:
                     del self.last[key]
+        while self._marks and self._marks[0][0] <= self.since:
+            version, key = self._marks.popleft()
+            if self.last.get(key) == version:
+                del self.last[key]
         return dropped
 
 

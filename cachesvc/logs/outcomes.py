@@ -73,11 +73,13 @@ def _packed(outcome: Receipt | Refused) -> list[object]:
     if isinstance(outcome, Refused):
         return ["!", outcome.code, outcome.field, outcome.reason, outcome.current]
     value = outcome.value.decode() if outcome.value is not None else None  # of an increment: a number's text
-    return [outcome.operation, outcome.version, outcome.found, value, outcome.conflict]
+    receipt = [outcome.operation, outcome.version, outcome.found, value, outcome.conflict]
+    return [*receipt, outcome.matched, outcome.cascaded] if outcome.operation is Operation.INVALIDATE else receipt
 
 
 def _unpacked(packed: Sequence[Any]) -> Receipt | Refused:
     if packed[0] == "!":
         return Refused(Refusal(packed[1]), packed[2], packed[3], current=packed[4])
     operation, version, found, value, conflict = packed[:5]
-    return Receipt(Operation(operation), Version(version), found, value.encode() if value is not None else None, conflict)
+    text = value.encode() if value is not None else None
+    return Receipt(Operation(operation), Version(version), found, text, conflict, *packed[5:7])

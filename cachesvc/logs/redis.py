@@ -14,10 +14,10 @@ from typing import Any, Final
 import orjson
 from redis.exceptions import ResponseError
 
-from cachesvc.errors import EpochChanged, InvalidInput, LogTrimmed, OutcomeUnknown, TierUnavailable
+from cachesvc.errors import EpochChanged, InvalidInput, LogTrimmed, OutcomeUnknown, Refusal, Refused, TierUnavailable
 from cachesvc.logs.following import Bell, following
 from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_result
-from cachesvc.logs.redis_patterns import Kept, RedisPatterns
+from cachesvc.logs.redis_patterns import RedisPatterns
 from cachesvc.logs.redis_rows import (
     VERSION_DIGITS,
     Names,
@@ -31,16 +31,18 @@ from cachesvc.logs.redis_server import Argument, Server, check, connected
 from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.entry import Entry
 from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
-from cachesvc.model.invalidation import InForce
+from cachesvc.model.invalidation import InForce, Related
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Epoch, Position, Seq, Version
-from cachesvc.ports import Clock, Holding, NodeRecord, Retention, Standing, TierStats
+from cachesvc.ports import Burial, Clock, Holding, NodeRecord, Retention, Standing, TierStats
 
 _PAGE: Final = 500  # rows or keys fetched at a time
 _TRIM_STEP: Final = 10_000
 _FOLDS: Final = 100  # how often a fold is tried while other nodes move the log
 _LOOK_AGAIN: Final = 0.05
+_NO_INDEX: Final = "tags and cascades need the database level: Redis alone keeps no index of them"
+_UNRELATED: Final = Related(refused=Refused(Refusal.UNSUPPORTED, "cascade", _NO_INDEX))
 _NODE_KEPT: Final = 86_400.0
 
 
@@ -139,6 +141,7 @@ class RedisAuthority:
             results,
             Seq(int(since)),
             await self._patterns.at(epoch, patterns_at),
+            _UNRELATED,
         )
         return state, int(nbytes)
 
@@ -158,7 +161,7 @@ class RedisAuthority:
             lists += (names.answer(*asker), pack_result(result))
         lists.append(len(folded.patterns))
         for one in folded.patterns:
-            lists += (one.pattern.text, Kept(one, state.now if one.retired else 0.0).packed())
+            lists += (one.pattern.text, (await self._patterns.kept(one, state.now)).packed())
         epoch, head = state.position
         moved = folded.changes[-1].sequence if folded.changes else head
         record_of_batch = pack_batch(drafts, folded.outcomes)
@@ -342,8 +345,11 @@ class RedisAuthority:
         patterns = await self._patterns.at(*await self._server.ask("HMGET", self._names.state, "epoch", "patterns_at"))
         return [(key, version) for key, version in due if not patterns.newest(key, version)]
 
-    async def bury(self, pattern: InForce, *, limit: int) -> bool:
+    async def bury(self, pattern: InForce, *, limit: int) -> Burial:
         return await self._patterns.bury(pattern, self._matching, limit=limit, now=await self.time())
+
+    async def burials(self) -> Mapping[InForce, Burial]:
+        return await self._patterns.burials()
 
     async def sweep(self, *, limit: int) -> int:
         """Drop tombstones past their time; answers end by themselves."""

@@ -6,7 +6,7 @@ no row that a pattern kills.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -19,6 +19,7 @@ from cachesvc.model.invalidation import InForce, Patterns, in_force
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Seq
+from cachesvc.ports import Burial
 
 Walk = Callable[[Pattern, Key | None], AsyncIterator[list[Key]]]
 
@@ -31,15 +32,17 @@ class Kept(NamedTuple):
     one: InForce
     retired_at: float = 0.0
     buried_to: str = ""
+    looked: int = 0
+    buried: int = 0
 
     def packed(self) -> bytes:
-        return orjson.dumps([self.one.sequence, self.one.retired, self.retired_at, self.buried_to])
+        return orjson.dumps([self.one.sequence, self.one.retired, *self[1:]])
 
 
 def unpacked(text: bytes, packed: bytes) -> Kept:
     """What `Kept.packed` wrote under the pattern's text."""
-    sequence, retired, retired_at, buried_to = orjson.loads(packed)[:4]
-    return Kept(in_force(Seq(sequence), text.decode(), retired=Seq(retired)), retired_at, buried_to)
+    sequence, retired, retired_at, buried_to, looked, buried = orjson.loads(packed)[:6]
+    return Kept(in_force(Seq(sequence), text.decode(), retired=Seq(retired)), retired_at, buried_to, looked, buried)
 
 
 class RedisPatterns:
@@ -58,6 +61,13 @@ class RedisPatterns:
             self._held = (epoch, patterns_at), Patterns([kept.one for kept in await self.load()])
         return self._held[1]
 
+    async def kept(self, one: InForce, now: float) -> Kept:
+        """A pattern that comes into force, or is retired and keeps its counts."""
+        if not one.retired:
+            return Kept(one)
+        known = [kept for kept in await self.load() if kept.one.sequence == one.sequence]
+        return (known[0] if known else Kept(one))._replace(one=one, retired_at=now)
+
     async def load(self) -> list[Kept]:
         """All in force, the retired ones too."""
         return self.read(await self._server.ask("HGETALL", self._names.patterns))
@@ -65,13 +75,13 @@ class RedisPatterns:
     def read(self, found: dict[bytes, bytes]) -> list[Kept]:
         return [unpacked(text, packed) for text, packed in found.items()]
 
-    async def bury(self, pattern: InForce, walk: Walk, *, limit: int, now: float) -> bool:
+    async def bury(self, pattern: InForce, walk: Walk, *, limit: int, now: float) -> Burial:
         """See `ports.Authority.bury`. `walk` gives the keys that match after one, in order, in pages."""
         text = pattern.pattern.text
         noted = await self._server.ask("HGET", self._names.patterns, text)
         kept = unpacked(text.encode(), noted) if noted is not None else None
         if kept is None or kept.one != pattern:
-            return True
+            return Burial(done=True)
         keys: list[Key] = []
         async for page in walk(pattern.pattern, Key(kept.buried_to) if kept.buried_to else None):
             keys += page
@@ -81,10 +91,15 @@ class RedisPatterns:
         if keys:
             dead = await self._older(keys, pattern.sequence, now)
             names = self._names
-            notes = kept._replace(buried_to=keys[-1]).packed()
-            said: list[Argument] = [text, noted, notes, names.rows, VERSION_DIGITS, repr(now + ENDED_KEPT), *dead]
+            buried = kept.buried + len(dead) // 3
+            kept = kept._replace(buried_to=keys[-1], looked=kept.looked + len(keys), buried=buried)
+            said: list[Argument] = [text, noted, kept.packed(), names.rows, VERSION_DIGITS, repr(now + ENDED_KEPT), *dead]
             await self._server.run("bury", (names.keys, names.ends, names.gone, names.patterns), said)
-        return len(keys) < limit
+        return Burial(len(keys) < limit, kept.looked, kept.buried)
+
+    async def burials(self) -> Mapping[InForce, Burial]:
+        """See `ports.Authority.burials`."""
+        return {kept.one: Burial(bool(kept.one.retired), kept.looked, kept.buried) for kept in await self.load()}
 
     async def _older(self, keys: list[Key], sequence: int, now: float) -> list[Argument]:
         """Key, version as the row has it, and tombstone, of those that are older."""

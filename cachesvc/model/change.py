@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -156,6 +156,8 @@ class Receipt(NamedTuple):
     found: bool = False  # a live entry was there before
     value: bytes | None = None
     conflict: str = ""
+    matched: int = 0  # live entries that an invalidation named by key or tag
+    cascaded: int = 0  # live entries that depended on them
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +194,7 @@ def pack_change(change: Change) -> tuple[bytes, bytes | None]:
     if change.conflict:
         record["c"] = change.conflict
     if change.invalidation is not None:
-        pattern, keys, retires = change.invalidation
-        record["n"] = [pattern, keys, retires]
+        record["n"] = list(change.invalidation)  # orjson takes no subclass of a tuple
     entry = change.entry
     if entry is None:
         return orjson.dumps(record), None
@@ -243,5 +244,10 @@ def unpack_change(sequence: int, kind: str, key: str | None, record: bytes, valu
         before=bytes.fromhex(before) if before is not None else None,
         distribute=not said.get("l", False),
         conflict=said.get("c", ""),
-        invalidation=Invalidation(named[0], tuple(map(Key, named[1])), Seq(named[2])) if named is not None else None,
+        invalidation=_invalidation(named) if named is not None else None,
     )
+
+
+def _invalidation(named: Sequence[Any]) -> Invalidation:
+    pattern, keys, tags, cascade, retires = named[:5]
+    return Invalidation(pattern, tuple(map(Key, keys)), tuple(tags), cascade, Seq(retires))

@@ -13,13 +13,15 @@ from decimal import Decimal
 from cachesvc.errors import InvalidInput, Refusal, Refused
 from cachesvc.model.change import ABSENT, PRESENT, Change, Draft, Idempotency, Kind, Operation, Receipt, request_id
 from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
-from cachesvc.model.invalidation import Patterns, in_force
+from cachesvc.model.invalidation import Invalidation, Patterns, Related, in_force, mark_of
 from cachesvc.model.keys import Key
 from cachesvc.model.numbers import add_exactly, format_number, parse_number
 from cachesvc.model.position import Position, Seq, Version
 
 _log = logging.getLogger(__name__)
 _BEGINNING = Seq(0)
+_UNRELATED = Related()
+CHUNK = 10_000  # keys in one record
 _KINDS = {
     Operation.SET: Kind.WRITE,
     Operation.INCREMENT: Kind.WRITE,
@@ -36,6 +38,8 @@ class Terms:
     default_ttl: float | None = 86_400.0
     tombstone_ttl: float = 86_400.0
     max_patterns: int = 1_000  # active at once
+    max_cascade: int = 1_000_000  # keys
+    max_cascade_depth: int = 1_000  # levels of dependents
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class State:
     results: Mapping[tuple[str, str], Result] = field(default_factory=dict)
     complete_since: Seq = _BEGINNING
     patterns: Patterns = field(default_factory=Patterns)
+    related: Related = _UNRELATED  # to the first draft
 
 
 @dataclass(slots=True)
@@ -85,6 +90,7 @@ def touched(drafts: Iterable[Draft]) -> set[Key]:
         keys.add(draft.key)
         if draft.token is not None:
             keys.update(Key(parent) for parent in draft.parents)
+            keys.update(map(mark_of, draft.parents))
     return keys
 
 
@@ -149,6 +155,7 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
             raise Refused(Refusal.VERSION_CONFLICT, "key", "is not the expired version any more", current=current)
         folded.changes.append(Change(Seq(version), Kind.EXPIRE, change_id, now, key, before=row.content_hash))
         folded.rows[key] = buried(row, now=now, keep=min(terms.tombstone_ttl, ENDED_KEPT))
+        _mark(folded, row.tags, version, now, terms)
         return Receipt(draft.operation, version, found=True)
 
     _check_expected(draft, current)
@@ -175,34 +182,79 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
     )
     folded.changes.append(change)
     folded.rows[key] = entry
+    if entry.tags or (row is not None and row.tags):
+        _mark(folded, (*entry.tags, *(row.tags if row is not None else ())), version, now, terms)
     value = entry.value if draft.operation is Operation.INCREMENT else None
     return Receipt(draft.operation, version, found=live is not None, value=value, conflict=conflict)
 
 
 def _invalidate(state: State, folded: Folded, draft: Draft, change_id: str, terms: Terms) -> Receipt:
-    """One record, however much it kills: a pattern comes into force or is retired; keys that are named are deleted."""
+    """One record, however much a pattern kills, and one for each ten thousand keys; a retirement ends a pattern.
+
+    What was looked up for tags and for a cascade is of the state before the first draft, so only that one may ask for it.
+    """
     named = draft.invalidation
     assert named is not None
-    version = Seq(state.position.sequence + len(folded.changes) + 1)
-    rows = [_row(state, folded, key) for key in named.keys]
-    known = folded.patterns.find(named.pattern) or state.patterns.find(named.pattern)
     if draft.operation is Operation.RETIRE:
-        if known is None or known.retired or known.sequence != named.retires:
-            current = known.sequence if known is not None else 0
-            raise Refused(Refusal.VERSION_CONFLICT, "pattern", "is not active at that sequence any more", current=current)
-        folded.patterns.add(known._replace(retired=version))
-    elif named.pattern:
-        active = state.patterns.active + folded.patterns.active  # never too few: one that takes another's place counts twice
-        if (known is None or known.retired) and active >= terms.max_patterns:
-            raise Refused(Refusal.TOO_MANY_PATTERNS, "pattern", f"{active} patterns are active already, which is the limit")
-        folded.patterns.add(in_force(version, named.pattern))
-    for key in named.keys:
-        gone = tombstone(key, Version(version), now=state.now, keep=terms.tombstone_ttl)
-        folded.rows[key] = gone._replace(updated_by=draft.actor, source=draft.source)
-    kind = Kind.RETIRE if draft.operation is Operation.RETIRE else Kind.INVALIDATE
-    folded.changes.append(Change(version, kind, change_id, state.now, invalidation=named, distribute=draft.distribute))
-    found = any(row is not None and row.live(state.now) for row in rows)
-    return Receipt(draft.operation, Version(version), found=found)
+        return _retire(state, folded, named, change_id)
+    related = state.related if named.relates else _UNRELATED
+    if related.refused is not None:
+        raise related.refused
+    if named.relates and folded.outcomes:
+        raise Refused(Refusal.INTERNAL, "operation", "tags and cascades are looked up for the first draft only")
+    meant = dict.fromkeys((*named.keys, *related.tagged))
+    matched = _live(state, folded, meant)
+    cascaded = _live(state, folded, related.dependents)
+    version = Seq(state.position.sequence + len(folded.changes) + 1)
+    if named.pattern:
+        _put_in_force(state, folded, named.pattern, version, terms)
+    keys = (*meant, *related.dependents)
+    for start in range(0, max(len(keys), 1), CHUNK):
+        version = Seq(state.position.sequence + len(folded.changes) + 1)
+        chunk = keys[start : start + CHUNK]
+        said = named._replace(keys=chunk) if start == 0 else Invalidation(keys=chunk)
+        folded.changes.append(
+            Change(version, Kind.INVALIDATE, change_id, state.now, invalidation=said, distribute=draft.distribute)
+        )
+        for key in chunk:
+            row = _row(state, folded, key)
+            gone = tombstone(key, Version(version), now=state.now, keep=terms.tombstone_ttl)
+            folded.rows[key] = gone._replace(updated_by=draft.actor, source=draft.source)
+            if row is not None and row.tags:
+                _mark(folded, row.tags, Version(version), state.now, terms)
+    _mark(folded, (*named.tags, *related.marks), Version(version), state.now, terms)
+    return Receipt(draft.operation, Version(version), found=matched > 0, matched=matched, cascaded=cascaded)
+
+
+def _retire(state: State, folded: Folded, named: Invalidation, change_id: str) -> Receipt:
+    version = Seq(state.position.sequence + len(folded.changes) + 1)
+    known = folded.patterns.find(named.pattern) or state.patterns.find(named.pattern)
+    if known is None or known.retired or known.sequence != named.retires:
+        current = known.sequence if known is not None else 0
+        raise Refused(Refusal.VERSION_CONFLICT, "pattern", "is not active at that sequence any more", current=current)
+    folded.patterns.add(known._replace(retired=version))
+    folded.changes.append(Change(version, Kind.RETIRE, change_id, state.now, invalidation=named))
+    return Receipt(Operation.RETIRE, Version(version))
+
+
+def _put_in_force(state: State, folded: Folded, text: str, version: Seq, terms: Terms) -> None:
+    known = folded.patterns.find(text) or state.patterns.find(text)
+    active = state.patterns.active + folded.patterns.active  # never too few: one that takes another's place counts twice
+    if (known is None or known.retired) and active >= terms.max_patterns:
+        raise Refused(Refusal.TOO_MANY_PATTERNS, "pattern", f"{active} patterns are active already, which is the limit")
+    folded.patterns.add(in_force(version, text))
+
+
+def _live(state: State, folded: Folded, keys: Iterable[Key]) -> int:
+    rows = (_row(state, folded, key) for key in keys)
+    return sum(row is not None and row.live(state.now) for row in rows)
+
+
+def _mark(folded: Folded, tags: Iterable[str], version: Version, now: float, terms: Terms) -> None:
+    """Say that something with these tags changed: what was computed from all that have one of them is out of date."""
+    for tag in tags:
+        mark = mark_of(tag)
+        folded.rows[mark] = tombstone(mark, version, now=now, keep=terms.tombstone_ttl)
 
 
 def _written(draft: Draft, live: Entry | None, version: Version, now: float, terms: Terms) -> Entry:
@@ -269,10 +321,10 @@ def _check_token(state: State, folded: Folded, draft: Draft, token: Position, cu
         raise refuse("is of another epoch")
     if token.sequence < state.complete_since:
         raise refuse("is too old to be checked")
-    for name in (draft.key, *draft.parents):
-        row = _row(state, folded, Key(name))
+    for name in (draft.key, *map(Key, draft.parents), *map(mark_of, draft.parents)):
+        row = _row(state, folded, name)
         if row is not None and row.version > token.sequence:
-            raise refuse(f"{name} changed since")
+            raise refuse(f"{name.removeprefix(mark_of(''))} changed since")
         if _killed(state, folded, name, token.sequence):
             raise refuse(f"{name} was invalidated since")
 

@@ -10,6 +10,7 @@ from bisect import insort
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from cachesvc.errors import Refused
 from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern, parse_pattern
@@ -19,11 +20,35 @@ _NEVER = Seq(0)
 
 
 class Invalidation(NamedTuple):
-    """What an invalidation names: a pattern ("" for none) and keys. Its retirement says the pattern again, and whose it was."""
+    """What an invalidation names: a pattern ("" for none), keys, tags, and whether what depends on any of them goes too.
+
+    In the log `keys` are all that it came to, of tags and of the cascade too. A retirement says the pattern again, and whose.
+    """
 
     pattern: str = ""
     keys: tuple[Key, ...] = ()
+    tags: tuple[str, ...] = ()
+    cascade: bool = False
     retires: Seq = _NEVER  # the sequence of the invalidation that a retirement ends, 0 for an invalidation
+
+    @property
+    def relates(self) -> bool:
+        """Whether the authority has to look up what it comes to."""
+        return bool(self.tags) or self.cascade
+
+
+class Related(NamedTuple):
+    """What the authority looked up for an invalidation: the keys that have its tags, and those that depend on what it names."""
+
+    tagged: tuple[Key, ...] = ()
+    dependents: tuple[Key, ...] = ()  # transitively; what is named or tagged is not among them
+    marks: tuple[str, ...] = ()  # the tags of what its pattern kills
+    refused: Refused | None = None  # it is too much
+
+
+def mark_of(tag: str) -> Key:
+    """The row that says when an entry with the tag last changed. No key of a client has a control character."""
+    return Key(f"\x1f{tag}")
 
 
 class InForce(NamedTuple):

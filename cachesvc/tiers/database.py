@@ -18,7 +18,7 @@ from cachesvc.model.invalidation import InForce, Patterns
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position, Version
-from cachesvc.ports import Holding, TierStats
+from cachesvc.ports import Burial, Holding, TierStats
 from cachesvc.tiers import database_patterns
 from cachesvc.tiers.database_fields import FieldIndex, Value, meanings, unpack_index, values_of
 from cachesvc.tiers.database_patterns import PatternsRead
@@ -130,7 +130,7 @@ class DatabaseSource:
 
     async def _page(self, statement: Select[Any], pattern: Pattern, after: str, limit: int) -> tuple[Sequence[Any], Patterns]:
         """A page of rows, and the patterns in force when it was read."""
-        bound = {"after": after, "low": pattern.prefix, "high": _past(pattern.prefix, exact=pattern.exact), "limit": limit}
+        bound = {"after": after, "low": pattern.prefix, "high": above(pattern.prefix, exact=pattern.exact), "limit": limit}
         return await self._store.read(
             lambda connection: (connection.execute(statement, bound).all(), self._patterns.now(connection))
         )
@@ -171,21 +171,26 @@ class DatabaseSource:
         )
         return [(Key(key), Version(version)) for key, version in rows if not patterns.newest(key, version)]
 
-    async def bury(self, pattern: InForce, *, limit: int) -> bool:
-        after = await self._store.read(partial(database_patterns.buried_to, one=pattern))
-        if after is None:
-            return True
+    async def bury(self, pattern: InForce, *, limit: int) -> Burial:
+        known = await self._store.read(partial(database_patterns.burial, one=pattern))
+        if known is None:
+            return Burial(done=True)
+        after, burial = known
         rows, _ = await self._page(self._scan, pattern.pattern, after, limit)
-        keys = [Key(row[0]) for row in rows if row[1] < pattern.sequence and pattern.pattern.matches(row[0])]
-        upto: str = rows[-1][0] if rows else after
-
-        def end(connection: Connection) -> None:
-            now = connection.execute(select(self._store.now())).scalar_one()
-            database_patterns.bury(connection, self._store, pattern, keys, upto=upto, now=now)
-
+        keys = [Key(key) for key, version in map(tuple, rows) if version < pattern.sequence and pattern.pattern.matches(key)]
+        buried = 0
         if rows:
-            await self._store.maintain(end)
-        return len(rows) < limit
+            page = database_patterns.Page(after, rows[-1][0], len(rows), keys)
+
+            def end(connection: Connection) -> int:
+                now = connection.execute(select(self._store.now())).scalar_one()
+                return database_patterns.bury(connection, self._store, pattern, page, now=now)
+
+            buried = await self._store.maintain(end)
+        return Burial(len(rows) < limit, burial.looked + len(rows), burial.buried + buried)
+
+    async def burials(self) -> Mapping[InForce, Burial]:
+        return await self._store.read(database_patterns.burials)
 
     async def stats(self) -> TierStats:
         entries, nbytes = await self._size.latest()
@@ -216,7 +221,7 @@ def _after_and_below() -> tuple[Any, ...]:
 _HIGHEST: Final = "\U0010ffff"
 
 
-def _past(prefix: str, *, exact: bool) -> str:
+def above(prefix: str, *, exact: bool) -> str:
     """The lowest text above every key with this prefix, in code points, which is the order of the bytes."""
     if exact:
         return prefix + "\x01"  # no key holds a control character

@@ -7,7 +7,7 @@ pattern kills; the rows themselves are swept in their time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, select
 
@@ -16,6 +16,7 @@ from cachesvc.model.fold import ENDED_KEPT
 from cachesvc.model.invalidation import InForce, Patterns, in_force
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Seq
+from cachesvc.ports import Burial
 from cachesvc.tiers.database_store import Store
 from cachesvc.tiers.schema import dependencies, entries, entry_field, log_state, patterns, tags
 
@@ -52,33 +53,61 @@ def load(connection: Connection) -> list[InForce]:
 def write(connection: Connection, changed: Iterable[InForce], *, head: int, now: float) -> None:
     """What an append made of patterns: each takes the place of its like."""
     for one in changed:
+        if one.retired:
+            retired = patterns.update().where(patterns.c.sequence == one.sequence)
+            if connection.execute(retired.values(retired=one.retired, retired_at=now)).rowcount:
+                continue
         connection.execute(patterns.delete().where(patterns.c.pattern == one.pattern.text))
-        row = {"sequence": one.sequence, "pattern": one.pattern.text, "at": now, "buried_to": ""}
+        row = {"sequence": one.sequence, "pattern": one.pattern.text, "at": now, "buried_to": "", "looked": 0, "buried": 0}
         connection.execute(patterns.insert().values(**row, retired=one.retired, retired_at=now if one.retired else 0.0))
     connection.execute(log_state.update().values(patterns_at=head))
 
 
-def buried_to(connection: Connection, one: InForce) -> str | None:
-    """How far burying has come, None when the pattern is not active any more."""
-    where = patterns.c.sequence == one.sequence, patterns.c.retired == 0
-    return connection.execute(select(patterns.c.buried_to).where(*where)).scalar_one_or_none()
+def burial(connection: Connection, one: InForce) -> tuple[str, Burial] | None:
+    """The key up to which burying has come, and its counts; None when the pattern is not active any more."""
+    columns = select(patterns.c.buried_to, patterns.c.looked, patterns.c.buried)
+    row = connection.execute(columns.where(patterns.c.sequence == one.sequence, patterns.c.retired == 0)).one_or_none()
+    return (row[0], Burial(False, row[1], row[2])) if row is not None else None
 
 
-def bury(connection: Connection, store: Store, one: InForce, keys: Sequence[Key], *, upto: str, now: float) -> None:
-    """End what is dead among these keys, which match; a key that was written since is left alone."""
-    if keys:
-        dead = select(entries.c.key).where(
-            store.one_of(entries.c.key, "keys"), entries.c.version < bindparam("below"), ~entries.c.deleted
-        )
-        found = connection.execute(dead, {"keys": store.texts(keys), "below": one.sequence}).scalars().all()
-        if found:
-            bound = {"keys": store.texts(found)}
-            for table in (tags, dependencies, entry_field):
-                connection.execute(table.delete().where(store.one_of(table.c.key, "keys")), bound)
-            gone = {"value": b"", "content_type": "", "content_hash": NO_CONTENT, "details": b"", "deleted": True}
-            ended = entries.update().where(store.one_of(entries.c.key, "keys"))
-            connection.execute(ended.values(**gone, updated_at=now, expires_at=now + ENDED_KEPT), bound)
-    connection.execute(patterns.update().where(patterns.c.sequence == one.sequence).values(buried_to=upto))
+def burials(connection: Connection) -> dict[InForce, Burial]:
+    """How far it has come for every pattern in force."""
+    rows = connection.execute(select(patterns)).all()
+    return {
+        in_force(Seq(row.sequence), row.pattern, retired=Seq(row.retired)): Burial(row.retired > 0, row.looked, row.buried)
+        for row in rows
+    }
+
+
+class Page(NamedTuple):
+    """A page of keys that was looked at, between two keys; `keys` are those that match."""
+
+    after: str
+    upto: str
+    looked: int
+    keys: Sequence[Key]
+
+
+def bury(connection: Connection, store: Store, one: InForce, page: Page, *, now: float) -> int:
+    """End what is dead in the page; a key that was written since is left alone. How many: 0 where another node was faster."""
+    moved = patterns.update().where(patterns.c.sequence == one.sequence, patterns.c.buried_to == page.after)
+    if not connection.execute(moved.values(buried_to=page.upto, looked=patterns.c.looked + page.looked)).rowcount:
+        return 0
+    bound = {"keys": store.texts(page.keys)}
+    dead = select(entries.c.key).where(
+        store.one_of(entries.c.key, "keys"), entries.c.version < bindparam("below"), ~entries.c.deleted
+    )
+    found = connection.execute(dead, {**bound, "below": one.sequence}).scalars().all() if page.keys else ()
+    if found:
+        bound = {"keys": store.texts(found)}
+        for table in (tags, dependencies, entry_field):
+            connection.execute(table.delete().where(store.one_of(table.c.key, "keys")), bound)
+        gone = {"value": b"", "content_type": "", "content_hash": NO_CONTENT, "details": b"", "deleted": True}
+        ended = entries.update().where(store.one_of(entries.c.key, "keys"))
+        connection.execute(ended.values(**gone, updated_at=now, expires_at=now + ENDED_KEPT), bound)
+        counted = patterns.update().where(patterns.c.sequence == one.sequence)
+        connection.execute(counted.values(buried=patterns.c.buried + len(found)))
+    return len(found)
 
 
 def forget_retired(connection: Connection, *, now: float) -> None:

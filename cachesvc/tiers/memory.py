@@ -7,7 +7,7 @@ kept coherent by the engine alone, which drops what the log says is old; so `get
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import Final, Literal
 
 from cachetools import Cache, FIFOCache, LRUCache
@@ -104,6 +104,11 @@ class MemoryTier:
         held = self._find(key)
         if held is not None and held[0].version < below:
             self._forget(held)
+
+    def held(self) -> Iterable[Entry]:
+        """All that is held, neither counted nor refreshed."""
+        found = (self._find(key) for key in list(self._held))
+        return (held[0] for held in found if held is not None)
 
     def doubt(self, pattern: InForce) -> None:
         """From now on what matches and is older is not held; `settle` forgets it."""

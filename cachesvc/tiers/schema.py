@@ -114,6 +114,8 @@ patterns = Table(
     Column("retired", BigInteger, nullable=False),  # the sequence of its retirement, 0 while it is active
     Column("retired_at", Double, nullable=False),
     Column("buried_to", Name, nullable=False),  # the keys up to this one have been swept
+    Column("looked", BigInteger, nullable=False),  # at so many keys
+    Column("buried", BigInteger, nullable=False),  # so many entries were ended
 )
 
 idempotency = Table(

@@ -177,10 +177,7 @@ def described(change: Change) -> dict[str, object]:
     if change.conflict:
         told["conflictId"] = change.conflict
     if change.invalidation is not None:
-        pattern, keys, retires = change.invalidation
-        told |= {"pattern": pattern} if pattern else {}
-        told |= {"keys": keys} if keys else {}
-        told |= {"retires": retires} if retires else {}
+        told |= {name: said for name, said in change.invalidation._asdict().items() if said}
     entry = change.entry
     if entry is not None and not entry.deleted:
         told |= _metadata(entry)

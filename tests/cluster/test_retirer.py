@@ -10,6 +10,7 @@ from cachesvc.errors import Refusal, Refused
 from cachesvc.model.change import Draft
 from cachesvc.model.invalidation import InForce, in_force
 from cachesvc.model.position import Seq
+from cachesvc.ports import Burial
 from tests.fakes import FakeClock
 
 
@@ -18,10 +19,10 @@ class Authority:
         self.left = pages
         self.asked: list[tuple[str, int]] = []
 
-    async def bury(self, pattern: InForce, *, limit: int) -> bool:
+    async def bury(self, pattern: InForce, *, limit: int) -> Burial:
         self.asked.append((pattern.pattern.text, limit))
         self.left -= 1
-        return self.left <= 0
+        return Burial(self.left <= 0)
 
 
 class Node:

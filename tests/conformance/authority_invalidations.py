@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from cachesvc.errors import Refusal
-from cachesvc.model.change import Kind, Operation, invalidate
+import pytest
+
+from cachesvc.errors import Refusal, Refused
+from cachesvc.model import fold as fold_module
+from cachesvc.model.change import Appended, Kind, Operation, invalidate
 from cachesvc.model.fold import Terms
 from cachesvc.model.invalidation import InForce, Invalidation
 from cachesvc.model.keys import Key
@@ -40,7 +43,7 @@ async def only_pattern(authority: Authority) -> InForce:
 
 
 async def retire(authority: Authority, one: InForce) -> int:
-    while not await authority.bury(one, limit=2):
+    while not (await authority.bury(one, limit=2)).done:
         pass
     named = Invalidation(one.pattern.text, retires=one.sequence)
     return receipts(await append(authority, invalidate(named)))[0].version
@@ -113,7 +116,7 @@ class Invalidations:
         await append(second, put("a1"), invalidate(wipe("a*")), invalidate(wipe("b*")))
         head = await authority.head()
         assert await in_force(authority) == [("a*", head.sequence - 1), ("b*", head.sequence)]
-        assert await authority.bury(first, limit=10)  # it is none of its business any more
+        assert (await authority.bury(first, limit=10)).done  # it is none of its business any more
         named = Invalidation("a*", retires=first.sequence)
         assert refusal(await append(authority, invalidate(named))) is Refusal.VERSION_CONFLICT
         assert await values(authority, "a1") == [None]
@@ -123,14 +126,20 @@ class Invalidations:
         await append(authority, *(put(key) for key in (*keys, "j:1", "l:1")))
         await append(authority, invalidate(wipe("k:*")), put("k:3", b"new"))
         one = await only_pattern(authority)
-        await authority.bury(one, limit=3)
-        while not await second.bury(one, limit=3):
-            pass
+        burials = [await authority.bury(one, limit=3)]
+        while not burials[-1].done:
+            burials.append(await second.bury(one, limit=3))
+        if len(burials) > 1:  # an authority may have it done at once
+            assert [burial.looked for burial in burials] == [3, 6, 7]
+        assert burials[-1].buried == 6
         retired = await retire(second, one)
+        [(kept, burial)] = (await authority.burials()).items()
+        assert (kept.sequence, kept.retired) == (one.sequence, retired)
+        assert burial == burials[-1]._replace(done=True)
         assert (await authority.head()).sequence == retired
         assert await values(authority, *keys) == [None, None, None, b"new", None, None, None]
         assert [key async for key, _ in second.scan(EVERYTHING)] == ["j:1", "k:3", "l:1"]
-        assert await authority.bury(one, limit=3)
+        assert (await authority.bury(one, limit=3)).done
 
     async def test_a_retirement_is_a_record_and_happens_once(self, authority: Authority) -> None:
         await append(authority, invalidate(wipe("a*")))
@@ -176,3 +185,114 @@ class Invalidations:
 
         start = await authority.head()
         await asyncio.gather(write(), look())
+
+
+class Relations:
+    """Tags and cascades; an authority that keeps no index of them refuses them by name."""
+
+    @pytest.fixture
+    async def indexed(self, authority: Authority) -> Authority:
+        if refuses_relations(await append(authority, invalidate(Invalidation(tags=("probe",))))):
+            pytest.skip("keeps no index of tags and parents")
+        return authority
+
+    async def test_it_is_refused_or_done_never_half(self, authority: Authority) -> None:
+        await append(authority, put("a", tags=("t",)))
+        appended = await append(authority, invalidate(Invalidation(tags=("t",), keys=(Key("a"),))))
+        if refuses_relations(appended):
+            assert await values(authority, "a") == [b"1"]
+        else:
+            assert await values(authority, "a") == [None]
+
+    async def test_by_tag(self, indexed: Authority) -> None:
+        await append(indexed, put("a", tags=("t", "u")), put("b", tags=("t",)), put("c", tags=("v",)), put("t"))
+        appended = await append(indexed, invalidate(Invalidation(tags=("t", "none"))))
+        assert receipts(appended)[0][-2:] == (2, 0)
+        assert await values(indexed, "a", "b", "c", "t") == [None, None, b"1", b"1"]
+        assert sorted(appended.changes[0].touches) == ["a", "b"]
+        assert receipts(await append(indexed, invalidate(Invalidation(tags=("t",)))))[0][-2:] == (0, 0)
+
+    async def test_a_cascade_takes_what_depends_through_cycles(self, indexed: Authority) -> None:
+        await append(
+            indexed,
+            put("root"),
+            put("b", parents=("root",)),
+            put("c", parents=("b", "d")),
+            put("d", parents=("c",)),
+            put("e", parents=("other",)),
+        )
+        kept = await append(indexed, invalidate(Invalidation(keys=(Key("root"),))), put("root"))
+        assert receipts(kept)[0][-2:] == (1, 0)
+        assert await values(indexed, "b", "c", "d") == [b"1"] * 3
+        appended = await append(indexed, invalidate(Invalidation(keys=(Key("root"),), cascade=True)))
+        assert receipts(appended)[0][-2:] == (1, 3)
+        assert await values(indexed, "root", "b", "c", "d", "e") == [None] * 4 + [b"1"]
+
+    async def test_a_cascade_of_a_parent_that_is_no_entry(self, indexed: Authority) -> None:
+        await append(indexed, put("b", parents=("somewhere:else",)))
+        appended = await append(indexed, invalidate(Invalidation(keys=(Key("somewhere:else"),), cascade=True)))
+        assert receipts(appended)[0][-2:] == (0, 1)
+        assert await values(indexed, "b") == [None]
+
+    async def test_a_cascade_goes_by_tags_too(self, indexed: Authority) -> None:
+        await append(indexed, put("p:1", tags=("products",)), put("list", parents=("products",)), put("top", parents=("list",)))
+        appended = await append(indexed, invalidate(Invalidation(keys=(Key("p:1"),), cascade=True)))
+        assert receipts(appended)[0][-2:] == (1, 2)
+        await append(indexed, put("p:2", tags=("products",)), put("list", parents=("products",)))
+        assert receipts(await append(indexed, invalidate(Invalidation(tags=("products",), cascade=True))))[0][-2:] == (1, 1)
+        assert await values(indexed, "p:2", "list") == [None, None]
+
+    async def test_a_cascade_of_a_pattern(self, indexed: Authority) -> None:
+        await append(
+            indexed,
+            put("p:1", tags=("products",)),
+            put("p:2", parents=("p:1",)),
+            put("view", parents=("p:2",)),
+            put("list", parents=("products",)),
+            put("else", parents=("q:1",)),
+        )
+        appended = await append(indexed, invalidate(Invalidation("p:*", cascade=True)))
+        assert receipts(appended)[0].cascaded == 2
+        assert await values(indexed, "p:1", "p:2", "view", "list", "else") == [None] * 4 + [b"1"]
+
+    async def test_dependents_that_changed_their_parents_are_forgotten(self, indexed: Authority) -> None:
+        await append(indexed, put("a"), put("b", parents=("a",)), put("c", parents=("a",)), put("d", parents=("a",)))
+        await append(indexed, put("b", parents=("x",)), put("c"), delete("d"), put("d"))
+        assert receipts(await append(indexed, invalidate(Invalidation(keys=(Key("a"),), cascade=True))))[0].cascaded == 0
+        assert await values(indexed, "b", "c", "d") == [b"1"] * 3
+
+    async def test_a_fill_from_older_parents_is_refused(self, indexed: Authority) -> None:
+        await append(indexed, put("a"), put("p:1", tags=("t",)), put("p:2", tags=("t",)))
+        tokens = [await indexed.head()]
+        await append(indexed, invalidate(Invalidation(keys=(Key("a"),), cascade=True)))
+        assert refusal(await append(indexed, fill("late", tokens[0], parents=("a",)))) is Refusal.STALE_FILL
+        changes = [put("p:1", tags=("t",)), delete("p:1"), invalidate(Invalidation(tags=("t",))), put("p:1", tags=("t",))]
+        for change in [*changes, invalidate(Invalidation("p:*", cascade=True))]:
+            token = await indexed.head()
+            await append(indexed, change)
+            assert refusal(await append(indexed, fill("late", token, parents=("t",)))) is Refusal.STALE_FILL
+        receipts(await append(indexed, fill("late", await indexed.head(), parents=("a", "t"))))
+
+    async def test_many_keys_are_several_records(self, indexed: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(fold_module, "CHUNK", 10)
+        await append(indexed, *(put(f"k{i}", parents=("root",)) for i in range(25)))
+        start = await indexed.head()
+        appended = await append(indexed, invalidate(Invalidation(keys=(Key("root"),), cascade=True)), put("k0"))
+        assert [len(change.touches) for change in appended.changes] == [10, 10, 6, 1]
+        assert receipts(appended)[0].version == start.sequence + 3
+        assert list(await indexed.read(start, 10)) == list(appended.changes)
+        assert await values(indexed, *(f"k{i}" for i in range(25))) == [b"1"] + [None] * 24
+
+    async def test_too_deep_is_refused_and_nothing_done(self, store: Store) -> None:
+        async with store.opened(terms=Terms(default_ttl=LONG, max_cascade_depth=3)) as authority:
+            await append(authority, *(put(f"{i + 1}", parents=(f"{i}",)) for i in range(5)), put("0"))
+            appended = await append(authority, invalidate(Invalidation(keys=(Key("0"),), cascade=True)))
+            assert refusal(appended) in (Refusal.TOO_MUCH, Refusal.UNSUPPORTED)
+            assert await values(authority, "0", "1", "5") == [b"1"] * 3
+            deep = await append(authority, invalidate(Invalidation(keys=(Key("3"),), cascade=True)))
+            assert refuses_relations(deep) or receipts(deep)[0].cascaded == 2
+
+
+def refuses_relations(appended: Appended) -> bool:
+    outcome = appended.outcomes[0]
+    return isinstance(outcome, Refused) and outcome.code is Refusal.UNSUPPORTED

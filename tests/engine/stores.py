@@ -197,6 +197,9 @@ class FakeMemory:
         if held is not None and held.version < below:
             del self.entries[key]
 
+    def held(self) -> list[Entry]:
+        return list(self.entries.values())
+
     def doubt(self, pattern: InForce) -> None:
         for key, entry in list(self.entries.items()):
             if entry.version < pattern.sequence and pattern.pattern.matches(key):

@@ -38,6 +38,7 @@ class NaiveStore:
     rows: dict[str, NaiveRow] = field(default_factory=dict)
     last_written: dict[str, int] = field(default_factory=dict)  # the sequence of the last write or delete of a key
     answers: dict[tuple[str, str, int], tuple[str, Fields]] = field(default_factory=dict)
+    last_tagged: dict[str, int] = field(default_factory=dict)  # the sequence of the last change to anything with the tag
     invalidations: list[tuple[int, str]] = field(default_factory=list)  # every pattern ever, with its sequence
     active: dict[str, int] = field(default_factory=dict)
 
@@ -68,12 +69,15 @@ class NaiveStore:
                 return {"refused": Refusal.VERSION_CONFLICT, "current": current}
             row.deleted = True
             self.sequence += 1
+            self.mark((), draft.key)
             return {"version": self.sequence, "found": True, "conflict": False}
 
         if draft.expected is not None and not (current > 0 if draft.expected == -1 else current == draft.expected):
             return {"refused": Refusal.VERSION_CONFLICT, "current": current}
         if draft.token is not None:
-            touched = max(max(self.last_written.get(name, 0), self.killed(name)) for name in (draft.key, *draft.parents))
+            names = (draft.key, *draft.parents)
+            written = [max(self.last_written.get(name, 0), self.killed(name)) for name in names]
+            touched = max([*written, *(self.last_tagged.get(name, 0) for name in draft.parents)])
             if draft.token.epoch != self.epoch or touched > draft.token.sequence:
                 return {"refused": Refusal.STALE_FILL, "current": current}
 
@@ -95,10 +99,17 @@ class NaiveStore:
                 ends = ends if draft.ttl is not None else live.expires_at
         self.sequence += 1
         self.last_written[draft.key] = self.sequence
+        self.mark(tags if draft.operation is not Operation.DELETE else (), draft.key)
         deleted = draft.operation is Operation.DELETE
         created_at = live.created_at if live else now
         self.rows[draft.key] = NaiveRow(content, content_type, self.sequence, created_at, ends, tags, parents, deleted)
         return answer | {"version": self.sequence}
+
+    def mark(self, tags: tuple[str, ...], key: str) -> None:
+        """The tags that the key has now, and had before, were touched."""
+        row = self.rows.get(key)
+        for tag in (*tags, *(row.tags if row is not None else ())):
+            self.last_tagged[tag] = self.sequence
 
     def killed(self, key: str) -> int:
         """The sequence of the last pattern that matched the key."""
@@ -126,6 +137,7 @@ class NaiveStore:
             self.active[named.pattern] = self.sequence
         for key in named.keys:
             self.last_written[key] = self.sequence
+            self.mark((), key)
             self.rows[key] = NaiveRow(b"", "", self.sequence, now, None, (), (), deleted=True)
         return {"version": self.sequence, "found": found, "conflict": False}
 

@@ -12,6 +12,7 @@ from cachesvc.errors import Refusal, Refused
 from cachesvc.model.change import ABSENT, PRESENT, Draft, Idempotency, Kind, Operation, Receipt
 from cachesvc.model.entry import JSON, Entry, content_hash
 from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
+from cachesvc.model.invalidation import mark_of
 from cachesvc.model.keys import Key
 from cachesvc.model.numbers import add_exactly
 from cachesvc.model.position import Epoch, Position, Seq, Version
@@ -248,7 +249,7 @@ def test_a_fill_is_refused_for_what_came_before_it_in_the_batch(before: Draft) -
 
 
 def test_the_fold_looks_at_parents_only_for_a_token() -> None:
-    assert touched([filled(1, "p", "q"), written(B, parents=("r",))]) == {"a", "p", "q", "b"}
+    assert touched([filled(1, "p", "q"), written(B, parents=("r",))]) == {"a", "p", "q", "b", mark_of("p"), mark_of("q")}
 
 
 def test_what_is_past_its_life_expires() -> None:

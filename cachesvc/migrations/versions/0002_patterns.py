@@ -21,5 +21,7 @@ def upgrade() -> None:
         sa.Column("retired", sa.BigInteger(), nullable=False),
         sa.Column("retired_at", sa.Double(), nullable=False),
         sa.Column("buried_to", _NAME, nullable=False),
+        sa.Column("looked", sa.BigInteger(), nullable=False),
+        sa.Column("buried", sa.BigInteger(), nullable=False),
     )
     op.add_column("log_state", sa.Column("patterns_at", sa.BigInteger(), nullable=False, server_default="0"))
