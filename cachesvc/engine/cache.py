@@ -121,6 +121,7 @@ class Cache:
         self._hit = self.memory.hit
         self._min_version_wait = limits.min_version_wait
         self._moved = asyncio.Event()
+        self.invalidated = asyncio.Event()  # set by each invalidation that was applied: whoever waits for it clears it
         self._doubtful = asyncio.Event()  # patterns came into force: memory is to be settled
         self._closing = False
         self._asked = 0
@@ -221,6 +222,7 @@ class Cache:
 
     def _invalidate(self, change: Change, named: Invalidation) -> None:
         """What an invalidation names is gone from here, in one step."""
+        self.invalidated.set()
         for key in named.keys:
             self.floors.raise_to(key, change.sequence)
         if named.pattern:

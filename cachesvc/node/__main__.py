@@ -83,6 +83,7 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
             limits=Limits(
                 max_value_size=settings.server.max_value_size,
                 max_batch_operations=settings.server.max_batch_operations,
+                max_invalidate_keys=settings.server.max_invalidate_keys,
                 max_followers=settings.server.max_followers,
                 request_timeout=settings.engine.request_timeout,
             ),

@@ -196,7 +196,8 @@ def _memory(settings: Settings, clock: SystemClock) -> MemoryTier:
 async def _authority(settings: Settings, clock: SystemClock, memory: MemoryTier | None, stack: AsyncExitStack) -> Authority:
     levels = settings.levels
     ttl = {"database": levels.database.ttl, "redis": levels.redis.ttl, "memory": levels.memory.ttl}[settings.authority]
-    terms = Terms(ttl, levels.database.tombstone_ttl, settings.engine.max_patterns)
+    engine = settings.engine
+    terms = Terms(ttl, levels.database.tombstone_ttl, engine.max_patterns, engine.max_cascade, engine.max_cascade_depth)
     if settings.authority == "database":
         from cachesvc.logs import database  # noqa: PLC0415
 

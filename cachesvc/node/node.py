@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _READS_ONLY = "reads only: "
+SOON = 0.02  # seconds
 GONE_AFTER = 5.0  # heartbeats missed for so many seconds: the node is no longer listed
 
 
@@ -61,15 +63,24 @@ class Node:
         await self._beat()
 
     async def beat(self) -> None:
-        """A heartbeat every so often, for ever; one that fails is repeated."""
+        """A heartbeat every so often, for ever, and soon after an invalidation, which may be waited for."""
         while True:
-            await self.clock.sleep(self.settings.cluster.heartbeat)
+            await self._until_due()
             try:
                 await self._beat()
             except Unavailable as exc:
                 if self.authority_answers:
                     _log.warning("the authority does not answer: %s", exc)
                 self.authority_answers = False
+
+    async def _until_due(self) -> None:
+        try:
+            async with asyncio.timeout(self.settings.cluster.heartbeat):
+                await self.cache.invalidated.wait()
+        except TimeoutError:
+            return
+        await self.clock.sleep(SOON)  # of many at once one heartbeat tells
+        self.cache.invalidated.clear()
 
     async def _beat(self) -> None:
         breaker = self.cache.authority_writes
@@ -168,6 +179,18 @@ class Node:
         except Unavailable as exc:
             return str(exc)
         return "ok" if not lagging else f"not replayed yet: {lagging} of {PARTITIONS} partitions are behind"
+
+    async def missing(self, sequence: int, *, within: float) -> list[str]:
+        """The live nodes that have not applied a sequence, after waiting for them for up to `within` seconds."""
+        deadline = self.clock.monotonic() + within
+        while True:
+            found = await self.authority.nodes(seen_within=GONE_AFTER)
+            missing = [record.node for record in found if record.node != self.id and record.applied.sequence < sequence]
+            if self.cache.applied.sequence < sequence:
+                missing.append(self.id)
+            if not missing or self.clock.monotonic() >= deadline:
+                return missing
+            await self.clock.sleep(SOON)
 
     async def explain(self, key: Key) -> Explanation:
         """What each level holds of a key, and why its last read on this node hit or missed."""

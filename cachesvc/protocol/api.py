@@ -86,6 +86,28 @@ class Batch(Body):
     operations: list[Get | KeyedUpdate]
 
 
+class Invalidate(Body):
+    """What `POST /v1/invalidate` takes: at least one of keys, pattern and tags."""
+
+    keys: list[StrictStr] = Field(default_factory=list)
+    pattern: StrictStr | None = None
+    tags: Names = Field(default_factory=list)
+    cascade: StrictBool = Field(False, description="also what depends on them, transitively")
+    distribute: StrictBool = True
+
+
+class Invalidated(BaseModel):
+    """What an invalidation did."""
+
+    sequence: int
+    operation: Literal["invalidate"]
+    matched: int | None = Field(description="live entries that were named; null while a pattern's are still being counted")
+    cascaded: int = Field(description="live entries that depended on them")
+    job: str | None = Field(description="that sweeps what a pattern ended; null where none was given")
+    applied: bool | None = Field(None, description="with wait=all: whether every live node has applied it")
+    missing: list[str] | None = Field(None, description="with wait=all: the nodes that have not")
+
+
 class Problem(BaseModel):
     """An error (RFC 9457)."""
 

@@ -98,6 +98,7 @@ class Server(Section):
     max_header_bytes: HeadSize = 32 << 10
     max_headers: int = Field(100, ge=10, le=10_000)
     header_timeout: Duration = 10.0  # from the first byte of a request to the end of its headers
+    max_invalidate_keys: int = Field(100_000, ge=1, le=1_000_000)  # named by one request
     max_followers: int = Field(1_000, ge=1)  # streams of GET /v1/changes open at once
     max_pipelined: int = Field(100, ge=1, le=10_000)  # requests of a connection that wait for the one before
     max_connections: int = Field(10_000, ge=1, le=1_000_000)  # of each worker; over it the next is refused
@@ -179,6 +180,8 @@ class Engine(Section):
 
     max_floors: int = Field(200_000, ge=1_000)
     max_patterns: int = Field(1_000, ge=1, le=10_000)  # invalidations by pattern that are active at once
+    max_cascade: int = Field(1_000_000, ge=1, le=10_000_000)  # keys of one cascade
+    max_cascade_depth: int = Field(1_000, ge=1, le=10_000)  # levels of dependents
     max_pending_reads: int = Field(50_000, ge=1)
     max_pending_writes: int = Field(50_000, ge=1)
     max_pending_write_bytes: Size = 64 << 20  # of the values waiting to be appended; over it a write gets 503

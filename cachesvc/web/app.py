@@ -16,6 +16,7 @@ from cachesvc.web.docs import page
 from cachesvc.web.door import Door, http_error
 from cachesvc.web.entries import delete_entry, get_entry, post_entry, put_entry
 from cachesvc.web.explanation import get_explanation
+from cachesvc.web.invalidation import post_invalidate
 from cachesvc.web.listing import get_keys, get_query
 from cachesvc.web.openapi import document
 from cachesvc.web.operations import router
@@ -53,6 +54,7 @@ def data_endpoints(service: Service) -> dict[str, dict[str, Endpoint]]:
     return {
         "/v1/cache/{key}": {"GET": get_entry, "PUT": put_entry, "DELETE": delete_entry, "POST": post_entry},
         "/v1/batch": {"POST": post_batch},
+        "/v1/invalidate": {"POST": post_invalidate},
         "/v1/keys": {"GET": get_keys},
         "/v1/query": {"GET": get_query},
         "/v1/explain/{key}": {"GET": get_explanation},

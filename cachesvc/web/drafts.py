@@ -79,6 +79,8 @@ def fingerprint(draft: Draft, expects: Expectation = _NO_EXPECTATION) -> str:
         str(draft.token) if draft.token is not None else None,
         draft.distribute,
     )
+    if draft.invalidation is not None:
+        wish = (*wish, list(draft.invalidation))  # type: ignore[assignment] # only written down
     digest = xxhash.xxh3_128(orjson.dumps(wish))
     digest.update(draft.value)
     return digest.hexdigest()

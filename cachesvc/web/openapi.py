@@ -43,6 +43,7 @@ PARAMETERS: Final[Mapping[str, tuple[str, Schema, str]]] = {
     "depends_on": ("query", {"type": "array", "items": _STRING, "maxItems": api.MAX_NAMES}, "Parents; may be repeated"),
     "distribute": ("query", {"type": "boolean", "default": True}, "Whether it is sent to other sites"),
     "pattern": ("query", {"type": "string", "default": "*"}, "A glob: * ? [abc] [a-z] [!a], \\ escapes"),
+    "wait": ("query", {"type": "string", "enum": ["all"]}, "Answers once every live node has applied it, or says which not"),
     "limit": ("query", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}, "Entries of a page"),
     "cursor": ("query", _STRING, "From the page before"),
     "FIELD": ("query", _STRING, "Any indexed field, dotted; repeated: one of the values"),
@@ -101,6 +102,17 @@ DATA: Final[Mapping[str, Mapping[str, Documented]]] = {
             " refused (422), and nothing of it is done. Without a key, the X-Request-Id of the answer is one.",
             takes=api.Batch,
             gives={200: api.BatchResults},
+            problems=(400, 413, 415, 422, 503),
+        ),
+    },
+    "/v1/invalidate": {
+        "post": Documented(
+            "Invalidate by keys, by pattern, by tags, and what depends on them",
+            ("wait", "Idempotency-Key"),
+            "In force at once on every node that has applied its sequence, whatever the number of keys; what is written"
+            " after it is not touched, and what was read before it is put back into no tier.",
+            takes=api.Invalidate,
+            gives={200: api.Invalidated},
             problems=(400, 413, 415, 422, 503),
         ),
     },

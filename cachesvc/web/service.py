@@ -9,6 +9,7 @@ from typing import Protocol
 
 from cachesvc.engine.answers import ANY, Answer, Want, Written
 from cachesvc.engine.explain import Explanation
+from cachesvc.engine.invalidate import Buries, Floored
 from cachesvc.errors import CacheError
 from cachesvc.model.change import Change, Draft
 from cachesvc.model.entry import Entry
@@ -19,7 +20,7 @@ from cachesvc.ports import Clock
 from cachesvc.web.admission import Admission
 
 
-class Listed(Protocol):
+class Listed(Buries, Protocol):
     """Where keys are listed and queried: the authority."""
 
     async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Entry]: ...
@@ -35,6 +36,9 @@ class Cache(Protocol):
 
     @property
     def applied(self) -> Position: ...
+
+    @property
+    def floors(self) -> Floored: ...
 
     async def read(self, key: Key, want: Want = ANY) -> Answer: ...
 
@@ -65,6 +69,10 @@ class Node(Protocol):
         """Whether it can serve, and for each of its parts `"ok"` or why not."""
         ...
 
+    async def missing(self, sequence: int, *, within: float) -> Sequence[str]:
+        """The live nodes that have not applied a sequence, after waiting for them for up to `within` seconds."""
+        ...
+
     async def explain(self, key: Key) -> Explanation: ...
 
 
@@ -74,6 +82,7 @@ class Limits:
 
     max_value_size: int = 1 << 20
     max_batch_operations: int = 1_000
+    max_invalidate_keys: int = 100_000
     max_followers: int = 1_000
     request_timeout: float = 10.0
     heartbeat: float = 15.0  # the longest silence of a stream of changes

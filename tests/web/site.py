@@ -21,11 +21,13 @@ from cachesvc.engine.explain import Explanation, explain
 from cachesvc.errors import InvalidInput, LogTrimmed
 from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.entry import Entry
-from cachesvc.model.fold import Result, State, Terms, fold
+from cachesvc.model.fold import Result, State, Terms, buried, fold
+from cachesvc.model.invalidation import InForce, Related
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
-from cachesvc.model.position import Position
-from cachesvc.ports import Loader
+from cachesvc.model.position import Position, Seq
+from cachesvc.model.relations import related
+from cachesvc.ports import Burial, Loader
 from cachesvc.tiers.memory import MemoryTier
 from cachesvc.web.app import create_app
 from cachesvc.web.service import Limits, Service
@@ -46,13 +48,22 @@ class Store(FakeAuthority):
         await self.gates["commits"]()
         self._check()
         before = self.position
-        state = State(before, self.clock.now(), dict(self.rows), dict(self.results))
-        folded = fold(state, drafts, batch=batch, terms=Terms())
+        named = drafts[0].invalidation
+        relations = related(named, self.rows.values(), depth=3, most=100) if named and named.relates else Related()
+        state = State(before, self.clock.now(), dict(self.rows), dict(self.results), Seq(0), self.patterns, relations)
+        folded = fold(state, drafts, batch=batch, terms=Terms(max_patterns=3))
         self.rows |= folded.rows
+        for pattern in folded.patterns:
+            self.patterns.add(pattern)
         self.results |= folded.results
         self.log += folded.changes
         await self.gates["acks"]()
         return Appended(before, batch, folded.changes, folded.outcomes, frozenset(folded.replayed))
+
+    async def bury(self, pattern: InForce, *, limit: int) -> Burial:
+        dead = [row for row in self.rows.values() if not row.deleted and self.patterns.hide(row).deleted]
+        self.rows |= {row.key: buried(row, now=self.clock.now()) for row in dead[:limit]}
+        return Burial(len(dead) <= limit, len(dead), len(dead))
 
     async def read(self, after: Position, limit: int) -> Sequence[Change]:
         if after.sequence < self.trimmed:
@@ -85,6 +96,7 @@ class FakeNode:
     cache: Cache
     tiers: dict[str, str] = field(default_factory=lambda: {"memory": "ok", "database": "ok"})
     ready: bool = True
+    behind: list[str] = field(default_factory=list)
 
     async def stats(self) -> Mapping[str, object]:
         return {
@@ -97,6 +109,9 @@ class FakeNode:
 
     async def readiness(self) -> tuple[bool, Mapping[str, str]]:
         return self.ready, self.tiers
+
+    async def missing(self, sequence: int, *, within: float) -> Sequence[str]:
+        return self.behind
 
     async def explain(self, key: Key) -> Explanation:
         return await explain(self.cache, key)

@@ -1,0 +1,70 @@
+"""Invalidate: one append, in force from then on; what a pattern killed is counted as it is swept."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, Protocol
+
+from cachesvc.engine.answers import Written
+from cachesvc.errors import Unavailable
+from cachesvc.model.change import Draft
+from cachesvc.model.invalidation import InForce, Patterns
+from cachesvc.ports import Burial
+
+FIRST: Final = 1_000  # keys that are looked at before the answer: what is few is counted at once
+
+
+class Invalidated(NamedTuple):
+    """What an invalidation did.
+
+    `matched` is how many live entries it named, None while a pattern's are not all counted; `job` is the id of the sweep
+    that counts and ends them, None where there is no pattern.
+    """
+
+    written: Written
+    matched: int | None
+    job: str | None
+
+
+class Buries(Protocol):
+    """Where what a pattern killed is ended: the authority."""
+
+    async def bury(self, pattern: InForce, *, limit: int) -> Burial: ...
+
+
+class Floored(Protocol):
+    @property
+    def patterns(self) -> Patterns: ...
+
+
+class Invalidating(Protocol):
+    """What is needed of the cache."""
+
+    @property
+    def authority(self) -> Buries: ...
+
+    @property
+    def floors(self) -> Floored: ...
+
+    async def write(self, draft: Draft) -> Written: ...
+
+
+def job_of(pattern: InForce) -> str:
+    """The id of the job that sweeps what a pattern killed."""
+    return f"invalidation-{pattern.sequence}"
+
+
+async def invalidate(cache: Invalidating, draft: Draft) -> Invalidated:
+    """Append an invalidation. Raises `Refused`, `Unavailable`, `OutcomeUnknown`."""
+    written = await cache.write(draft)
+    receipt = written.receipt
+    named = draft.invalidation
+    one = cache.floors.patterns.find(named.pattern) if named is not None and named.pattern else None
+    if one is None:
+        return Invalidated(written, receipt.matched, None)
+    if one.retired or written.replayed:
+        return Invalidated(written, None, job_of(one))
+    try:
+        burial = await cache.authority.bury(one, limit=FIRST)
+    except Unavailable:  # it is in force all the same
+        burial = Burial(done=False)
+    return Invalidated(written, receipt.matched + burial.buried if burial.done else None, job_of(one))

@@ -1,0 +1,76 @@
+"""Invalidation on running nodes over every choice of levels: gone everywhere, swept, retired, and never back."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from cachesvc.engine.invalidate import invalidate
+from cachesvc.model.change import Draft, Operation
+from cachesvc.model.change import invalidate as draft_of
+from cachesvc.model.invalidation import Invalidation
+from cachesvc.model.keys import Key
+from cachesvc.model.pattern import parse_pattern
+from cachesvc.node.building import opened
+from cachesvc.node.node import Node
+from tests.node.conftest import settings
+
+KEYS = [Key(f"task:{number}") for number in range(200)]
+OTHER = Key("note:1")
+
+
+async def fill(node: Node) -> None:
+    await node.cache.write_many([Draft(Operation.SET, key, b"1") for key in (*KEYS, OTHER)])
+
+
+async def retired(node: Node) -> None:
+    """Wait until the sweep has ended what was killed, and the retirement was applied here."""
+    async with asyncio.timeout(20):
+        while node.cache.floors.patterns.active:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_pattern_is_in_force_swept_and_retired(node: Node) -> None:
+    await fill(node)
+    done = await invalidate(node.cache, draft_of(Invalidation("task:*")))
+    assert done.matched == len(KEYS)
+    assert {answer.entry for answer in await node.cache.read_many(KEYS)} == {None}
+    assert await node.cache.get(OTHER) is not None
+    await retired(node)
+    everything = parse_pattern("*")
+    assert [key async for key, _ in node.authority.scan(everything)] == [OTHER]
+    if node.redis is not None:
+        async with asyncio.timeout(20):  # the replay passes the retirement when Redis has been swept
+            while await node.redis.lagging(horizon=node.cache.applied):
+                await asyncio.sleep(0.01)
+        assert KEYS[0] not in [key async for key, _ in node.redis.scan(everything)]
+    await node.cache.write(Draft(Operation.SET, KEYS[0], b"2"))
+    entry = await node.cache.get(KEYS[0])
+    assert entry is not None
+    assert entry.value == b"2"
+
+
+async def test_every_live_node_has_applied_it(tmp_path: Path, valkey_url: str, postgres_url: str) -> None:
+    chosen = settings(tmp_path, redis={"url": valkey_url}, database={"url": postgres_url})
+    async with opened(chosen) as one, opened(chosen) as two:
+        await fill(one)
+        await two.cache.read_many(KEYS)
+        done = await invalidate(one.cache, draft_of(Invalidation("task:*")))
+        assert await one.missing(done.written.receipt.version, within=10.0) == []
+        assert two.cache.applied.sequence >= done.written.receipt.version
+        assert {answer.entry for answer in await two.cache.read_many(KEYS)} == {None}
+        future = done.written.receipt.version + 1_000
+        assert sorted(await one.missing(future, within=0.0)) == sorted([one.id, two.id])
+
+
+async def test_a_node_that_starts_knows_what_is_in_force(tmp_path: Path, valkey_url: str, postgres_url: str) -> None:
+    chosen = settings(
+        tmp_path, redis={"url": valkey_url}, database={"url": postgres_url, "sweep_batch": 1, "sweep_pause": 3600.0}
+    )
+    async with opened(chosen) as one:
+        await fill(one)
+        await one.cache.puts.drained()
+        await one.cache.write(draft_of(Invalidation("task:*")))
+        async with opened(chosen) as two:
+            assert two.cache.floors.patterns.active == 1
+            assert {answer.entry for answer in await two.cache.read_many(KEYS)} == {None}
