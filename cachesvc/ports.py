@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.entry import Entry
-from cachesvc.model.invalidation import InForce
+from cachesvc.model.invalidation import InForce, Invalidation, Related
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Epoch, Position, Seq, Version
@@ -201,6 +201,17 @@ class Standing(NamedTuple):
     patterns: Sequence[InForce] = ()
 
 
+class Listed(NamedTuple):
+    """An entry as it is listed: without its value, whose bytes are `size`."""
+
+    entry: Entry
+    size: int
+
+    @property
+    def key(self) -> Key:
+        return self.entry.key
+
+
 class Burial(NamedTuple):
     """How far ending what a pattern kills has come: keys looked at and entries ended, since it came into force."""
 
@@ -321,8 +332,12 @@ class Authority(Source, Inspected, ChangeLog, Registry, Protocol):
         """How far that has come, for each pattern in force."""
         ...
 
-    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Entry]:
-        """Live entries that match, in byte order of their keys, from after `after`; values may be left empty."""
+    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Listed]:
+        """Live entries that match, in byte order of their keys, from after `after`. No value is read."""
+        ...
+
+    async def reach(self, invalidation: Invalidation) -> Related:
+        """What an invalidation by tags or with a cascade would come to now; nothing is done."""
         ...
 
     async def query(self, fields: Mapping[str, Sequence[str]], *, after: Key | None, limit: int) -> Sequence[Entry]:
@@ -368,6 +383,7 @@ __all__ = [
     "Epoch",
     "Holding",
     "Inspected",
+    "Listed",
     "Loaded",
     "Loader",
     "Memory",

@@ -124,6 +124,7 @@ class Cache:
         self.invalidated = asyncio.Event()  # set by each invalidation that was applied: whoever waits for it clears it
         self._doubtful = asyncio.Event()  # patterns came into force: memory is to be settled
         self._closing = False
+        self._loads = frozenset(loaders or ())
         self._asked = 0
 
     # reading
@@ -187,6 +188,11 @@ class Cache:
         if entry is None:
             raise Unavailable("a loaded value was not kept")
         return entry
+
+    @property
+    def modules_loaded(self) -> Collection[str]:
+        """The modules that have a loader."""
+        return self._loads
 
     # following
 

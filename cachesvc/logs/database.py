@@ -16,10 +16,12 @@ from cachesvc.errors import EpochChanged, LogTrimmed, OutcomeUnknown, SettingsEr
 from cachesvc.logs.database_append import Appender, remembered
 from cachesvc.logs.database_migrate import migrated
 from cachesvc.logs.database_registry import DatabaseRegistry
+from cachesvc.logs.database_related import related
 from cachesvc.logs.database_upkeep import backfill, sweep, trim
 from cachesvc.logs.following import Bell, following
 from cachesvc.model.change import Appended, Change, Draft, unpack_change
 from cachesvc.model.fold import Terms
+from cachesvc.model.invalidation import Invalidation, Related
 from cachesvc.model.position import Epoch, Position, Seq, first_sequence
 from cachesvc.ports import Clock, Retention, Standing
 from cachesvc.tiers import database_patterns, database_sqlite
@@ -83,6 +85,7 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry):
         self._bell = bell
         self._poll_interval = poll_interval
         self._idempotency_ttl = idempotency_ttl
+        self._terms = terms
         self._appender = Appender(store, terms, self._patterns)
         records = (
             select(*changes.c)
@@ -150,6 +153,9 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry):
         self, after: Position, *, known: Callable[[], Position] | None = None
     ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Change]]]:
         return following(self.read, after, bell=self._bell, poll_interval=self._poll_interval, known=known)
+
+    async def reach(self, invalidation: Invalidation) -> Related:
+        return await self._store.read(lambda connection: related(connection, self._store, invalidation, self._terms))
 
     async def trim(self, retention: Retention) -> int:
         return await trim(self._store, retention)

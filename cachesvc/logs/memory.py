@@ -20,12 +20,12 @@ from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_
 from cachesvc.model.change import MAX_RECORDED_VALUE, Appended, Change, Draft, Kind
 from cachesvc.model.entry import Entry, tombstone
 from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
-from cachesvc.model.invalidation import InForce, Patterns, Related, mark_of
+from cachesvc.model.invalidation import InForce, Invalidation, Patterns, Related, mark_of
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Epoch, Position, Seq, Version, first_sequence
 from cachesvc.model.relations import related
-from cachesvc.ports import Burial, Clock, Holding, Memory, NodeRecord, Retention, Standing, TierStats
+from cachesvc.ports import Burial, Clock, Holding, Listed, Memory, NodeRecord, Retention, Standing, TierStats
 
 RING: Final = Retention(count=100_000, bytes=64 << 20)
 _ANSWERS_BYTES: Final = 32 << 20
@@ -99,8 +99,9 @@ class MemoryAuthority:
 
     def _related(self, drafts: Sequence[Draft]) -> Related:
         named = drafts[0].invalidation if drafts else None
-        if named is None or not named.relates:
-            return Related()
+        return self._reach(named) if named is not None and named.relates else Related()
+
+    def _reach(self, named: Invalidation) -> Related:
         return related(named, self._rows.held(), depth=self._terms.max_cascade_depth, most=self._terms.max_cascade)
 
     async def read(self, after: Position, limit: int) -> Sequence[Change]:
@@ -141,11 +142,15 @@ class MemoryAuthority:
         for found in sorted([found async for found in self._rows.scan(pattern)]):  # code points sort as their UTF-8 does
             yield found
 
-    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Entry]:
+    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Listed]:
         now = self._clock.now()
         keys = [key async for key, _ in self._rows.scan(pattern) if after is None or key > after]
         entries = (self._rows.peek(key) for key in sorted(keys))
-        return list(islice((entry for entry in entries if entry is not None and entry.live(now)), limit))
+        live = (entry for entry in entries if entry is not None and entry.live(now))
+        return [Listed(entry._replace(value=b""), len(entry.value)) for entry in islice(live, limit)]
+
+    async def reach(self, invalidation: Invalidation) -> Related:
+        return self._reach(invalidation)
 
     async def backfill(self) -> None:
         """Nothing: there is no index."""

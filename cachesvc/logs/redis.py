@@ -31,11 +31,11 @@ from cachesvc.logs.redis_server import Argument, Server, check, connected
 from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.entry import Entry
 from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
-from cachesvc.model.invalidation import InForce, Related
+from cachesvc.model.invalidation import InForce, Invalidation, Related
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Epoch, Position, Seq, Version
-from cachesvc.ports import Burial, Clock, Holding, NodeRecord, Retention, Standing, TierStats
+from cachesvc.ports import Burial, Clock, Holding, Listed, NodeRecord, Retention, Standing, TierStats
 
 _PAGE: Final = 500  # rows or keys fetched at a time
 _TRIM_STEP: Final = 10_000
@@ -295,16 +295,20 @@ class RedisAuthority:
                 if version and not patterns.newest(key, version_of(version)):
                     yield key, version_of(version)
 
-    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Entry]:
+    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Listed]:
         now = await self.time()
-        entries: list[Entry] = []
+        found: list[Listed] = []
         async for keys in self._matching(pattern, after):
             for start in range(0, len(keys), limit):  # no more values at a time than are asked for
-                found = await self.get(keys[start : start + limit], horizon=Position(Epoch(0), Seq(0)))
-                entries += [entry for entry in found.values() if entry.live(now)]
-                if len(entries) >= limit:
-                    return entries[:limit]
-        return entries
+                rows = await self.get(keys[start : start + limit], horizon=Position(Epoch(0), Seq(0)))
+                live = (entry for entry in rows.values() if entry.live(now))
+                found += [Listed(entry._replace(value=b""), len(entry.value)) for entry in live]
+                if len(found) >= limit:
+                    return found[:limit]
+        return found
+
+    async def reach(self, invalidation: Invalidation) -> Related:
+        return _UNRELATED
 
     async def _matching(self, pattern: Pattern, after: Key | None) -> AsyncIterator[list[Key]]:
         """The keys that match, in byte order, in pages that are not empty."""

@@ -9,7 +9,17 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, StrictBool, StrictStr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    RootModel,
+    StrictBool,
+    StrictStr,
+    ValidationError,
+)
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import WithJsonSchema
 
@@ -93,7 +103,23 @@ class Invalidate(Body):
     pattern: StrictStr | None = None
     tags: Names = Field(default_factory=list)
     cascade: StrictBool = Field(False, description="also what depends on them, transitively")
+    dry_run: StrictBool = Field(False, description="only tell what would be hit")
     distribute: StrictBool = True
+
+
+class Previewed(BaseModel):
+    """What would be hit, with `dryRun`."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    dry_run: Literal[True]
+    matched: int
+    cascaded: int
+    bytes: int
+    modules: dict[str, dict[str, int]] = Field(description="by module: entries and bytes")
+    sample: list[str]
+    cascade: dict[str, list[str]] = Field(description="dependents, up to a thousand, and what each depends on")
+    loads: dict[str, int] = Field(description="by module with a loader: how often it is called if all are read once again")
 
 
 class Invalidated(BaseModel):
@@ -106,6 +132,10 @@ class Invalidated(BaseModel):
     job: str | None = Field(description="that sweeps what a pattern ended; null where none was given")
     applied: bool | None = Field(None, description="with wait=all: whether every live node has applied it")
     missing: list[str] | None = Field(None, description="with wait=all: the nodes that have not")
+
+
+class InvalidateAnswer(RootModel[Invalidated | Previewed]):
+    """What an invalidation did, or would do."""
 
 
 class Problem(BaseModel):
@@ -165,7 +195,7 @@ class ListedKey(BaseModel):
     key: str
     version: int
     ttl: float | None = Field(description="seconds left; null: does not end")
-    size: int | None = Field(description="bytes of the value; null where the store does not say")
+    size: int = Field(description="bytes of the value")
     tags: list[str]
 
 

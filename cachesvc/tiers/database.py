@@ -10,7 +10,21 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, Text, and_, bindparam, exists, func, or_, select, text, union
+from sqlalchemy import (
+    Connection,
+    LargeBinary,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    union,
+)
 
 from cachesvc.errors import InvalidInput, TierUnavailable
 from cachesvc.model.entry import Entry, with_details
@@ -18,7 +32,7 @@ from cachesvc.model.invalidation import InForce, Patterns
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position, Version
-from cachesvc.ports import Burial, Holding, TierStats
+from cachesvc.ports import Burial, Holding, Listed, TierStats
 from cachesvc.tiers import database_patterns
 from cachesvc.tiers.database_fields import FieldIndex, Value, meanings, unpack_index, values_of
 from cachesvc.tiers.database_patterns import PatternsRead
@@ -68,7 +82,13 @@ class DatabaseSource:
             .order_by(entries.c.key)
             .limit(bindparam("limit"))
         )
-        self._scan_live: Any = self._scan.where(live)
+        outlined = [literal(b"", LargeBinary) if column is entries.c.value else column for column in _COLUMNS]
+        self._outline: Select[Any] = (
+            select(*outlined, func.length(entries.c.value))
+            .where(live, *_after_and_below())
+            .order_by(entries.c.key)
+            .limit(bindparam("limit"))
+        )
         self._live = select(*_COLUMNS).where(live, store.one_of(entries.c.key, "keys")).order_by(entries.c.key)
         self._expired = (
             select(entries.c.key, entries.c.version)
@@ -110,23 +130,19 @@ class DatabaseSource:
                 return
             after = rows[-1][0]
 
-    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Entry]:
-        found: list[Entry] = []
+    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Listed]:
+        found: list[Listed] = []
         last: str = after or ""
         while (room := limit - len(found)) > 0:
-            # keys first: the pattern is decided here, and no value is read that it does not match
-            rows, patterns = await self._page(self._scan_live, pattern, last, PAGE)
-            keys = [row[0] for row in rows if pattern.matches(row[0]) and not patterns.newest(row[0], row[1])][:room]
-            if keys:
-                found.extend(await self._live_entries(keys))
-            if len(rows) < PAGE and len(keys) < room:
+            rows, patterns = await self._page(self._outline, pattern, last, max(PAGE, room))
+            for *columns, nbytes in rows:
+                entry = entry_of(columns)
+                if pattern.matches(entry.key) and not patterns.newest(entry.key, entry.version):
+                    found.append(Listed(entry, nbytes))
+            if len(rows) < max(PAGE, room):
                 break
-            last = keys[-1] if len(keys) == room else rows[-1][0]
-        return found
-
-    async def _live_entries(self, keys: Sequence[str]) -> Sequence[Entry]:
-        bound = {"keys": self._store.texts(keys)}
-        return await self._store.read(lambda connection: [entry_of(row) for row in connection.execute(self._live, bound)])
+            last = rows[-1][0]
+        return found[:limit]
 
     async def _page(self, statement: Select[Any], pattern: Pattern, after: str, limit: int) -> tuple[Sequence[Any], Patterns]:
         """A page of rows, and the patterns in force when it was read."""

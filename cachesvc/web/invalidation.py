@@ -13,6 +13,7 @@ import orjson
 from starlette.responses import Response
 
 from cachesvc.engine.invalidate import Invalidated, invalidate
+from cachesvc.engine.preview import preview
 from cachesvc.errors import InvalidInput
 from cachesvc.model.change import Idempotency, Operation
 from cachesvc.model.change import invalidate as draft_of
@@ -38,7 +39,10 @@ async def post_invalidate(call: Call) -> Response:
     require_json(call)
     limits = call.service.limits
     body = parse(Invalidate, read_object(await call.body(limits.max_batch_size), raw=""))
-    draft = draft_of(_named(body, most=limits.max_invalidate_keys))
+    named = _named(body, most=limits.max_invalidate_keys)
+    if body.dry_run:
+        return await _dry_run(call, named)
+    draft = draft_of(named)
     draft = replace(draft, distribute=body.distribute)
     draft = replace(draft, idempotency=Idempotency(call.subject, asked, fingerprint(draft)))
     call.writing = asked
@@ -52,6 +56,22 @@ async def post_invalidate(call: Call) -> Response:
     if done.written.replayed:
         headers["Idempotency-Replayed"] = "true"
     return Response(orjson.dumps(told), 200, headers, JSON)
+
+
+async def _dry_run(call: Call, named: Invalidation) -> Response:
+    cache = call.service.cache
+    told = await preview(cache.authority, named, at=cache.applied, clock=call.service.clock, loaders=cache.modules_loaded)
+    body = {
+        "dryRun": True,
+        "matched": told.matched,
+        "cascaded": told.cascaded,
+        "bytes": told.nbytes,
+        "modules": told.modules,
+        "sample": told.sample,
+        "cascade": told.tree,
+        "loads": told.loads,
+    }
+    return Response(orjson.dumps(body), 200, media_type=JSON)
 
 
 def _named(body: Invalidate, *, most: int) -> Invalidation:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import orjson
 import xxhash
 from starlette.responses import Response
 
 from cachesvc.errors import InvalidInput
-from cachesvc.model.entry import JSON, Entry, content_hash
+from cachesvc.model.entry import JSON, Entry
 from cachesvc.model.keys import Key, parse_key
 from cachesvc.model.pattern import parse_pattern
+from cachesvc.ports import Listed
 from cachesvc.web.call import Call, Query, parse_query, single, whole_number
 from cachesvc.web.values import value_members
 
@@ -29,7 +30,7 @@ MAX_FIELDS: Final = 16
 _ENTRIES_AT_ONCE: Final = 64
 _CHECKSUM: Final = 8  # bytes, of what is listed, before the key in a cursor
 
-More = Callable[[Key | None, int], Awaitable[Sequence[Entry]]]
+Shown = TypeVar("Shown", Entry, Listed)
 
 
 async def get_keys(call: Call) -> Response:
@@ -43,7 +44,7 @@ async def get_keys(call: Call) -> Response:
         query,
         _checksum("keys", glob),
         lambda after, limit: authority.list_entries(pattern, after=after, limit=limit),
-        lambda entry: (_listed(entry, now), 0),
+        lambda listed: (_listed(listed.entry, listed.size, now), 0),
         room=0,
     )
     return Response(orjson.dumps({"keys": keys, "cursor": cursor}), media_type=JSON)
@@ -62,14 +63,19 @@ async def get_query(call: Call) -> Response:
         query,
         _checksum("query", sorted((name, sorted(values)) for name, values in fields.items())),
         lambda after, limit: authority.query(fields, after=after, limit=limit),
-        lambda entry: (_listed(entry, now) | value_members(entry), len(entry.value)),
+        lambda entry: (_listed(entry, len(entry.value), now) | value_members(entry), len(entry.value)),
         room=call.service.limits.max_batch_size,
     )
     return Response(orjson.dumps({"entries": entries, "cursor": cursor}), media_type=JSON)
 
 
 async def _page(
-    query: Query, listed: bytes, more: More, show: Callable[[Entry], tuple[dict[str, object], int]], *, room: int
+    query: Query,
+    listed: bytes,
+    more: Callable[[Key | None, int], Awaitable[Sequence[Shown]]],
+    show: Callable[[Shown], tuple[dict[str, object], int]],
+    *,
+    room: int,
 ) -> tuple[list[dict[str, object]], str | None]:
     """Up to `limit` entries as shown, or as many as there is room for (at least one), and the cursor of the next page.
 
@@ -93,13 +99,12 @@ async def _page(
             return shown, None
 
 
-def _listed(entry: Entry, now: float) -> dict[str, object]:
-    held = bool(entry.value) or entry.content_hash == content_hash(entry.content_type, b"")
+def _listed(entry: Entry, nbytes: int, now: float) -> dict[str, object]:
     return {
         "key": entry.key,
         "version": entry.version,
         "ttl": round(max(0.0, entry.expires_at - now), 3) if entry.expires_at is not None else None,
-        "size": len(entry.value) if held else None,
+        "size": nbytes,
         "tags": entry.tags,
     }
 

@@ -112,7 +112,7 @@ DATA: Final[Mapping[str, Mapping[str, Documented]]] = {
             "In force at once on every node that has applied its sequence, whatever the number of keys; what is written"
             " after it is not touched, and what was read before it is put back into no tier.",
             takes=api.Invalidate,
-            gives={200: api.Invalidated},
+            gives={200: api.InvalidateAnswer},
             problems=(400, 413, 415, 422, 503),
         ),
     },

@@ -10,20 +10,18 @@ from typing import Protocol
 from cachesvc.engine.answers import ANY, Answer, Want, Written
 from cachesvc.engine.explain import Explanation
 from cachesvc.engine.invalidate import Buries, Floored
+from cachesvc.engine.preview import Outlined
 from cachesvc.errors import CacheError
 from cachesvc.model.change import Change, Draft
 from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key
-from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position
 from cachesvc.ports import Clock
 from cachesvc.web.admission import Admission
 
 
-class Listed(Buries, Protocol):
+class Searched(Buries, Outlined, Protocol):
     """Where keys are listed and queried: the authority."""
-
-    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Entry]: ...
 
     async def query(self, fields: Mapping[str, Sequence[str]], *, after: Key | None, limit: int) -> Sequence[Entry]: ...
 
@@ -32,13 +30,18 @@ class Cache(Protocol):
     """The cache, read and written."""
 
     @property
-    def authority(self) -> Listed: ...
+    def authority(self) -> Searched: ...
 
     @property
     def applied(self) -> Position: ...
 
     @property
     def floors(self) -> Floored: ...
+
+    @property
+    def modules_loaded(self) -> Collection[str]:
+        """The modules that have a loader."""
+        ...
 
     async def read(self, key: Key, want: Want = ANY) -> Answer: ...
 

@@ -283,6 +283,16 @@ class Relations:
         assert list(await indexed.read(start, 10)) == list(appended.changes)
         assert await values(indexed, *(f"k{i}" for i in range(25))) == [b"1"] + [None] * 24
 
+    async def test_reach_tells_what_it_would_come_to(self, indexed: Authority) -> None:
+        await append(
+            indexed, put("a", tags=("t",)), put("b", parents=("a",)), put("c", parents=("t",)), put("d", parents=("c",))
+        )
+        head = await indexed.head()
+        related = await indexed.reach(Invalidation(tags=("t",), cascade=True))
+        assert (related.tagged, set(related.dependents)) == (("a",), {"b", "c", "d"})
+        assert (await indexed.reach(Invalidation("a", cascade=True))).marks == ("t",)
+        assert await indexed.head() == head
+
     async def test_too_deep_is_refused_and_nothing_done(self, store: Store) -> None:
         async with store.opened(terms=Terms(default_ttl=LONG, max_cascade_depth=3)) as authority:
             await append(authority, *(put(f"{i + 1}", parents=(f"{i}",)) for i in range(5)), put("0"))

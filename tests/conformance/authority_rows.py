@@ -113,7 +113,7 @@ class Rows:
         listed = await authority.list_entries(EVERYTHING, after=None, limit=100)
         assert [entry.key for entry in listed] == ordered
         assert [key async for key, _ in authority.scan(EVERYTHING)] == ordered
-        versions = {entry.key: entry.version for entry in listed}
+        versions = {one.key: one.entry.version for one in listed}
         assert {key: version async for key, version in authority.scan(EVERYTHING)} == versions
 
     @pytest.mark.parametrize("text", ["a*", "a:*", "a_*", "a%*", "a:?", "[a-b]*", "*1", "a:1", "nothing*", "\\a*", "🦊*"])
@@ -124,6 +124,14 @@ class Rows:
         expected = sorted((key for key in keys if pattern.matches(key)), key=str.encode)
         assert [entry.key for entry in await authority.list_entries(pattern, after=None, limit=100)] == expected
         assert [key async for key, _ in authority.scan(pattern)] == expected
+
+    async def test_a_listing_tells_all_but_the_value(self, authority: Authority) -> None:
+        await append(authority, put("a", b"x" * 70_000, tags=("t",), content_type="text/plain"), put("b", b""))
+        one, other = await authority.list_entries(EVERYTHING, after=None, limit=10)
+        entry = await entry_at(authority, "a")
+        assert entry is not None
+        assert (one.entry, one.size) == (entry._replace(value=b""), 70_000)
+        assert other.size == 0
 
     async def test_listing_by_pages(self, authority: Authority) -> None:
         keys = sorted([f"t:{i}" for i in range(50)] + ["t:🦊", "t:é"], key=str.encode)

@@ -321,7 +321,7 @@ class Writes:
         found = await authority.get(list(rows), horizon=start)
         assert {key: entry for key, entry in found.items() if not entry.deleted} == live
         listed = await authority.list_entries(parse_pattern(f"{space}*"), after=None, limit=100)
-        assert [(entry.key, entry.version) for entry in listed] == [
+        assert [(one.key, one.entry.version) for one in listed] == [
             (key, live[key].version) for key in sorted(live, key=str.encode)
         ]
         assert list(await authority.read(start, 1_000)) == log

@@ -22,12 +22,12 @@ from cachesvc.errors import InvalidInput, LogTrimmed
 from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.entry import Entry
 from cachesvc.model.fold import Result, State, Terms, buried, fold
-from cachesvc.model.invalidation import InForce, Related
+from cachesvc.model.invalidation import InForce, Invalidation, Related
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position, Seq
 from cachesvc.model.relations import related
-from cachesvc.ports import Burial, Loader
+from cachesvc.ports import Burial, Listed, Loader
 from cachesvc.tiers.memory import MemoryTier
 from cachesvc.web.app import create_app
 from cachesvc.web.service import Limits, Service
@@ -70,11 +70,15 @@ class Store(FakeAuthority):
             raise LogTrimmed(after.sequence, self.trimmed)
         return [change for change in self.log if change.sequence > after.sequence][:limit]
 
-    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Entry]:
+    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Listed]:
         self._check()
         live = (entry for entry in self.rows.values() if entry.live(self.clock.now()) and pattern.matches(entry.key))
         ordered = sorted(live, key=lambda entry: entry.key.encode())
-        return [entry for entry in ordered if after is None or entry.key.encode() > after.encode()][:limit]
+        found = [entry for entry in ordered if after is None or entry.key.encode() > after.encode()][:limit]
+        return [Listed(entry._replace(value=b""), len(entry.value)) for entry in found]
+
+    async def reach(self, invalidation: Invalidation) -> Related:
+        return related(invalidation, self.rows.values(), depth=3, most=100)
 
     async def query(self, fields: Mapping[str, Sequence[str]], *, after: Key | None, limit: int) -> Sequence[Entry]:
         for name in fields:

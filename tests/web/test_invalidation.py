@@ -61,6 +61,40 @@ async def test_a_fill_from_before_is_refused(http: httpx.AsyncClient) -> None:
     assert await status(http, "page:1") == 404
 
 
+async def test_a_dry_run_tells_what_would_be_hit_and_does_nothing(site: Site, http: httpx.AsyncClient) -> None:
+    for key, query in {
+        "task:1": {"tags": "t"},
+        "task:2": {},
+        "note:1": {"depends_on": "task:1"},
+        "note:2": {"depends_on": "note:1"},
+        "other:1": {},
+    }.items():
+        await put(http, key, **query)
+    await http.delete("/v1/cache/task:2")
+    before = list(site.store.log)
+    told = await invalidate(http, pattern="task:*", keys=["task:1", "gone"], cascade=True, dryRun=True)
+    assert told == {
+        "dryRun": True,
+        "matched": 1,
+        "cascaded": 2,
+        "bytes": 3,
+        "modules": {"task": {"entries": 1, "bytes": 1}, "note": {"entries": 2, "bytes": 2}},
+        "sample": ["task:1", "note:1", "note:2"],
+        "cascade": {"note:1": ["task:1"], "note:2": ["note:1"]},
+        "loads": {},
+    }
+    told = await invalidate(http, tags=["t"], dryRun=True)
+    assert (told["matched"], told["cascaded"], told["sample"]) == (1, 0, ["task:1"])
+    assert site.store.log == before
+
+
+async def test_a_dry_run_refuses_what_would_be_refused(http: httpx.AsyncClient) -> None:
+    for number in range(6):
+        await put(http, f"k{number + 1}", depends_on=f"k{number}")
+    answer = await http.post("/v1/invalidate", json={"keys": ["k0"], "cascade": True, "dryRun": True})
+    assert (answer.status_code, answer.json()["code"]) == (422, "LIMIT_EXCEEDED")
+
+
 async def test_wait_all(site: Site, http: httpx.AsyncClient) -> None:
     answer = await http.post("/v1/invalidate?wait=all", json={"keys": ["a"]})
     assert (answer.json()["applied"], answer.json()["missing"]) == (True, [])
