@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cachesvc.engine.cache import Cache
-from cachesvc.engine.last_reads import LastRead
+from cachesvc.engine.last_reads import LastRead, Reason
 from cachesvc.errors import PositionLost, Unavailable
 from cachesvc.model.change import Change
 from cachesvc.model.entry import Entry
@@ -78,7 +78,10 @@ async def explain(cache: Cache, key: Key) -> Explanation:
         doubt = holding.doubt
         if not doubt and source.name != cache.authority.name and holding.version is not None and holding.version < floor:
             doubt = f"its version is below the floor, {floor}"
-        levels[source.name] = Explained(holding, doubt, _last(cache, source.name, key))
+        last = _last(cache, source.name, key)
+        if holding.held is not None:
+            last = _last_in_memory(doubt, last, since=cache.clock.now() - holding.held)
+        levels[source.name] = Explained(holding, doubt, last)
     held = [level.holding for level in levels.values() if level.holding.version is not None]
     newest = max(held, key=lambda holding: holding.version or 0, default=None)
     return Explanation(
@@ -99,6 +102,13 @@ async def explain(cache: Cache, key: Key) -> Explanation:
 def _last(cache: Cache, level: str, key: Key) -> LastRead | None:
     noted = cache.reads.last.get(level)
     return noted.of(key) if noted is not None else None
+
+
+def _last_in_memory(doubt: str, noted: LastRead | None, *, since: float) -> LastRead | None:
+    """The last read of what memory holds `since` then: a hit, whenever it was; past its stay a miss, where one was noted."""
+    if not doubt:
+        return LastRead(Reason.HIT, since)
+    return LastRead(Reason.EXPIRED, noted.at) if noted is not None and noted.at >= since else None
 
 
 async def _look(source: Inspected, key: Key, horizon: Position, breaker: str) -> Holding:

@@ -64,13 +64,6 @@ class Floors:
             if len(self._young) >= self._limit:
                 self._forget()
 
-    def observe(self, key: Key, version: int) -> None:
-        """The same for a version that this very step serves and keeps: it takes the place of what is older."""
-        if version > self._own(key):
-            self._young[key] = version
-            if len(self._young) >= self._limit:
-                self._forget()
-
     def admits(self, key: Key, version: int, token: Position) -> bool:
         """Whether an entry, read by someone who began at `token`, may be served and kept above the authority.
 
@@ -82,6 +75,19 @@ class Floors:
             and version >= self._own(key)
             and not self.patterns.newest(key, version)
         )
+
+    def take(self, key: Key, version: int, token: Position) -> bool:
+        """Whether it is admitted; if so it is the floor from now on, and the caller keeps it in this very step.
+
+        So it takes the place of what is older, which need not be dropped before.
+        """
+        if not self.admits(key, version, token):
+            return False
+        if version > self._own(key):
+            self._young[key] = version
+            if len(self._young) >= self._limit:
+                self._forget()
+        return True
 
     def invalidate(self, pattern: InForce) -> None:
         """From now on nothing that matches and is older is served here. Memory must drop it in the same step."""

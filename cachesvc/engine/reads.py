@@ -120,6 +120,7 @@ class Reads:
 
     async def _run_redis(self, batch: list[Flight]) -> None:
         assert self._redis is not None
+        self._missed(self.last[self._memory.name], batch, Reason.ABSENT)
         for flight in await self._from_redis(self._redis, self._wanted(batch)):
             self._pass_on(flight, self._ask_authority)
 
@@ -127,6 +128,8 @@ class Reads:
         waiting = self._wanted(batch)
         if not waiting:
             return
+        if self.combiner is self._ask_authority:
+            self._missed(self.last[self._memory.name], [flight for flight in waiting if not flight.direct], Reason.ABSENT)
         breaker = self._authority_breaker
         if not breaker.allows():
             self._authority_away(waiting, breaker.away(self._authority.name))
@@ -207,16 +210,18 @@ class Reads:
         replica = self._replica if self._replica is not None and self._replica.doubted != doubted else None
         # floors forgotten meanwhile are above what Redis was believed for: only what is as new as they can be counts
         least = 0 if self._floors.horizon == horizon else self._floors.horizon.sequence
+        hits: list[Key] = []
         left: list[Flight] = []
         for flight in waiting:
             entry = found.get(flight.key)  # a tier answers only with what is live
             if entry is not None and entry.version >= least and self._admit(flight, entry):
                 self._land(flight, Answer(entry, redis.name, flight.token, now))
-                last.note(flight.key, Reason.HIT, now)
+                hits.append(flight.key)
             else:
                 left.append(flight)
                 last.note(flight.key, self._why(flight, entry, replica), now)
-        self.counts.note(redis.name, len(waiting) - len(left), len(waiting))
+        last.note_many(hits, Reason.HIT, now)
+        self.counts.note(redis.name, len(hits), len(waiting))
         return left
 
     async def _from_authority(self, waiting: list[Flight]) -> None:
@@ -229,7 +234,7 @@ class Reads:
         found = await authority.get([flight.key for flight in waiting], horizon=floors.horizon)
         self.latencies[authority.name].note(self._clock.monotonic() - began)
         now = self._clock.now()
-        hits = 0
+        hits: list[Key] = []
         for flight, floor in zip(waiting, before, strict=True):
             entry = found.get(flight.key)
             if entry is None or not entry.live(now):
@@ -244,23 +249,21 @@ class Reads:
                 else:
                     self._land(flight, Answer(entry, authority.name, flight.token, now))
             elif self._admit(flight, entry):
-                hits += 1
+                hits.append(flight.key)
                 self._land(flight, Answer(entry, authority.name, flight.token, now))
-                last.note(flight.key, Reason.HIT, now)
                 self._puts.add(entry, token=flight.token)
             else:
                 last.note(flight.key, Reason.OVERTAKEN, now)
                 self._again(flight)
-        self.counts.note(authority.name, hits, len(waiting))
+        last.note_many(hits, Reason.HIT, now)
+        self.counts.note(authority.name, len(hits), len(waiting))
 
     def _loaded(self, seconds: float, hits: int, asked: int) -> None:
         self.latencies["loader"].note(seconds)
         self.counts.note("loader", hits, asked)
 
     def _missed(self, last: LastReads, waiting: list[Flight], reason: Reason) -> None:
-        now = self._clock.now()
-        for flight in waiting:
-            last.note(flight.key, reason, now)
+        last.note_many([flight.key for flight in waiting], reason, self._clock.now())
 
     def _why(self, flight: Flight, entry: Entry | None, doubted: Replica | None) -> Reason:
         """Why Redis did not answer. `doubted` is None where it was believed, whatever was asked for."""
@@ -273,9 +276,8 @@ class Reads:
 
     def _admit(self, flight: Flight, entry: Entry) -> bool:
         """Keep in memory what may be served. One step: no await between the check, the floor and the store."""
-        if not self._floors.admits(entry.key, entry.version, flight.token):
+        if not self._floors.take(entry.key, entry.version, flight.token):
             return False
-        self._floors.observe(entry.key, entry.version)
         self._memory.store(entry)
         return True
 

@@ -13,7 +13,7 @@ from typing import Final
 import orjson
 
 from cachesvc.model.change import Change, pack_change, unpack_change
-from cachesvc.model.entry import Entry, pack_details, with_details
+from cachesvc.model.entry import Entry, pack_fields, unpack_fields
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Seq, Version
 
@@ -85,36 +85,14 @@ class Names:
 
 
 def pack_row(entry: Entry) -> bytes:
-    header = orjson.dumps(
-        [
-            entry.content_type,
-            entry.created_at,
-            entry.updated_at,
-            entry.expires_at,
-            entry.content_hash.hex(),
-            entry.deleted,
-            pack_details(entry).decode(),
-        ]
-    )
+    header = orjson.dumps(pack_fields(entry))
     return b"%016d%08d%b%b" % (entry.version, len(header), header, entry.value)
 
 
 def unpack_row(key: Key, row: bytes) -> Entry:
     """The entry that `pack_row` wrote."""
     end = _HEADER + int(row[VERSION_DIGITS:_HEADER])
-    content_type, created_at, updated_at, expires_at, digest, deleted, details = orjson.loads(row[_HEADER:end])[:7]
-    entry = Entry(
-        key,
-        version_of(row),
-        row[end:],
-        content_type,
-        created_at,
-        updated_at,
-        expires_at,
-        bytes.fromhex(digest),
-        deleted,
-    )
-    return with_details(entry, details.encode())
+    return unpack_fields(key, version_of(row), row[end:], orjson.loads(row[_HEADER:end]))
 
 
 def version_of(row: bytes) -> Version:

@@ -21,7 +21,7 @@ class Read(_Told):
     reason: str = Field(
         description="hit, absent, expired, deleted, below the floor, behind the horizon, away, overtaken or not loaded"
     )
-    at: float = Field(description="Unix seconds")
+    at: float = Field(description="Unix seconds; of a hit in memory, which is not noted: since when reads hit there")
 
 
 class TierExplained(_Told):

@@ -21,7 +21,8 @@ from cachesvc.ports import Clock, Holding, TierStats
 from cachesvc.tiers.s3fifo import S3FIFOCache
 
 EvictionPolicy = Literal["LRU", "FIFO", "S3FIFO"]
-Held = tuple[Entry, float, int]  # also the monotonic time from which it is no hit (no wall clock is asked then), and its size
+# also the monotonic times from which it is no hit (no wall clock is asked then) and since when it is held, and its size
+Held = tuple[Entry, float, float, int]
 
 _POLICIES: Final[Mapping[EvictionPolicy, type[Cache[Key, Held]]]] = {
     "LRU": LRUCache,
@@ -61,7 +62,7 @@ class MemoryTier:
     def hit(self, key: Key) -> Entry | None:
         """The entry, counted and refreshed; None when absent, or past its stay or its life."""
         try:
-            entry, deadline, _ = self._held[key]
+            entry, deadline, _, _ = self._held[key]
         except KeyError:
             self._misses += 1
             return None
@@ -88,12 +89,13 @@ class MemoryTier:
                 self._forget(older)
             return entry
         if older is not None:
-            self.nbytes -= older[2]
+            self.nbytes -= older[3]
         else:
             self._shrink(self._max_size - 1, self._max_bytes - size)
             self._count += 1
         stay = self._ttl if entry.expires_at is None else min(self._ttl, entry.expires_at - self._now())
-        self._held[key] = (entry, self._monotonic() + stay, size)
+        now = self._monotonic()
+        self._held[key] = (entry, now + stay, now, size)
         self.nbytes += size
         if older is not None:
             self._shrink(self._max_size, self._max_bytes)  # it may have grown in its place
@@ -166,9 +168,10 @@ class MemoryTier:
         held = self._find(key)
         if held is None:
             return Holding()
-        entry, deadline, _ = held
-        stays = deadline - self._monotonic()
-        return Holding(entry, entry.version, stays, doubt="" if stays > 0 else "its stay is over")
+        entry, deadline, since, _ = held
+        now = self._monotonic()
+        stays = deadline - now
+        return Holding(entry, entry.version, stays, held=now - since, doubt="" if stays > 0 else "its stay is over")
 
     async def stats(self) -> TierStats:
         return TierStats(self._count, self.nbytes, self._hits, self._misses, self._evictions)
@@ -176,7 +179,7 @@ class MemoryTier:
     def _shrink(self, items: int, nbytes: int) -> None:
         """Let the policy choose what goes until no more than so many items and bytes are held."""
         while self._count > items or self.nbytes > nbytes:
-            _, (_, _, size) = self._held.popitem()
+            _, (_, _, _, size) = self._held.popitem()
             self.nbytes -= size
             self._count -= 1
             self._evictions += 1
@@ -190,7 +193,7 @@ class MemoryTier:
         return held
 
     def _forget(self, held: Held) -> None:
-        entry, _, size = held
+        entry, _, _, size = held
         del self._held[entry.key]
         self.nbytes -= size
         self._count -= 1

@@ -107,7 +107,7 @@ def _identified(steps: Sequence[Step], failed: Sequence[Result], *, subject: str
     for step in steps:
         draft = step.draft
         if draft is not None:
-            draft = replace(draft, idempotency=Idempotency(subject, key, whole, next(places)))
+            draft = draft._replace(idempotency=Idempotency(subject, key, whole, next(places)))
         identified.append(replace(step, draft=draft))
     return identified
 

@@ -5,7 +5,6 @@ The same wish has the same fingerprint, whichever route it comes by: an answer c
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 import orjson
@@ -49,15 +48,15 @@ def draft_of(update: Update, key: Key, *, max_value_size: int, path: str = "") -
         if len(update.value) > max_value_size:
             raise InvalidInput(field, f"is larger than the limit of {max_value_size} bytes", too_large=True)
         check_nesting(update.value, field=field)
-        return replace(draft, value=bytes(update.value), content_type=JSON)
+        return draft._replace(value=bytes(update.value), content_type=JSON)
     if draft.operation is Operation.INCREMENT and update.value is not None:
-        return replace(draft, amount=parse_number(update.value, field=field))
+        return draft._replace(amount=parse_number(update.value, field=field))
     return draft
 
 
 def identified(draft: Draft, expects: Expectation, *, subject: str, key: str) -> Draft:
     """The draft with its idempotency: whose it is, the key ("" for none) and what it stands for."""
-    return replace(draft, idempotency=Idempotency(subject, key, fingerprint(draft, expects)))
+    return draft._replace(idempotency=Idempotency(subject, key, fingerprint(draft, expects)))
 
 
 def fingerprint(draft: Draft, expects: Expectation = _NO_EXPECTATION) -> str:

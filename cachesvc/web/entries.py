@@ -94,7 +94,7 @@ async def put_entry(call: Call) -> Response:
     value = await call.body(call.service.limits.max_value_size)
     if is_json(draft.content_type):
         check_json(value)
-    draft, written = await write(call, replace(draft, value=value), expects, asked)
+    draft, written = await write(call, draft._replace(value=value), expects, asked)
     return _done(draft, written, value=False)
 
 
@@ -127,15 +127,15 @@ async def post_entry(call: Call) -> Response:
 async def write(call: Call, draft: Draft, expects: Expectation, asked: str) -> tuple[Draft, Written]:
     """Carry out a draft under what its request demands."""
     cache = call.service.cache
-    draft = replace(draft, token=expects.token)
+    draft = draft._replace(token=expects.token)
     draft = identified(draft, expects, subject=call.subject, key=asked)
     if expects.single is not None:
-        draft = replace(draft, expected=expects.single)
+        draft = draft._replace(expected=expects.single)
     elif expects.given:
         # the log compares with one version: name the one that is there, if it will do
         entry = (await cache.read(draft.key, Want(fresh=True))).entry
         current = entry.version if entry is not None else ABSENT
-        draft = replace(draft, expected=current if expects.met_by(current) else NEVER)
+        draft = draft._replace(expected=current if expects.met_by(current) else NEVER)
     call.writing = asked
     try:
         # also what cannot be met goes to the log: it may be a retry, whose answer is kept there

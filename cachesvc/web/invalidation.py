@@ -7,7 +7,6 @@ by its job otherwise.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import orjson
 from starlette.responses import Response
@@ -43,8 +42,8 @@ async def post_invalidate(call: Call) -> Response:
     if body.dry_run:
         return await _dry_run(call, named)
     draft = draft_of(named)
-    draft = replace(draft, distribute=body.distribute)
-    draft = replace(draft, idempotency=Idempotency(call.subject, asked, fingerprint(draft)))
+    draft = draft._replace(distribute=body.distribute)
+    draft = draft._replace(idempotency=Idempotency(call.subject, asked, fingerprint(draft)))
     call.writing = asked
     done = await invalidate(call.service.cache, draft)
     call.writing = None

@@ -9,7 +9,7 @@ import pytest
 
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.explain import MOST_DEPENDENTS, explain
-from cachesvc.engine.last_reads import KEPT, LastReads, Reason
+from cachesvc.engine.last_reads import KEPT, LastRead, LastReads, Reason
 from cachesvc.errors import Unavailable
 from cachesvc.model.change import Draft, Operation
 from cachesvc.model.keys import Key
@@ -31,6 +31,9 @@ def test_the_latest_are_kept_and_no_more_than_twice_as_many() -> None:
         last.note(Key(f"k{n}"), Reason.HIT, float(n))
     assert last.of(Key(f"k{9 * KEPT}")) == (Reason.HIT, 9.0 * KEPT)
     assert sum(last.of(Key(f"k{n}")) is not None for n in range(10 * KEPT)) <= 2 * KEPT
+    for n in range(20):
+        last.note_many([Key(f"m{n}-{place}") for place in range(500)], Reason.HIT, float(n))
+    assert sum(last.of(Key(f"m{n}-{place}")) is not None for n in range(20) for place in range(500)) <= 2 * (KEPT + 500)
     last.note(A, Reason.ABSENT, 1.0)
     last.note(A, Reason.HIT, 2.0)
     assert last.of(A) == (Reason.HIT, 2.0)
@@ -65,6 +68,32 @@ async def test_expired(site: Site, forgotten: Forget) -> None:
         await cache.read(A)
         assert why(cache, "database") is Reason.EXPIRED
         assert cache.reads.last["database"].of(A) == (Reason.EXPIRED, site.clock.now())
+
+
+async def no_dependents(name: str, *, limit: int) -> None:
+    return None
+
+
+async def test_what_memory_tells_though_its_hits_are_not_noted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site.authority, "dependents", no_dependents, raising=False)
+    async with site.node(redis=False) as cache:
+
+        async def in_memory() -> LastRead | None:
+            return (await explain(cache, A)).levels["memory"].last
+
+        assert await in_memory() is None
+        await cache.read(A)
+        assert await in_memory() == (Reason.ABSENT, site.clock.now())
+        site.clock.advance(1.0)
+        written = site.clock.now()
+        await cache.write(put(A, ttl=5.0))
+        site.clock.advance(4.0)
+        await cache.read(A)
+        assert await in_memory() == (Reason.HIT, written)
+        site.clock.advance(2.0)
+        assert await in_memory() is None  # past its life, and not read since
+        await cache.read(A)
+        assert await in_memory() == (Reason.EXPIRED, site.clock.now())
 
 
 async def test_below_the_floor_and_away(site: Site, forgotten: Forget) -> None:

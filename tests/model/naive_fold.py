@@ -67,9 +67,9 @@ class NaiveStore:
         if draft.operation is Operation.EXPIRE:
             if row is None or row.deleted or live or row.version != draft.expected:
                 return {"refused": Refusal.VERSION_CONFLICT, "current": current}
-            row.deleted = True
             self.sequence += 1
             self.mark((), draft.key)
+            row.deleted = True
             return {"version": self.sequence, "found": True, "conflict": False}
 
         if draft.expected is not None and not (current > 0 if draft.expected == -1 else current == draft.expected):
@@ -108,7 +108,7 @@ class NaiveStore:
     def mark(self, tags: tuple[str, ...], key: str) -> None:
         """The tags that the key has now, and had before, were touched."""
         row = self.rows.get(key)
-        for tag in (*tags, *(row.tags if row is not None else ())):
+        for tag in (*tags, *(row.tags if row is not None and not row.deleted else ())):
             self.last_tagged[tag] = self.sequence
 
     def killed(self, key: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
@@ -70,6 +70,7 @@ DRAFTS = INVALIDATIONS | st.builds(
     FEW,
     idempotency=IDEMPOTENCY,
     distribute=st.booleans(),
+    invalidation=st.none(),
 )
 WISHES = st.builds(Wish, DRAFTS, near(-6), near(-6), st.none() | st.tuples(st.sampled_from([0, 0, 0, 0, 1]), st.integers(0, 6)))
 BATCHES = st.lists(st.tuples(st.sampled_from([0.0, 2.0, 5.0, 30.0]), st.lists(WISHES, max_size=8)), max_size=6)
@@ -119,8 +120,7 @@ def resolved(wish: Wish, store: Store) -> Draft:
     if draft.operation is Operation.FILL or wish.token is not None:
         ahead, back = wish.token or (0, 0)
         token = Position(Epoch(epoch + ahead), Seq(max(0, head - back)))
-    return replace(
-        draft,
+    return draft._replace(
         expected=Version(max(-1, expected)) if expected is not None else None,
         base=Version(max(0, base)) if base is not None else None,
         token=token,

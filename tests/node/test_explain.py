@@ -82,7 +82,23 @@ async def test_a_key_that_nobody_has(node: Node) -> None:
     assert not any(tier["present"] or tier["live"] for tier in said["tiers"].values())
     assert said["writtenBy"] is None
     assert said["tags"] == []
-    assert said["tiers"][node.authority.name]["lastRead"]["reason"] == "absent"
+    assert {tier["lastRead"]["reason"] for tier in said["tiers"].values()} == {"absent"}
+
+
+async def test_a_hit_in_memory_has_a_reason_too(node: Node) -> None:
+    await node.cache.write(Draft(Operation.SET, A, b"1"))
+    before = node.clock.now()
+    said = (await told(node))["tiers"]
+    if node.authority.name != "memory":  # which notes its own reads
+        assert said["memory"]["lastRead"]["reason"] == "hit"
+        assert before - 10.0 < said["memory"]["lastRead"]["at"] <= before
+    await node.cache.memory.evict([A])
+    await node.cache.read(A)  # from below, into memory again
+    said = (await told(node))["tiers"]
+    assert said["memory"]["lastRead"]["reason"] == "hit"
+    await node.cache.write(Draft(Operation.DELETE, A))
+    await node.cache.read(A)
+    assert (await told(node))["tiers"]["memory"]["lastRead"]["reason"] in ("absent", "deleted")
 
 
 async def test_a_deleted_key_and_one_past_its_life(node: Node) -> None:
