@@ -1,22 +1,10 @@
 """Settings: TOML file, environment, command line. A bad one stops the start with one line that names it."""
 
-from cachesvc.settings.sections import (
-    Auth,
-    Cluster,
-    Database,
-    Engine,
-    Levels,
-    LoaderSettings,
-    Log,
-    Memory,
-    Redis,
-    Section,
-    Server,
-    Settings,
-    check_consistency,
-    is_loopback,
-)
+from cachesvc.settings.levels import Database, Levels, Memory, Redis
+from cachesvc.settings.sections import Auth, Cluster, Engine, LoaderSettings, Log, Server
 from cachesvc.settings.sources import BUILT_IN, load_settings
+from cachesvc.settings.values import Section
+from cachesvc.settings.whole import Settings, check_consistency, is_loopback
 
 __all__ = [
     "BUILT_IN",

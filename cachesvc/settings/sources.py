@@ -17,7 +17,8 @@ from pydantic_settings import EnvSettingsSource
 
 from cachesvc.errors import SettingsError
 from cachesvc.settings.refusals import field_at, nearest, refusal, without_secrets
-from cachesvc.settings.sections import LoaderSettings, Settings
+from cachesvc.settings.sections import LoaderSettings
+from cachesvc.settings.whole import Settings
 
 BUILT_IN = Path(__file__).with_name("embedded.toml")  # what `cachesvc serve` runs without a file
 CLIENT_VARIABLES = frozenset({"CACHESVC_URL", "CACHESVC_TOKEN"})  # of the operator commands, not settings of a service

@@ -1,0 +1,35 @@
+"""The contracts between the engine and what it stands on. Nothing else is in here.
+
+The deepest enabled level is the *authority*: `Authority` is its contract. The levels above it are *tiers*, derived, and may
+be lost at any time. Every implementation passes the conformance suite of its contract, on the real server behind it.
+"""
+
+from __future__ import annotations
+
+from cachesvc.ports.authority import Authority, Burial, Listed
+from cachesvc.ports.clock import Clock
+from cachesvc.ports.loaders import Loaded, Loader
+from cachesvc.ports.log import ChangeLog, Retention, Standing
+from cachesvc.ports.registry import NodeRecord, Registry
+from cachesvc.ports.tiers import Holding, Inspected, Memory, Replica, Source, Tier, TierStats
+
+__all__ = [
+    "Authority",
+    "Burial",
+    "ChangeLog",
+    "Clock",
+    "Holding",
+    "Inspected",
+    "Listed",
+    "Loaded",
+    "Loader",
+    "Memory",
+    "NodeRecord",
+    "Registry",
+    "Replica",
+    "Retention",
+    "Source",
+    "Standing",
+    "Tier",
+    "TierStats",
+]

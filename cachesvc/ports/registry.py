@@ -1,0 +1,48 @@
+"""What the nodes of a site share beside the entries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cachesvc.model.position import Position
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """What a node tells of itself with every heartbeat."""
+
+    node: str
+    started_at: float
+    seen_at: float
+    applied: Position
+    version: str
+    address: str = ""
+    info: Mapping[str, object] = field(default_factory=dict)
+
+
+class Registry(Protocol):
+    """What the nodes of a site share beside the entries: who is there, who does what, and the dictionaries."""
+
+    async def heartbeat(self, record: NodeRecord) -> None: ...
+
+    async def nodes(self, *, seen_within: float) -> Sequence[NodeRecord]:
+        """The nodes that were heard of in the last `seen_within` seconds, by the authority's clock."""
+        ...
+
+    async def leave(self, node: str) -> None: ...
+
+    async def acquire(self, lease: str, holder: str, ttl: float) -> bool:
+        """Take or renew a lease for `ttl` seconds; False while another holds it."""
+        ...
+
+    async def release(self, lease: str, holder: str) -> None: ...
+
+    async def add_dictionary(self, module: str, data: bytes) -> int:
+        """Store a compression dictionary for good; its id, from 1, never used again."""
+        ...
+
+    async def dictionaries(self, *, after: int) -> Sequence[tuple[int, str, bytes]]:
+        """`(id, module, data)` of the dictionaries with an id over `after`, in order."""
+        ...

@@ -1,0 +1,69 @@
+"""How settings are written: durations, sizes, lists, and the table that all sections are.
+
+Every number has a range: no setting makes anything unbounded.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.alias_generators import to_camel
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_SIZES = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+def _seconds(value: object) -> object:
+    """`"5m"`, `"1.5h"`, `"250ms"` or a number of seconds."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?\s*", value)
+        if found is None:
+            raise ValueError("not a duration")
+        return float(found[1]) * _UNITS[found[2] or "s"]
+    return value
+
+
+def _bytes(value: object) -> object:
+    """`"64MiB"`, `"1GB"` or a number of bytes."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*([0-9]+)\s*([a-zA-Z]*)\s*", value)
+        if found is None or found[2].lower() not in _SIZES:
+            raise ValueError("not a size")
+        return int(found[1]) * _SIZES[found[2].lower()]
+    return value
+
+
+def _listed(value: object) -> object:
+    """`"a, b"`, as a list is written in the environment."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+MAX_TTL = 10 * 365 * 86_400.0
+Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=MAX_TTL, allow_inf_nan=False)]
+Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+HeadSize = Annotated[int, BeforeValidator(_bytes), Field(ge=1 << 10, le=1 << 20)]
+FieldPath = Annotated[str, Field(pattern=r"^[^.\x00-\x1f]+(\.[^.\x00-\x1f]+)*$", max_length=200)]
+FieldPaths = Annotated[tuple[FieldPath, ...], BeforeValidator(_listed), Field(max_length=64)]
+
+
+class Section(BaseModel):
+    """A table of the file. The specification's camelCase names are accepted beside the names here."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        alias_generator=AliasGenerator(validation_alias=to_camel),
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_near_number(cls, value: object, info: ValidationInfo) -> object:
+        """`true` is not 1, and 1.5 workers are not one: pydantic would take some of them."""
+        kind = cls.model_fields[info.field_name].annotation if info.field_name else None
+        if (kind in (int, float) and isinstance(value, bool)) or (kind is int and isinstance(value, float)):
+            raise ValueError("not such a number")
+        return value
