@@ -79,8 +79,8 @@ async def explain(cache: Cache, key: Key) -> Explanation:
         if not doubt and source.name != cache.authority.name and holding.version is not None and holding.version < floor:
             doubt = f"its version is below the floor, {floor}"
         last = _last(cache, source.name, key)
-        if holding.held is not None:
-            last = _last_in_memory(doubt, last, since=cache.clock.now() - holding.held)
+        if holding.since is not None:
+            last = _last_in_memory(doubt, last, since=holding.since)
         levels[source.name] = Explained(holding, doubt, last)
     held = [level.holding for level in levels.values() if level.holding.version is not None]
     newest = max(held, key=lambda holding: holding.version or 0, default=None)

@@ -36,7 +36,7 @@ class Holding:
     `entry` is None where nothing is held, or nothing that can be read. `stays` is in seconds, None where it is not by time
     that this level lets go of it. `stored` is its bytes as they lie there, `replayed` how far the log was replayed into it,
     where that is something else than the entry's own. `doubt` is why a read would not believe it, "" where it would.
-    `held` is for how many seconds it has been there as it is, None where that is not known.
+    `since` is when it came there as it is, in Unix seconds, None where that is not known.
     """
 
     entry: Entry | None = None
@@ -45,7 +45,7 @@ class Holding:
     stored: int | None = None
     replayed: Position | None = None
     doubt: str = ""
-    held: float | None = None
+    since: float | None = None
 
 
 @runtime_checkable

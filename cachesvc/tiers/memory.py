@@ -171,7 +171,9 @@ class MemoryTier:
         entry, deadline, since, _ = held
         now = self._monotonic()
         stays = deadline - now
-        return Holding(entry, entry.version, stays, held=now - since, doubt="" if stays > 0 else "its stay is over")
+        return Holding(
+            entry, entry.version, stays, since=self._now() - (now - since), doubt="" if stays > 0 else "its stay is over"
+        )
 
     async def stats(self) -> TierStats:
         return TierStats(self._count, self.nbytes, self._hits, self._misses, self._evictions)

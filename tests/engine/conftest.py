@@ -13,7 +13,7 @@ import pytest
 from cachesvc.engine.cache import Cache, Limits
 from cachesvc.model.change import Draft, Operation
 from cachesvc.model.keys import Key
-from cachesvc.ports import Loader
+from cachesvc.ports import Loader, Memory
 from tests.engine.stores import FakeAuthority, FakeMemory, FakeRedis
 from tests.fakes import FakeClock
 
@@ -32,11 +32,16 @@ class Site:
 
     @asynccontextmanager
     async def node(
-        self, *, redis: bool = True, loaders: Mapping[str, Loader] | None = None, limits: Limits | None = None
+        self,
+        *,
+        redis: bool = True,
+        memory: Memory | None = None,
+        loaders: Mapping[str, Loader] | None = None,
+        limits: Limits | None = None,
     ) -> AsyncIterator[Cache]:
         numbers = count()
         cache = Cache(
-            memory=FakeMemory(self.authority),
+            memory=memory if memory is not None else FakeMemory(self.authority),
             redis=self.redis if redis else None,
             authority=self.authority,
             start=self.authority.position,

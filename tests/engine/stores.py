@@ -86,6 +86,11 @@ class FakeAuthority:
         await self.gates["acks"]()
         return Appended(before, batch, folded.changes, outcomes, frozenset(folded.replayed))
 
+    async def read(self, after: Position, limit: int) -> Sequence[Change]:
+        self._check()
+        first = after.sequence - self.base.sequence
+        return self.log[first : first + limit]
+
     async def head(self) -> Position:
         self._check()
         return self.position

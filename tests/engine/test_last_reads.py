@@ -14,6 +14,7 @@ from cachesvc.errors import Unavailable
 from cachesvc.model.change import Draft, Operation
 from cachesvc.model.keys import Key
 from cachesvc.ports import Loaded
+from cachesvc.tiers.memory import MemoryTier
 from tests.engine.conftest import Site, put
 
 A = Key("a:1")
@@ -76,7 +77,8 @@ async def no_dependents(name: str, *, limit: int) -> None:
 
 async def test_what_memory_tells_though_its_hits_are_not_noted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site.authority, "dependents", no_dependents, raising=False)
-    async with site.node(redis=False) as cache:
+    memory = MemoryTier(ttl=300.0, max_size=10, max_bytes=1 << 20, clock=site.clock)
+    async with site.node(redis=False, memory=memory) as cache:
 
         async def in_memory() -> LastRead | None:
             return (await explain(cache, A)).levels["memory"].last
@@ -87,7 +89,7 @@ async def test_what_memory_tells_though_its_hits_are_not_noted(site: Site, monke
         site.clock.advance(1.0)
         written = site.clock.now()
         await cache.write(put(A, ttl=5.0))
-        site.clock.advance(4.0)
+        site.clock.advance(3.0)
         await cache.read(A)
         assert await in_memory() == (Reason.HIT, written)
         site.clock.advance(2.0)
