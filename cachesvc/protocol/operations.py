@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from pydantic.alias_generators import to_camel
+
+from cachesvc.protocol.api import Body
 
 
 class _Told(BaseModel):
@@ -118,3 +120,109 @@ class Stats(_Told):
     authority: str
     uptime: float = Field(description="seconds")
     tiers: dict[str, TierStats]
+
+
+class Warm(Body):
+    """What `POST /v1/warm` takes: one of module (with userId and dataTypes), pattern and keys; with source peer none is needed.
+
+    The pace is at most what the settings allow.
+    """
+
+    module: StrictStr | None = Field(None, description="with userId and dataTypes: the loader's keys of that user")
+    user_id: StrictStr | None = None
+    data_types: list[StrictStr] = Field(default_factory=list)
+    pattern: StrictStr | None = None
+    keys: list[StrictStr] = Field(default_factory=list)
+    source: Literal["loader", "database", "peer"] | None = Field(
+        None, description="from where it is taken; not given: loader for a module, database (the authority) otherwise"
+    )
+    peer: StrictStr | None = Field(None, description="the node whose hot keys are taken; not given: the one longest there")
+    rate: float | None = Field(None, strict=True, gt=0, description="keys a second")
+    concurrency: int | None = Field(None, strict=True, ge=1, description="keys that a loader is asked for at once")
+
+
+class JobError(_Told):
+    """What went wrong with one key."""
+
+    key: str
+    message: str
+
+
+class JobTold(_Told):
+    """A job: a warm-up, a restore, or the sweep of an invalidation by pattern."""
+
+    id: str
+    kind: Literal["warm", "restore", "invalidation"]
+    title: str = Field(description="what it does, in words")
+    state: Literal["waiting", "running", "done", "failed", "cancelled"]
+    reason: str | None = Field(description="why it failed")
+    created_at: float = Field(description="Unix seconds")
+    started_at: float | None
+    updated_at: float
+    ended_at: float | None
+    node: str | None = Field(description="that runs it, or ran it last")
+    done: int = Field(description="keys that are dealt with; of an invalidation: that were looked at")
+    total: int | None = Field(description="null: not known")
+    rate: float | None = Field(description="keys a second since it started")
+    eta: float | None = Field(description="seconds, at that rate")
+    counts: dict[str, int] = Field(
+        description="what became of them: of a warm-up warmed, skipped and absent; of a restore restored, skipped and refused;"
+        " of an invalidation buried"
+    )
+    errors: list[JobError] = Field(description="the first hundred")
+    error_count: int
+
+
+class Jobs(_Told):
+    """Jobs, the newest first."""
+
+    jobs: list[JobTold]
+
+
+class HotKey(_Told):
+    """A key that memory holds."""
+
+    key: str
+    version: int
+
+
+class HotKeys(_Told):
+    """What a node's memory holds, the most recently used first."""
+
+    keys: list[HotKey]
+
+
+class SnapshotHeader(_Told):
+    """The first line of a snapshot. `snapshot` is the version of the format."""
+
+    snapshot: Literal[1]
+    position: str = Field(description="epoch:sequence when it began; what was written since is in it or is not")
+    at: float = Field(description="Unix seconds")
+    pattern: str
+    service: str = Field(description="the version of the service that wrote it")
+
+
+class SnapshotEntry(_Told):
+    """A line of a snapshot for each entry. The value is `text`, or where it is not UTF-8, `base64`."""
+
+    key: str
+    version: int
+    content_type: str
+    created_at: float
+    updated_at: float
+    expires_at: float | None
+    hash: str = Field(description="xxh3-128 of content type, a zero byte and value, in hex")
+    tags: list[str] = Field(default_factory=list)
+    depends_on: list[str] = Field(default_factory=list)
+    updated_by: str = ""
+    source: str = ""
+    text: str | None = None
+    base64: str | None = None
+
+
+class SnapshotChecksum(_Told):
+    """After every thousand entries, and as the last line with `end`: xxh3-128 of all bytes before this line, in hex."""
+
+    checksum: str
+    count: int = Field(description="entries so far")
+    end: bool = False
