@@ -12,6 +12,9 @@
     ├── PositionLost          the log cannot go on from there: start over                    (410)
     │   ├── LogTrimmed        the records after the position are no longer kept
     │   └── EpochChanged      the position belongs to another epoch
+    ├── Unauthenticated       who calls is not known                                         (401)
+    ├── Forbidden             who calls may not do that                                      (403)
+    ├── LimitExceeded         more is asked for than one caller may have                     (422)
     └── SchemaMismatch        the store was written by a newer version                       (exit 3)
 
 Adapters translate what their drivers raise (`raise … from exc`). Absence is `None`, never an error.
@@ -154,6 +157,35 @@ class EpochChanged(PositionLost):
         if self.epoch == self.current:
             return f"the position is past the end of the log in epoch {self.epoch}"
         return f"epoch {self.epoch} is over; the log is in epoch {self.current}"
+
+
+class Unauthenticated(CacheError):
+    """Who calls is not known: no credentials, or none that are believed."""
+
+
+class Forbidden(CacheError):
+    """Who calls is known, and may not do `action` to `resource`."""
+
+    def __init__(self, action: str, resource: str) -> None:
+        super().__init__(action, resource)
+        self.action = action
+        self.resource = resource
+
+    def __str__(self) -> str:
+        return f"{self.action} of {self.resource} is not allowed to you"
+
+
+class LimitExceeded(CacheError):
+    """More is asked for than one caller may have: of what, how it is too much, and how many are allowed."""
+
+    def __init__(self, field: str, reason: str, most: int) -> None:
+        super().__init__(field, reason, most)
+        self.field = field
+        self.reason = reason
+        self.most = most
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.reason}; allowed are up to {self.most}"
 
 
 class SchemaMismatch(CacheError):

@@ -5,10 +5,20 @@ Clients decide by the code whether to try again, so a code never changes its mea
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Final
 
-from cachesvc.errors import InvalidInput, OutcomeUnknown, PositionLost, Refusal, Refused, Unavailable
+from cachesvc.errors import (
+    Forbidden,
+    InvalidInput,
+    LimitExceeded,
+    OutcomeUnknown,
+    PositionLost,
+    Refusal,
+    Refused,
+    Unauthenticated,
+    Unavailable,
+)
 
 
 class Code(StrEnum):
@@ -57,6 +67,35 @@ _REFUSALS: Final = {
 }
 
 
+class CloseCode(IntEnum):
+    """Why the server closes a socket. After those below 4500 a client connects again; after the others it should not."""
+
+    GOING_AWAY = 1001
+    TOO_BIG = 1009
+    RESTART = 1012
+    DRAIN = 4001
+    TOKEN_EXPIRED = 4003
+    SLOW = 4008
+    STATE_LOST = 4009
+    NO_PONG = 4011
+    RATE = 4029
+    BAD_TOKEN = 4500
+    PROTOCOL = 4501
+    AUTH_TIMEOUT = 4502
+    FORBIDDEN = 4503
+    TOO_MANY_CONNECTIONS = 4504
+    REVOKED = 4505
+    TOO_MANY_ERRORS = 4509
+
+
+_CODES: Final[dict[type[Exception], Code]] = {
+    OutcomeUnknown: Code.OUTCOME_UNKNOWN,
+    Unauthenticated: Code.UNAUTHENTICATED,
+    Forbidden: Code.FORBIDDEN,
+    LimitExceeded: Code.LIMIT_EXCEEDED,
+}
+
+
 def code_of(error: Exception) -> Code:
     """The code that tells a client of an error; `INTERNAL` for what nobody foresaw."""
     match error:
@@ -64,11 +103,9 @@ def code_of(error: Exception) -> Code:
             return Code.TOO_LARGE if error.too_large else Code.BAD_MESSAGE
         case Refused():
             return _REFUSALS.get(error.code, Code.BAD_MESSAGE)
-        case OutcomeUnknown():
-            return Code.OUTCOME_UNKNOWN
         case Unavailable():
             return Code.UNAVAILABLE
         case PositionLost():
             return Code.RECOVERY_UNAVAILABLE
         case _:
-            return Code.INTERNAL
+            return _CODES.get(type(error), Code.INTERNAL)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final, NoReturn
 
@@ -55,11 +56,25 @@ def _check_syntax(text: bytes, field: str) -> None:
             raise _malformed(field, wrong) from None
 
 
-def read_object(body: bytes, *, raw: str, each: str = "", field: str = "body") -> dict[str, object]:
-    """The members of a JSON object, the one named `raw` as `RawJson`.
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """How the members of an object are read: those named in `raw` as `RawJson`; in those named in `within`, be they an object
+    or an array of objects, members the same way; all others decoded."""
 
-    If the member named `each` is an array, the objects in it are read the same way. How deep a raw member is nested is left
-    to who uses it, up to what cannot be read at all (1,024 levels in the whole). Raises `InvalidInput`.
+    raw: frozenset[str]
+    within: frozenset[str] = frozenset()
+
+
+def parts(*raw: str, within: tuple[str, ...] = ()) -> Parts:
+    """The parts of a body, by name."""
+    return Parts(frozenset(raw), frozenset(within))
+
+
+def read_object(body: bytes, read: Parts, *, field: str = "body") -> dict[str, object]:
+    """The members of a JSON object, read as `read` says.
+
+    How deep a raw member is nested is left to who uses it, up to what cannot be read at all (1,024 levels in the whole).
+    Raises `InvalidInput`.
     """
     _check_syntax(body, field)
     text = body.decode()
@@ -67,7 +82,7 @@ def read_object(body: bytes, *, raw: str, each: str = "", field: str = "body") -
     if text[start] != "{":
         raise InvalidInput(field, "is not a JSON object")
     try:
-        members, _ = _object(text, start, raw, each)
+        members, _ = _object(text, start, read)
     except json.JSONDecodeError as wrong:
         raise _malformed(field, wrong) from None
     except RecursionError:
@@ -78,7 +93,7 @@ def read_object(body: bytes, *, raw: str, each: str = "", field: str = "body") -
 # What these walk over has been checked: between the parts that are looked for there is nothing but space.
 
 
-def _object(text: str, start: int, raw: str, each: str) -> tuple[dict[str, object], int]:
+def _object(text: str, start: int, read: Parts) -> tuple[dict[str, object], int]:
     """The object whose brace is at `start`, and where it ends."""
     members: dict[str, object] = {}
     i = _skip(text, start + 1)
@@ -89,11 +104,13 @@ def _object(text: str, start: int, raw: str, each: str) -> tuple[dict[str, objec
             raise json.JSONDecodeError(f"the member {name!r} is given twice", text, at)
         i = _skip(text, _skip(text, i) + 1)
         value: object
-        if name == raw:
+        if name in read.raw:
             end = _end(text, i)
             value = RawJson(text[i:end].encode())
-        elif name == each and text[i] == "[":
-            value, end = _array(text, i, raw)
+        elif name in read.within and text[i] == "[":
+            value, end = _array(text, i, read)
+        elif name in read.within and text[i] == "{":
+            value, end = _object(text, i, read)
         else:
             value, end = _DECODER.raw_decode(text, i)
         members[name] = value
@@ -101,11 +118,11 @@ def _object(text: str, start: int, raw: str, each: str) -> tuple[dict[str, objec
     return members, i + 1
 
 
-def _array(text: str, start: int, raw: str) -> tuple[list[object], int]:
+def _array(text: str, start: int, read: Parts) -> tuple[list[object], int]:
     items: list[object] = []
     i = _skip(text, start + 1)
     while text[i] != "]":
-        item, end = _object(text, i, raw, "") if text[i] == "{" else _DECODER.raw_decode(text, i)
+        item, end = _object(text, i, read) if text[i] == "{" else _DECODER.raw_decode(text, i)
         items.append(item)
         i = _past_comma(text, end)
     return items, i + 1

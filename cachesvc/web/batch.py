@@ -16,20 +16,22 @@ import xxhash
 from starlette.responses import Response
 
 from cachesvc.engine.answers import Answer, Written
-from cachesvc.errors import CacheError, InvalidInput, OutcomeUnknown, Refusal, Refused
+from cachesvc.errors import CacheError, InvalidInput, LimitExceeded, OutcomeUnknown, Refusal, Refused
 from cachesvc.model.change import Draft, Idempotency, Operation
 from cachesvc.model.entry import JSON
 from cachesvc.model.keys import Key, parse_key
 from cachesvc.protocol.api import Get, KeyedUpdate, parse
 from cachesvc.protocol.codes import Code
-from cachesvc.protocol.exact import read_object
+from cachesvc.protocol.drafts import draft_of, fingerprint, told
+from cachesvc.protocol.exact import parts, read_object
+from cachesvc.protocol.values import value_members
 from cachesvc.web.call import Call
 from cachesvc.web.conditions import idempotency_key
-from cachesvc.web.drafts import draft_of, fingerprint, nothing_deleted, status_of, told
+from cachesvc.web.drafts import nothing_deleted, status_of
 from cachesvc.web.entries import require_json
-from cachesvc.web.problems import Problem, ProblemRaised, problem_of
-from cachesvc.web.values import value_members
+from cachesvc.web.problems import Problem, problem_of
 
+_PARTS: Final = parts("value", within=("operations",))
 _READS_AT_ONCE: Final = 64  # so that what is held while an answer is made stays bounded
 
 
@@ -51,7 +53,7 @@ async def post_batch(call: Call) -> Response:
     # without a key of the client's the id of the request is one: sent as Idempotency-Key it finds the results
     asked = idempotency_key(call.headers) or call.request_id
     limits = call.service.limits
-    members = read_object(await call.body(limits.max_batch_size), raw="value", each="operations")
+    members = read_object(await call.body(limits.max_batch_size), _PARTS)
     operations = _operations(members, most=limits.max_batch_operations)
     results: list[Result] = [{} for _ in operations]
     steps: list[Step] = []
@@ -79,8 +81,7 @@ def _operations(members: dict[str, object], *, most: int) -> Sequence[object]:
     if not isinstance(operations, list):
         raise InvalidInput("operations", "must be an array of operations")
     if len(operations) > most:
-        detail = f"operations: has {len(operations)} items; allowed are up to {most}"
-        raise ProblemRaised(Problem(422, Code.LIMIT_EXCEEDED, detail, "operations", members={"limit": most}))
+        raise LimitExceeded("operations", f"has {len(operations)} items", most)
     return operations
 
 

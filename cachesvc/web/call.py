@@ -15,8 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from cachesvc.errors import InvalidInput
-from cachesvc.model.keys import Key, parse_key, parse_name
-from cachesvc.protocol.api import MAX_NAMES
+from cachesvc.model.keys import Key, parse_key
 from cachesvc.protocol.codes import Code
 from cachesvc.web.problems import Problem, ProblemRaised
 from cachesvc.web.service import Service
@@ -146,13 +145,6 @@ def whole_number(query: Query, name: str, *, default: int, least: int, most: int
     if not (value.isascii() and value.isdigit() and len(value) <= 16 and least <= int(value) <= most):
         raise InvalidInput(name, f"must be a whole number from {least} to {most}")
     return int(value)
-
-
-def names(values: list[str], *, field: str) -> tuple[str, ...]:
-    """Tags or parents, checked; each once, in order."""
-    if len(values) > MAX_NAMES:
-        raise InvalidInput(field, f"has {len(values)} items; allowed are up to {MAX_NAMES}")
-    return tuple(dict.fromkeys(parse_name(value, field=f"{field}[{i}]") for i, value in enumerate(values)))
 
 
 def _decoded(raw: bytes, field: str) -> str:

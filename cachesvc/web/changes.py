@@ -19,10 +19,10 @@ from cachesvc.model.change import Change
 from cachesvc.model.entry import Entry
 from cachesvc.model.pattern import Pattern, parse_pattern
 from cachesvc.model.position import Position, parse_position
+from cachesvc.protocol.values import value_members
 from cachesvc.web.call import Call, single
 from cachesvc.web.problems import problem_of
 from cachesvc.web.service import Service
-from cachesvc.web.values import value_members
 
 _log = logging.getLogger(__name__)
 _AT_ONCE: Final = 256

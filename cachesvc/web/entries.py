@@ -20,8 +20,10 @@ from cachesvc.model.entry import JSON
 from cachesvc.model.position import Version
 from cachesvc.protocol.api import Update, check_ttl, parse
 from cachesvc.protocol.codes import Code
-from cachesvc.protocol.exact import check_json, read_object
-from cachesvc.web.call import Call, flag, names, single
+from cachesvc.protocol.drafts import draft_of, names, told
+from cachesvc.protocol.exact import check_json, parts, read_object
+from cachesvc.protocol.values import content_type, is_json
+from cachesvc.web.call import Call, flag, single
 from cachesvc.web.conditions import (
     NEVER,
     Expectation,
@@ -32,10 +34,10 @@ from cachesvc.web.conditions import (
     unchanged,
     wanted,
 )
-from cachesvc.web.drafts import draft_of, identified, nothing_deleted, status_of, told
+from cachesvc.web.drafts import identified, nothing_deleted, status_of
 from cachesvc.web.problems import Problem, ProblemRaised
-from cachesvc.web.values import content_type, is_json
 
+_PARTS: Final = parts("value")
 PREFIX: Final = len("/v1/cache/")
 _SECONDS: Final = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,3})?")
 _NOT_JSON: Final = Problem(415, Code.BAD_MESSAGE, f"Content-Type: must be {JSON}", "Content-Type", headers={"Accept": JSON})
@@ -115,7 +117,7 @@ async def post_entry(call: Call) -> Response:
     require_json(call)
     limits = call.service.limits
     body = await call.body(limits.max_update_size)
-    draft = draft_of(parse(Update, read_object(body, raw="value")), key, max_value_size=limits.max_value_size)
+    draft = draft_of(parse(Update, read_object(body, _PARTS)), key, max_value_size=limits.max_value_size)
     if expects.given and draft.expected is not None:
         raise InvalidInput("expectedVersion", "is given twice: in a header as well")
     if expects.given and draft.base is not None:

@@ -6,7 +6,7 @@ by its job otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Final
 
 import orjson
 from starlette.responses import Response
@@ -18,16 +18,14 @@ from cachesvc.model.change import Idempotency, Operation
 from cachesvc.model.change import invalidate as draft_of
 from cachesvc.model.entry import JSON
 from cachesvc.model.invalidation import Invalidation
-from cachesvc.model.keys import parse_key
-from cachesvc.model.pattern import parse_pattern
 from cachesvc.protocol.api import Invalidate, parse
-from cachesvc.protocol.codes import Code
-from cachesvc.protocol.exact import read_object
-from cachesvc.web.call import Call, names, single
+from cachesvc.protocol.drafts import fingerprint, invalidation_of
+from cachesvc.protocol.exact import parts, read_object
+from cachesvc.web.call import Call, single
 from cachesvc.web.conditions import idempotency_key
-from cachesvc.web.drafts import fingerprint
 from cachesvc.web.entries import require_json
-from cachesvc.web.problems import Problem, ProblemRaised
+
+_PARTS: Final = parts()
 
 
 async def post_invalidate(call: Call) -> Response:
@@ -37,8 +35,8 @@ async def post_invalidate(call: Call) -> Response:
     asked = idempotency_key(call.headers)
     require_json(call)
     limits = call.service.limits
-    body = parse(Invalidate, read_object(await call.body(limits.max_batch_size), raw=""))
-    named = _named(body, most=limits.max_invalidate_keys)
+    body = parse(Invalidate, read_object(await call.body(limits.max_batch_size), _PARTS))
+    named = invalidation_of(body, most=limits.max_invalidate_keys)
     if body.dry_run:
         return await _dry_run(call, named)
     draft = draft_of(named)
@@ -71,22 +69,6 @@ async def _dry_run(call: Call, named: Invalidation) -> Response:
         "loads": told.loads,
     }
     return Response(orjson.dumps(body), 200, media_type=JSON)
-
-
-def _named(body: Invalidate, *, most: int) -> Invalidation:
-    """What the body names, checked. Raises `InvalidInput`, naming the member."""
-    if not body.keys and not body.tags and body.pattern is None:
-        raise InvalidInput("keys", "nothing is named: give keys, a pattern or tags")
-    if len(body.keys) > most:
-        detail = f"keys: has {len(body.keys)} items; allowed are up to {most}"
-        raise ProblemRaised(Problem(422, Code.LIMIT_EXCEEDED, detail, "keys", members={"limit": most}))
-    keys: Sequence[str] = dict.fromkeys(body.keys)  # type: ignore[assignment] # each once, in order
-    return Invalidation(
-        parse_pattern(body.pattern).text if body.pattern is not None else "",
-        tuple(parse_key(key, field=f"keys[{place}]") for place, key in enumerate(keys)),
-        names(body.tags, field="tags"),
-        body.cascade,
-    )
 
 
 def _told(done: Invalidated) -> dict[str, object]:

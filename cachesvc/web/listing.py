@@ -20,8 +20,8 @@ from cachesvc.model.entry import JSON, Entry
 from cachesvc.model.keys import Key, parse_key
 from cachesvc.model.pattern import parse_pattern
 from cachesvc.ports import Listed
+from cachesvc.protocol.values import value_members
 from cachesvc.web.call import Call, Query, parse_query, single, whole_number
-from cachesvc.web.values import value_members
 
 MAX_LIMIT: Final = 1_000
 DEFAULT_LIMIT: Final = 100

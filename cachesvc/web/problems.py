@@ -15,7 +15,17 @@ from uuid import uuid4
 import orjson
 from starlette.responses import Response
 
-from cachesvc.errors import InvalidInput, OutcomeUnknown, PositionLost, Refusal, Refused, Unavailable
+from cachesvc.errors import (
+    Forbidden,
+    InvalidInput,
+    LimitExceeded,
+    OutcomeUnknown,
+    PositionLost,
+    Refusal,
+    Refused,
+    Unauthenticated,
+    Unavailable,
+)
 from cachesvc.protocol.codes import Code, code_of
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -23,6 +33,8 @@ MEDIA_TYPE: Final = "application/problem+json"
 # RFC 9110's phrases: those of http.HTTPStatus differ between versions of Python
 _PHRASES: Final = {
     400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
@@ -126,6 +138,10 @@ def problem_of(error: Exception) -> Problem:  # noqa: PLR0911 - one return a cas
             return Problem(503, code, str(error), retry_after=error.retry_after)
         case PositionLost():
             return Problem(410, code, f"{error}; start over from what you read now")
+        case LimitExceeded():
+            return Problem(422, code, str(error), error.field, members={"limit": error.most})
+        case Unauthenticated() | Forbidden():
+            return Problem(401 if code is Code.UNAUTHENTICATED else 403, code, str(error))
         case _:
             return Problem(500, code, "an error that is not yours; the log of the service has it")
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachesvc.errors import InvalidInput
-from cachesvc.protocol.exact import RawJson, check_json, read_object
+from cachesvc.protocol.exact import RawJson, check_json, parts, read_object
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text
@@ -23,7 +23,7 @@ def test_the_raw_member_is_the_text_that_was_sent(
 ) -> None:
     text = json.dumps(value, ensure_ascii=escaped, indent=indent)
     rest = "".join(f" , {json.dumps(name)}\n:{json.dumps(other)}" for name, other in others.items())
-    members = read_object(f'\t{{ "value" : {text}{rest} }}\r\n'.encode(), raw="value")
+    members = read_object(f'\t{{ "value" : {text}{rest} }}\r\n'.encode(), parts("value"))
     assert members.pop("value") == RawJson(text.encode())
     assert list(members) == list(others)
 
@@ -33,7 +33,10 @@ def test_the_raw_members_of_each(items: list[object]) -> None:
     texts = [json.dumps(item) for item in items]
     each = " , ".join(f'{{"value":{text} }}' for text in texts)
     body = f'{{"each": [{each}]}}'
-    assert read_object(body.encode(), raw="value", each="each") == {"each": [{"value": text.encode()} for text in texts]}
+    expected = {"each": [{"value": text.encode()} for text in texts]}
+    read = parts("value", within=("each",))
+    assert read_object(body.encode(), read) == expected
+    assert read_object(f'{{"each": {body}}}'.encode(), read) == {"each": expected}
 
 
 @given(values)
@@ -47,7 +50,7 @@ def test_only_json_is_accepted(text: bytes) -> None:
         check_json(text)
         json.loads(text)
     with contextlib.suppress(InvalidInput):
-        read_object(text, raw="value")
+        read_object(text, parts("value"))
 
 
 @pytest.mark.parametrize("text", [b"1e400", b"[-1E+999]", b"1" * 5000, b'{"a":[1e999,"\\ud83d\\ude00"]}', b"-0", b"1E5"])
@@ -65,4 +68,4 @@ def test_what_is_not_json(text: bytes) -> None:
 
 def test_a_member_given_twice_is_refused() -> None:
     with pytest.raises(InvalidInput, match="'a' is given twice"):
-        read_object(b'{"a":1,"a":2}', raw="value")
+        read_object(b'{"a":1,"a":2}', parts("value"))
