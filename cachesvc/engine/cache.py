@@ -311,6 +311,9 @@ class NoMemory:
     def store(self, entry: Entry) -> Entry:
         return entry
 
+    def store_all(self, entries: Iterable[Entry]) -> None:
+        pass
+
     def drop(self, key: Key, *, below: int) -> None:
         pass
 

@@ -33,7 +33,10 @@ class Flight:
     @property
     def abandoned(self) -> bool:
         """Nobody waits for it any more."""
-        return all(map(asyncio.Future.done, self.waiters))
+        for waiter in self.waiters:  # noqa: SIM110 - `all` takes twice as long where one waits
+            if not waiter.done():
+                return False
+        return True
 
     def land(self, answer: Answer) -> None:
         for waiter in self.waiters:

@@ -69,11 +69,13 @@ class Floors:
 
         A version is a token too: what is read at a version is as young as the change that wrote it.
         """
+        own = self._young.get(key) or self._old.get(key, 0)  # as `_own`: each read below memory passes here
+        horizon = self.horizon.sequence
         return (
-            token.epoch == self.applied.epoch
-            and max(token.sequence, version) >= self.horizon.sequence
-            and version >= self._own(key)
-            and not self.patterns.newest(key, version)
+            version >= own
+            and (version >= horizon or token.sequence >= horizon)
+            and token.epoch == self.applied.epoch
+            and not (version < self.patterns.highest and self.patterns.newest(key, version))
         )
 
     def take(self, key: Key, version: int, token: Position) -> bool:
@@ -83,7 +85,7 @@ class Floors:
         """
         if not self.admits(key, version, token):
             return False
-        if version > self._own(key):
+        if version > (self._young.get(key) or self._old.get(key, 0)):
             self._young[key] = version
             if len(self._young) >= self._limit:
                 self._forget()

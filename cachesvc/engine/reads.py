@@ -78,6 +78,7 @@ class Reads:
         self._breaker = breaker
         self._authority_breaker = authority_breaker
         self._clock = clock
+        self._loop = asyncio.get_running_loop()  # asked for once: each time it is a system call
 
         def stage(name: str, run: Callable[[list[Flight]], Awaitable[None]]) -> Combiner[Flight]:
             return Combiner(name, run, self._failed, most=most, pending=pending, lanes=lanes)
@@ -101,20 +102,19 @@ class Reads:
 
     def ask(self, key: Key, *, load: bool) -> asyncio.Future[Answer]:
         """Join the flight of this key, or start one. Raises `Overloaded`."""
-        loop = asyncio.get_running_loop()
         flight = self._flights.find(key, load=load)
         if flight is not None:
             self.counts.joined += 1
-            return flight.join(loop)
+            return flight.join(self._loop)
         flight = Flight(key, self._floors.applied, load=load)
         self.combiner.add(flight)
         self._flights.open(flight)
-        return flight.join(loop)
+        return flight.join(self._loop)
 
     async def ask_authority(self, key: Key) -> Answer:
         """What the authority itself says now, whatever the tiers above hold. Raises `Unavailable`."""
         flight = Flight(key, self._floors.applied, load=False, direct=True)
-        waiter = flight.join(asyncio.get_running_loop())
+        waiter = flight.join(self._loop)
         self._ask_authority.add(flight)
         return await waiter
 
@@ -210,18 +210,22 @@ class Reads:
         replica = self._replica if self._replica is not None and self._replica.doubted != doubted else None
         # floors forgotten meanwhile are above what Redis was believed for: only what is as new as they can be counts
         least = 0 if self._floors.horizon == horizon else self._floors.horizon.sequence
-        hits: list[Key] = []
+        take, land, name = self._floors.take, self._land, redis.name
+        hits: dict[Flight, Entry] = {}
         left: list[Flight] = []
+        # from here to the storing is one step: no await
         for flight in waiting:
-            entry = found.get(flight.key)  # a tier answers only with what is live
-            if entry is not None and entry.version >= least and self._admit(flight, entry):
-                self._land(flight, Answer(entry, redis.name, flight.token, now))
-                hits.append(flight.key)
+            key, token = flight.key, flight.token
+            entry = found.get(key)  # a tier answers only with what is live
+            if entry is not None and entry.version >= least and take(key, entry.version, token):
+                hits[flight] = entry
+                land(flight, Answer(entry, name, token, now))
             else:
                 left.append(flight)
-                last.note(flight.key, self._why(flight, entry, replica), now)
-        last.note_many(hits, Reason.HIT, now)
-        self.counts.note(redis.name, len(hits), len(waiting))
+                last.note(key, self._why(flight, entry, replica), now)
+        self._memory.store_all(hits.values())
+        last.note_many([flight.key for flight in hits], Reason.HIT, now)
+        self.counts.note(name, len(hits), len(waiting))
         return left
 
     async def _from_authority(self, waiting: list[Flight]) -> None:
@@ -234,7 +238,8 @@ class Reads:
         found = await authority.get([flight.key for flight in waiting], horizon=floors.horizon)
         self.latencies[authority.name].note(self._clock.monotonic() - began)
         now = self._clock.now()
-        hits: list[Key] = []
+        hits: dict[Flight, Entry] = {}
+        # from here to the storing is one step: no await
         for flight, floor in zip(waiting, before, strict=True):
             entry = found.get(flight.key)
             if entry is None or not entry.live(now):
@@ -248,14 +253,15 @@ class Reads:
                     self._pass_on(flight, self.loads.stage)
                 else:
                     self._land(flight, Answer(entry, authority.name, flight.token, now))
-            elif self._admit(flight, entry):
-                hits.append(flight.key)
+            elif floors.take(flight.key, entry.version, flight.token):
+                hits[flight] = entry
                 self._land(flight, Answer(entry, authority.name, flight.token, now))
                 self._puts.add(entry, token=flight.token)
             else:
                 last.note(flight.key, Reason.OVERTAKEN, now)
                 self._again(flight)
-        last.note_many(hits, Reason.HIT, now)
+        self._memory.store_all(hits.values())
+        last.note_many([flight.key for flight in hits], Reason.HIT, now)
         self.counts.note(authority.name, len(hits), len(waiting))
 
     def _loaded(self, seconds: float, hits: int, asked: int) -> None:
@@ -273,13 +279,6 @@ class Reads:
         if doubted is not None and doubted.behind(flight.key, horizon=floors.horizon):
             return Reason.BEHIND
         return Reason.ABSENT
-
-    def _admit(self, flight: Flight, entry: Entry) -> bool:
-        """Keep in memory what may be served. One step: no await between the check, the floor and the store."""
-        if not self._floors.take(entry.key, entry.version, flight.token):
-            return False
-        self._memory.store(entry)
-        return True
 
 
 def _gone(entry: Entry | None) -> Reason:

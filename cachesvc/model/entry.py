@@ -62,9 +62,13 @@ class Entry(NamedTuple):
         return size
 
 
+_JSON_PREFIX: Final = JSON.encode() + b"\0"
+
+
 def content_hash(content_type: str, value: bytes) -> bytes:
     """A checksum of 16 bytes over content type and value (xxh3-128: against accidents, not against an adversary)."""
-    return xxhash.xxh3_128_digest(b"%s\0%s" % (content_type.encode(), value))
+    prefix = _JSON_PREFIX if content_type == JSON else content_type.encode() + b"\0"
+    return xxhash.xxh3_128_digest(prefix + value)
 
 
 NO_CONTENT: Final = b"\0" * 16

@@ -117,6 +117,10 @@ class Memory(Tier, Protocol):
         """Keep the newer of the two; returns the winner. A tombstone removes what is older."""
         ...
 
+    def store_all(self, entries: Iterable[Entry]) -> None:
+        """`store` each."""
+        ...
+
     def drop(self, key: Key, *, below: int) -> None:
         """Forget a copy of a version lower than `below`."""
         ...

@@ -14,6 +14,7 @@ import struct
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from random import Random
 from typing import Final, Protocol
 
@@ -122,7 +123,7 @@ class TrainedDictionaries:
         if watched.seen >= WINDOW and not watched.worse:
             self._close_window(watched)
         block = frame[_BLOCK:]
-        known = frame[0] == _FRAME[0] and frame[1] <= _FRAME[1] and frame[2:_BLOCK] == _header(block)
+        known = frame[0] == _FRAME[0] and frame[1] <= _FRAME[1] and frame[2:_BLOCK] == _frame_of(len(block))[2:]
         return number, block if known else value
 
     def decompress(self, number: int, block: bytes, limit: int) -> bytes:
@@ -134,7 +135,7 @@ class TrainedDictionaries:
             data = zstandard.ZstdCompressionDict(self._held[number][1])
             decompressor = zstandard.ZstdDecompressor(dict_data=data, format=zstandard.FORMAT_ZSTD1_MAGICLESS)
             self._decompressors[number] = decompressor
-        return decompressor.decompress(_FRAME + _header(block) + block, max_output_size=limit)
+        return decompressor.decompress(_frame_of(len(block)) + block, max_output_size=limit)
 
     async def fetch(self, numbers: Collection[int]) -> bool:
         """Load these dictionaries, seen in values; whether any of them is there now. Raises `TierUnavailable`."""
@@ -250,8 +251,10 @@ def _dictionary(samples: Sequence[bytes]) -> bytes | None:
     return tables + offsets + b"".join(samples)[-room:] if pieces else trained
 
 
-def _header(block: bytes) -> bytes:
-    return (len(block) << 3 | _LAST_COMPRESSED).to_bytes(3, "little")
+@lru_cache(4096)
+def _frame_of(size: int) -> bytes:
+    """What comes before a block of that size."""
+    return _FRAME + (size << 3 | _LAST_COMPRESSED).to_bytes(3, "little")
 
 
 def _compressor(data: bytes) -> zstandard.ZstdCompressor:

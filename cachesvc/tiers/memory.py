@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from cachetools import Cache, FIFOCache, LRUCache
 
-from cachesvc.model.entry import Entry
+from cachesvc.model.entry import Entry, tombstone
 from cachesvc.model.invalidation import InForce, Patterns
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
@@ -24,11 +24,24 @@ EvictionPolicy = Literal["LRU", "FIFO", "S3FIFO"]
 # also the monotonic times from which it is no hit (no wall clock is asked then) and since when it is held, and its size
 Held = tuple[Entry, float, float, int]
 
-_POLICIES: Final[Mapping[EvictionPolicy, type[Cache[Key, Held]]]] = {
-    "LRU": LRUCache,
-    "FIFO": FIFOCache,
-    "S3FIFO": S3FIFOCache,
-}
+# what a look-up of an absent key finds, past its time at all times: cachetools' own hook for it costs less than an exception
+_ABSENT: Final[Held] = (tombstone(Key(""), Version(0), now=0.0, keep=0.0), float("-inf"), 0.0, 0)
+
+
+class _LRU(LRUCache[Key, Held]):
+    def __missing__(self, key: Key) -> Held:
+        return _ABSENT
+
+
+class _FIFO(FIFOCache[Key, Held]):
+    __missing__ = _LRU.__missing__
+
+
+class _S3FIFO(S3FIFOCache[Key, Held]):
+    __missing__ = _LRU.__missing__
+
+
+_POLICIES: Final[Mapping[EvictionPolicy, type[Cache[Key, Held]]]] = {"LRU": _LRU, "FIFO": _FIFO, "S3FIFO": _S3FIFO}
 _SCAN_STEP: Final = 1_000  # keys looked at before others have a turn
 _SETTLE_STEP: Final = 250  # the same where each is matched against patterns
 
@@ -61,11 +74,7 @@ class MemoryTier:
 
     def hit(self, key: Key) -> Entry | None:
         """The entry, counted and refreshed; None when absent, or past its stay or its life."""
-        try:
-            entry, deadline, _, _ = self._held[key]
-        except KeyError:
-            self._misses += 1
-            return None
+        entry, deadline, _, _ = self._held[key]
         if self._monotonic() < deadline and not (self._doubted and self._doubts.newest(key, entry.version)):
             self._hits += 1
             return entry
@@ -79,8 +88,18 @@ class MemoryTier:
 
     def store(self, entry: Entry) -> Entry:
         """Keep the newer of the two; returns the winner. The same version again begins a new stay."""
+        return self._keep(entry, self._now(), self._monotonic())
+
+    def store_all(self, entries: Iterable[Entry]) -> None:
+        """`store` each, all at the same moment."""
+        now, monotonic = self._now(), self._monotonic()
+        for entry in entries:
+            self._keep(entry, now, monotonic)
+
+    def _keep(self, entry: Entry, now: float, monotonic: float) -> Entry:
         key = entry.key
-        older = self._find(key)
+        held = self._held
+        older = self._find(key) if key in held else None
         if older is not None and older[0].version > entry.version:
             return older[0]
         size = entry.size
@@ -91,11 +110,13 @@ class MemoryTier:
         if older is not None:
             self.nbytes -= older[3]
         else:
-            self._shrink(self._max_size - 1, self._max_bytes - size)
+            if self._count >= self._max_size or self.nbytes + size > self._max_bytes:
+                self._shrink(self._max_size - 1, self._max_bytes - size)
             self._count += 1
-        stay = self._ttl if entry.expires_at is None else min(self._ttl, entry.expires_at - self._now())
-        now = self._monotonic()
-        self._held[key] = (entry, now + stay, now, size)
+        ends, stay = entry.expires_at, self._ttl
+        if ends is not None and ends - now < stay:
+            stay = ends - now
+        held[key] = (entry, monotonic + stay, monotonic, size)
         self.nbytes += size
         if older is not None:
             self._shrink(self._max_size, self._max_bytes)  # it may have grown in its place

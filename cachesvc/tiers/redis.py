@@ -122,7 +122,7 @@ class RedisTier:
         async with self._connection.limited():
             states = await self._connection.read([[self._partitions[number].state_key] for number in asked])
             doomed: list[bytes] = []
-            for (number, mine), (raw,) in zip(asked.items(), states, strict=True):
+            for (number, mine), raw in zip(asked.items(), states, strict=True):
                 if self._partitions[number].see(raw) is not None:
                     doomed += [self._partitions[number].head + key.encode() for key in mine]
             await self._forget(doomed)
@@ -209,17 +209,18 @@ class RedisTier:
             heads.append(head)
             groups.append([partition.state_key, *[head + key.encode() for key in keys]] if head else [partition.state_key])
         async with self._connection.limited():
-            replies = await self._connection.read(groups)
+            values = await self._connection.read(groups)
         stored: list[tuple[Key, bytes | None]] = []
         moved: list[Key] = []
-        for (number, keys), head, reply in zip(asked.items(), heads, replies, strict=True):
+        at = 0
+        for (number, keys), head in zip(asked.items(), heads, strict=True):
             partition = self._partitions[number]
-            state = partition.see(reply[0])
+            state = partition.see(values[at])
+            first, at = at + 1, at + 1 + (len(keys) if head else 0)
             if state is None or not state.reaches(horizon):
                 self.doubted += len(keys)
-                continue
-            if partition.head == head:
-                stored.extend(zip(keys, reply[1:], strict=True))
+            elif partition.head == head:
+                stored.extend(zip(keys, values[first:at], strict=True))
             else:
                 moved.extend(keys)
         return stored, moved

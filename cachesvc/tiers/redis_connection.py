@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha1
 from importlib.resources import files
+from itertools import chain
 from typing import Final, NamedTuple
 
 import hiredis
@@ -90,17 +91,13 @@ class Connection:
             self.stale = True
             raise TierUnavailable("redis", "the connection was reset") from exc
 
-    async def read(self, groups: Sequence[list[bytes]]) -> list[list[bytes | None]]:
-        """The values under the keys of each group; a group is read in one atomic step."""
+    async def read(self, groups: Sequence[list[bytes]]) -> list[bytes | None]:
+        """The values under the keys of all groups, in order; a group is read in one atomic step."""
         if isinstance(self.client, RedisCluster):
-            return await self.send([("MGET", *group) for group in groups])
-        flat = [key for group in groups for key in group]
-        values: list[bytes | None] = (await self.send([("MGET", *flat)]))[0]
-        answer, start = [], 0
-        for group in groups:
-            answer.append(values[start : start + len(group)])
-            start += len(group)
-        return answer
+            answers = await self.send([("MGET", *group) for group in groups])
+            return list(chain.from_iterable(answers))
+        values: list[bytes | None] = (await self.send([("MGET", *chain.from_iterable(groups))]))[0]
+        return values
 
     async def run(self, script: Script, head: Iterable[Argument], groups: Sequence[Group]) -> list[object]:
         """The answer of a script for each group; each group is one atomic step."""

@@ -29,7 +29,7 @@ async def see_all(connection: Connection, partitions: Sequence[Partition]) -> No
     """Read the state of every partition."""
     async with connection.limited():
         states = await connection.read([[partition.state_key] for partition in partitions])
-    for partition, (raw,) in zip(partitions, states, strict=True):
+    for partition, raw in zip(partitions, states, strict=True):
         partition.see(raw)
 
 
@@ -69,7 +69,7 @@ async def inspect(
     stored, left = None, -1
     async with connection.limited():
         if not partition.head:
-            [[raw]] = await connection.read([[partition.state_key]])
+            [raw] = await connection.read([[partition.state_key]])
             partition.see(raw)
         asked = b""
         while partition.head not in (b"", asked):  # again where it has begun anew meanwhile: its keys have other names now

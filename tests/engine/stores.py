@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from cachesvc.errors import Refused, TierUnavailable
@@ -196,6 +196,10 @@ class FakeMemory:
         if not entry.deleted:
             self.entries[entry.key] = entry
         return entry
+
+    def store_all(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self.store(entry)
 
     def drop(self, key: Key, *, below: int) -> None:
         held = self.entries.get(key)
