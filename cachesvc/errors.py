@@ -8,6 +8,7 @@
     ├── Unavailable           a part that is needed is away; nothing was written             (503)
     │   ├── TierUnavailable   one tier, by name
     │   └── Overloaded        a bounded queue is full
+    ├── JobFailed             a job cannot be carried out, however often it is tried         (its state)
     ├── OutcomeUnknown        the connection was lost while committing                       (503)
     ├── PositionLost          the log cannot go on from there: start over                    (410)
     │   ├── LogTrimmed        the records after the position are no longer kept
@@ -115,6 +116,10 @@ class TierUnavailable(Unavailable):
 
 class Overloaded(Unavailable):
     """A bounded queue is full: asked again a little later, it will have room."""
+
+
+class JobFailed(CacheError):
+    """A job cannot be carried out, however often it is tried: the reason that its state tells."""
 
 
 class OutcomeUnknown(CacheError):

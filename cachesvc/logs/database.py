@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 
 from cachesvc.errors import EpochChanged, LogTrimmed, OutcomeUnknown, SettingsError, TierUnavailable
 from cachesvc.logs.database_append import Appender, remembered
+from cachesvc.logs.database_jobs import DatabaseJobs
 from cachesvc.logs.database_migrate import migrated
 from cachesvc.logs.database_registry import DatabaseRegistry
 from cachesvc.logs.database_related import related
@@ -76,12 +77,13 @@ def _store(
             raise SettingsError("levels.database.url", parsed.render_as_string(), "must begin with sqlite: or postgresql:")
 
 
-class DatabaseAuthority(DatabaseSource, DatabaseRegistry):
+class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs):
     """`ports.Authority`."""
 
     def __init__(self, store: Store, bell: Bell, *, terms: Terms, poll_interval: float, idempotency_ttl: float) -> None:
         DatabaseSource.__init__(self, store)
         DatabaseRegistry.__init__(self, store)
+        DatabaseJobs.__init__(self, store)
         self._bell = bell
         self._poll_interval = poll_interval
         self._idempotency_ttl = idempotency_ttl

@@ -16,6 +16,7 @@ from typing import Final
 
 from cachesvc.errors import EpochChanged, InvalidInput, LogTrimmed
 from cachesvc.logs.following import Bell, following
+from cachesvc.logs.memory_jobs import MemoryJobs
 from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_result
 from cachesvc.model.change import MAX_RECORDED_VALUE, Appended, Change, Draft, Kind
 from cachesvc.model.entry import Entry, tombstone
@@ -34,7 +35,7 @@ _TRIM_STEP: Final = 10_000
 _MARK: Final = mark_of("")
 
 
-class MemoryAuthority:
+class MemoryAuthority(MemoryJobs):
     """`ports.Authority` of one process, over a memory tier that nothing else writes differently.
 
     `ring` bounds the log by itself; `trim` may make it shorter. Answers are kept `idempotency_ttl` seconds at most, the oldest
@@ -53,6 +54,7 @@ class MemoryAuthority:
         idempotency_ttl: float = 86_400.0,
         ring: Retention = RING,
     ) -> None:
+        super().__init__()
         self._rows = rows
         self._terms = terms
         self._clock = clock

@@ -17,6 +17,7 @@ from redis.exceptions import ResponseError
 from cachesvc.errors import EpochChanged, InvalidInput, LogTrimmed, OutcomeUnknown, Refusal, Refused, TierUnavailable
 from cachesvc.logs.following import Bell, following
 from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_result
+from cachesvc.logs.redis_jobs import RedisJobs
 from cachesvc.logs.redis_patterns import RedisPatterns
 from cachesvc.logs.redis_rows import (
     VERSION_DIGITS,
@@ -73,7 +74,7 @@ async def opened(
         )
 
 
-class RedisAuthority:
+class RedisAuthority(RedisJobs):
     """`ports.Authority` in Redis. Get one by `opened`."""
 
     name = "redis"
@@ -89,8 +90,7 @@ class RedisAuthority:
         poll_interval: float,
         idempotency_ttl: float,
     ) -> None:
-        self._server = server
-        self._names = names
+        super().__init__(server, names)
         self._bell = bell
         self._clock = clock
         self._terms = terms

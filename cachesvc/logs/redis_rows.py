@@ -70,6 +70,19 @@ class Names:
         return f"{self.prefix}:dictionaries"
 
     @property
+    def jobs(self) -> str:
+        return f"{self.prefix}:jobs"
+
+    @property
+    def job_bodies(self) -> str:
+        return f"{self.prefix}:jobs:bodies"
+
+    @property
+    def open_jobs(self) -> str:
+        """A hash of the jobs that have not ended: what each does."""
+        return f"{self.prefix}:jobs:open"
+
+    @property
     def rows(self) -> str:
         """What a row's key begins with."""
         return f"{self.prefix}:row:"

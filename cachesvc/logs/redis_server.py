@@ -28,7 +28,7 @@ from cachesvc.ports import Clock
 Argument = str | bytes | int | float
 _Answer = TypeVar("_Answer")
 
-_SCRIPTS: Final = ("append", "begin", "trim", "sweep", "bury", "forget", "acquire", "release")
+_SCRIPTS: Final = ("append", "begin", "trim", "sweep", "bury", "forget", "acquire", "release", "job_add", "job_move")
 _IDLE: Final = 30.0  # seconds without a wake-up after which the listening connection is tried
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0

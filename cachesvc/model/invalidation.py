@@ -61,6 +61,7 @@ class InForce(NamedTuple):
     sequence: Seq
     pattern: Pattern
     retired: Seq = _NEVER  # the sequence of its retirement, 0 while it is active
+    at: float = 0.0  # Unix seconds of the authority, when it came into force
 
 
 class Patterns:

@@ -80,11 +80,13 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
             feed=node.feed,
             node=node,
             clock=node.clock,
+            jobs=node.jobs,
             limits=Limits(
                 max_value_size=settings.server.max_value_size,
                 max_batch_operations=settings.server.max_batch_operations,
                 max_invalidate_keys=settings.server.max_invalidate_keys,
                 max_followers=settings.server.max_followers,
+                max_job_listeners=settings.jobs.max_listeners,
                 request_timeout=settings.engine.request_timeout,
             ),
             version=node.version,

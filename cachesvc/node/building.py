@@ -21,10 +21,12 @@ from cachesvc.clock import SystemClock
 from cachesvc.cluster.duties import Duty
 from cachesvc.cluster.feed import Feed
 from cachesvc.cluster.follower import Follower
+from cachesvc.cluster.jobs import JobLimits, JobRunner
 from cachesvc.cluster.replayer import Replayer
 from cachesvc.cluster.retirer import Retirer
 from cachesvc.cluster.sweeper import Sweeper
 from cachesvc.engine.cache import Cache, Limits
+from cachesvc.engine.jobs import JobBook
 from cachesvc.errors import Unavailable
 from cachesvc.loaders import python
 from cachesvc.model.fold import Terms
@@ -36,6 +38,7 @@ from cachesvc.settings import Settings
 from cachesvc.tiers.memory import MemoryTier
 
 _log = logging.getLogger(__name__)
+FORGETTING = 60.0  # seconds between two looks for jobs that ended long ago
 RETIRING = 0.1  # seconds between two looks for an active pattern, which costs nothing where there is none
 
 # Stores are imported where they are opened: a node pays only for the drivers that its settings name.
@@ -111,7 +114,17 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             batch=settings.levels.database.sweep_batch,
             pause=settings.levels.database.sweep_pause,
         )
+        runner = JobRunner(
+            authority,
+            {},
+            clock,
+            node=node_id,
+            place=f"{socket.gethostname()}:{settings.server.data_dir.resolve()}",
+            limits=_job_limits(settings),
+        )
+        jobs = JobBook(authority, clock, new_id=new_batch, most=settings.jobs.max_open, begun=runner.wake)
         duties = [
+            duty("jobs", runner.forget, interval=FORGETTING),
             duty("sweep", sweeper.step, interval=settings.levels.database.sweep_interval),
             duty("retire", retirer.step, interval=RETIRING),
         ]
@@ -133,6 +146,8 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             replayer=replayer,
             sweeper=sweeper,
             duties=duties,
+            jobs=jobs,
+            runner=runner,
         )
         async with _running(node):
             yield node
@@ -148,6 +163,7 @@ async def _running(node: Node) -> AsyncIterator[None]:
             group.create_task(node.beat(), name="heartbeat"),
             group.create_task(node.upkeep(), name="upkeep"),
             group.create_task(node.index(), name="index"),
+            group.create_task(node.runner.run(), name="jobs"),
             *(group.create_task(duty.run(), name=f"duty {duty.name}") for duty in node.duties),
         ]
         try:
@@ -262,4 +278,15 @@ def _limits(settings: Settings) -> Limits:
         batch_bytes=engine.batch_bytes,
         read_lanes=engine.read_lanes,
         min_version_wait=engine.min_version_wait,
+    )
+
+
+def _job_limits(settings: Settings) -> JobLimits:
+    jobs = settings.jobs
+    return JobLimits(
+        jobs.at_once,
+        poll=jobs.poll_interval,
+        lease=settings.cluster.lease,
+        kept_for=jobs.kept_for,
+        kept=jobs.max_kept,
     )

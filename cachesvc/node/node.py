@@ -12,10 +12,12 @@ from cachesvc.clock import SystemClock
 from cachesvc.cluster.duties import Duty
 from cachesvc.cluster.feed import Feed
 from cachesvc.cluster.follower import Follower
+from cachesvc.cluster.jobs import JobRunner
 from cachesvc.cluster.replayer import Replayer
 from cachesvc.cluster.sweeper import Sweeper
 from cachesvc.engine.cache import Cache, NoMemory
 from cachesvc.engine.explain import Explanation, explain
+from cachesvc.engine.jobs import JobBook
 from cachesvc.engine.resilience import Breaker
 from cachesvc.errors import Unavailable
 from cachesvc.model.keys import PARTITIONS, Key
@@ -50,6 +52,8 @@ class Node:
     replayer: Replayer | None
     sweeper: Sweeper
     duties: Sequence[Duty]
+    jobs: JobBook
+    runner: JobRunner
     started_at: float = 0.0
     clock_known: bool = True
     authority_answers: bool = True  # to a heartbeat, which is a write
@@ -261,6 +265,7 @@ class Node:
                 "putsDropped": cache.puts.dropped,
             },
             "replay": self._replay(),
+            "jobs": {"running": self.runner.running, **self.runner.ended},
             "sweep": {"expired": self.sweeper.expired, "trimmed": self.sweeper.trimmed},
         }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from cachesvc.ports.authority import Authority, Burial, Listed
 from cachesvc.ports.clock import Clock
+from cachesvc.ports.jobs import Jobs
 from cachesvc.ports.loaders import Loaded, Loader
 from cachesvc.ports.log import ChangeLog, Retention, Standing
 from cachesvc.ports.registry import NodeRecord, Registry
@@ -20,6 +21,7 @@ __all__ = [
     "Clock",
     "Holding",
     "Inspected",
+    "Jobs",
     "Listed",
     "Loaded",
     "Loader",

@@ -76,6 +76,17 @@ class Cluster(Section):
     replay_interval: Duration = 0.01
 
 
+class Jobs(Section):
+    """Jobs: warm-ups and restores."""
+
+    at_once: int = Field(2, ge=1, le=16)  # on each node
+    max_open: int = Field(100, ge=1, le=10_000)  # waiting or running; over it the next gets 503
+    poll_interval: Duration = 1.0  # how often a node looks for a job that another began
+    kept_for: Duration = 86_400.0  # after their end
+    max_kept: int = Field(1_000, ge=1, le=10_000)
+    max_listeners: int = Field(100, ge=1, le=10_000)  # streams of GET /v1/jobs/{id}/events open at once
+
+
 class LoaderSettings(Section):
     """`[loaders.NAME]`: where a miss of the module NAME gets its data."""
 

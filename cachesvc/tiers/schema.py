@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0002"  # of the migrations: what this version reads and writes
+REVISION: Final = "0003"  # of the migrations: what this version reads and writes
 
 CHANNEL: Final = "cachesvc_changes"  # where PostgreSQL tells of an append
 
@@ -165,7 +165,9 @@ jobs = Table(
     Column("id", Text, primary_key=True),
     Column("kind", Text, nullable=False),
     Column("state", Text, nullable=False),
-    Column("body", LargeBinary, nullable=False),
+    Column("body", LargeBinary, nullable=False),  # what it is to do, empty when it has ended
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
+    Column("record", LargeBinary, nullable=False),  # all that is told of it
+    Column("revision", Integer, nullable=False),
 )

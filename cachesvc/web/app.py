@@ -17,6 +17,7 @@ from cachesvc.web.door import Door, http_error
 from cachesvc.web.entries import delete_entry, get_entry, post_entry, put_entry
 from cachesvc.web.explanation import get_explanation
 from cachesvc.web.invalidation import post_invalidate
+from cachesvc.web.jobs import JobEvents, delete_job, get_job, get_jobs
 from cachesvc.web.listing import get_keys, get_query
 from cachesvc.web.openapi import document
 from cachesvc.web.operations import router
@@ -58,5 +59,8 @@ def data_endpoints(service: Service) -> dict[str, dict[str, Endpoint]]:
         "/v1/keys": {"GET": get_keys},
         "/v1/query": {"GET": get_query},
         "/v1/explain/{key}": {"GET": get_explanation},
+        "/v1/jobs": {"GET": get_jobs},
+        "/v1/jobs/{id}/events": {"GET": JobEvents(service).get},
+        "/v1/jobs/{id}": {"GET": get_job, "DELETE": delete_job},
         "/v1/changes": {"GET": Changes(service).get},
     }

@@ -55,6 +55,10 @@ class Call:
         """The key that the raw path has after its first `prefix` bytes."""
         return parse_key(_decoded(raw_path(self.scope)[prefix:], "key"))
 
+    def part(self, prefix: int, suffix: str = "") -> str:
+        """What the raw path has after its first `prefix` bytes and before `suffix`, decoded."""
+        return _decoded(raw_path(self.scope)[prefix:].removesuffix(suffix.encode()), "id")
+
     def query(self, *allowed: str) -> Query:
         """The query's parameters; any but the allowed ones is refused."""
         parameters = parse_query(self.scope["query_string"])

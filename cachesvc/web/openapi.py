@@ -16,7 +16,7 @@ from pydantic.json_schema import models_json_schema
 
 from cachesvc.protocol import api
 from cachesvc.protocol.exact import MAX_NESTING
-from cachesvc.protocol.operations import Explanation
+from cachesvc.protocol.operations import Explanation, Jobs, JobTold
 
 Schema = dict[str, Any]  # JSON Schema: any JSON
 _STRING: Final[Schema] = {"type": "string"}
@@ -43,6 +43,7 @@ PARAMETERS: Final[Mapping[str, tuple[str, Schema, str]]] = {
     "depends_on": ("query", {"type": "array", "items": _STRING, "maxItems": api.MAX_NAMES}, "Parents; may be repeated"),
     "distribute": ("query", {"type": "boolean", "default": True}, "Whether it is sent to other sites"),
     "pattern": ("query", {"type": "string", "default": "*"}, "A glob: * ? [abc] [a-z] [!a], \\ escapes"),
+    "id": ("path", _STRING, "Of a job"),
     "wait": ("query", {"type": "string", "enum": ["all"]}, "Answers once every live node has applied it, or says which not"),
     "limit": ("query", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}, "Entries of a page"),
     "cursor": ("query", _STRING, "From the page before"),
@@ -132,6 +133,31 @@ DATA: Final[Mapping[str, Mapping[str, Documented]]] = {
             ("key",),
             gives={200: Explanation},
             problems=(400, 422, 503),
+        ),
+    },
+    "/v1/jobs": {
+        "get": Documented(
+            "Jobs, the newest first; the sweeps of invalidations among them",
+            ("limit",),
+            gives={200: Jobs},
+            problems=(400, 422, 503),
+        ),
+    },
+    "/v1/jobs/{id}/events": {
+        "get": Documented(
+            "A job each time it has come further, as server-sent events: progress, and end when it has ended",
+            ("id",),
+            gives={200: "events"},
+            problems=(400, 404, 422, 503),
+        ),
+    },
+    "/v1/jobs/{id}": {
+        "get": Documented("A job", ("id",), gives={200: JobTold}, problems=(400, 404, 422, 503)),
+        "delete": Documented(
+            "Cancel a job; one that has ended stays as it is, and the sweep of an invalidation goes on (409)",
+            ("id",),
+            gives={200: JobTold},
+            problems=(400, 404, 409, 422, 503),
         ),
     },
     "/v1/changes": {

@@ -37,6 +37,7 @@ _PHRASES: Final = {
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
+    409: "Conflict",
     408: "Request Timeout",
     410: "Gone",
     412: "Precondition Failed",

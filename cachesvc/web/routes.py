@@ -22,12 +22,13 @@ Endpoint = Callable[[Call], Awaitable[Response]]
 
 
 class DataRoute(BaseRoute):
-    """A path, or (with `{key}` at its end) all paths that begin so, and an endpoint for each method."""
+    """A path, or (with `{key}`) all paths that begin and end so, and an endpoint for each method."""
 
     def __init__(self, template: str, endpoints: Mapping[str, Endpoint], service: Service) -> None:
-        start, brace, _ = template.partition("{")
+        start, brace, rest = template.partition("{")
         self.path_format = template
         self._start = start.encode()
+        self._end = rest.partition("}")[2].encode()
         self._open = bool(brace)
         self._endpoints = {**endpoints, "HEAD": endpoints["GET"]} if "GET" in endpoints else dict(endpoints)
         self._allow = ", ".join(sorted(self._endpoints))
@@ -37,7 +38,7 @@ class DataRoute(BaseRoute):
         if scope["type"] != "http":
             return Match.NONE, {}
         path = raw_path(scope)
-        fits = path.startswith(self._start) if self._open else path == self._start
+        fits = path.startswith(self._start) and path.endswith(self._end) if self._open else path == self._start
         return (Match.FULL, {TEMPLATE: self.path_format}) if fits else (Match.NONE, {})
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 from cachesvc.engine.answers import ANY, Answer, Want, Written
 from cachesvc.engine.explain import Explanation
 from cachesvc.engine.invalidate import Buries, Floored
+from cachesvc.engine.jobs import JobBook
 from cachesvc.engine.preview import Outlined
 from cachesvc.errors import CacheError
 from cachesvc.model.change import Change, Draft
@@ -87,6 +88,7 @@ class Limits:
     max_batch_operations: int = 1_000
     max_invalidate_keys: int = 100_000
     max_followers: int = 1_000
+    max_job_listeners: int = 100
     request_timeout: float = 10.0
     heartbeat: float = 15.0  # the longest silence of a stream of changes
 
@@ -109,6 +111,7 @@ class Service:
     feed: Feed
     node: Node
     clock: Clock
+    jobs: JobBook
     limits: Limits = field(default_factory=Limits)
     version: str = ""
     admission: Admission | None = None  # None: all is taken up

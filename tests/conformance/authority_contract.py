@@ -11,13 +11,14 @@ import pytest
 
 from cachesvc.ports import Authority
 from tests.conformance.authority_invalidations import Invalidations, Relations
+from tests.conformance.authority_jobs import Jobs
 from tests.conformance.authority_log import Log
 from tests.conformance.authority_rows import Rows
 from tests.conformance.authority_store import Store
 from tests.conformance.authority_writes import Writes
 
 
-class AuthorityContract(Writes, Log, Rows, Invalidations, Relations):
+class AuthorityContract(Writes, Log, Rows, Invalidations, Relations, Jobs):
     """Inherit it as `Test…`, next to a `store` fixture."""
 
     @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 
 pytest.register_assert_rewrite(
     "tests.conformance.authority_store",
+    "tests.conformance.authority_jobs",
     "tests.conformance.authority_writes",
     "tests.conformance.authority_log",
     "tests.conformance.authority_rows",

@@ -27,7 +27,7 @@ VALUE = b'{"text": "' + b"all the same " * 100 + b'"}'
 
 
 def client(node: Node) -> httpx.AsyncClient:
-    service = Service(node.cache, node.feed, node, node.clock)
+    service = Service(node.cache, node.feed, node, node.clock, node.jobs)
     return httpx.AsyncClient(transport=httpx.ASGITransport(create_app(service)), base_url="http://node")
 
 

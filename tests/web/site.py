@@ -18,7 +18,9 @@ from fastapi import FastAPI
 from cachesvc.cluster.feed import Feed
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.explain import Explanation, explain
+from cachesvc.engine.jobs import JobBook
 from cachesvc.errors import InvalidInput, LogTrimmed
+from cachesvc.logs.memory_jobs import MemoryJobs
 from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.entry import Entry
 from cachesvc.model.fold import Result, State, Terms, buried, fold
@@ -30,16 +32,18 @@ from cachesvc.model.relations import related
 from cachesvc.ports import Burial, Listed, Loader
 from cachesvc.tiers.memory import MemoryTier
 from cachesvc.web.app import create_app
+from cachesvc.web.jobs import JobEvents
 from cachesvc.web.service import Limits, Service
 from tests.engine.stores import FakeAuthority
 from tests.fakes import FakeClock
 
 
-class Store(FakeAuthority):
+class Store(FakeAuthority, MemoryJobs):
     """The fake authority, with kept answers, reading of the log, listing and a query by top-level fields."""
 
     def __init__(self, clock: FakeClock) -> None:
-        super().__init__()
+        FakeAuthority.__init__(self)
+        MemoryJobs.__init__(self)
         self.clock = clock
         self.results: dict[tuple[str, str], Result] = {}
         self.trimmed = 0
@@ -64,6 +68,15 @@ class Store(FakeAuthority):
         dead = [row for row in self.rows.values() if not row.deleted and self.patterns.hide(row).deleted]
         self.rows |= {row.key: buried(row, now=self.clock.now()) for row in dead[:limit]}
         return Burial(len(dead) <= limit, len(dead), len(dead))
+
+    async def burials(self) -> Mapping[InForce, Burial]:
+        rows = self.rows.values()
+        return {
+            one: Burial(
+                not any(row.version < one.sequence and not row.deleted and one.pattern.matches(row.key) for row in rows)
+            )
+            for one in self.patterns
+        }
 
     async def read(self, after: Position, limit: int) -> Sequence[Change]:
         if after.sequence < self.trimmed:
@@ -133,6 +146,12 @@ class Site:
     service: Service
     app: FastAPI
 
+    def listeners(self) -> int:
+        """How many follow a job."""
+        [route] = [route for route in self.app.router.routes if getattr(route, "path_format", "") == "/v1/jobs/{id}/events"]
+        events: JobEvents = route._endpoints["GET"].__self__  # type: ignore[attr-defined]
+        return events.followers.open
+
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
         transport = Transport(self.app, raise_app_exceptions=False)
@@ -201,7 +220,8 @@ async def opened(*, limits: Limits | None = None, loaders: Mapping[str, Loader] 
         appended=appended,
     )
     node = FakeNode(cache)
-    service = Service(cache, feed, node, clock, limits or Limits(), "1.2.3")
+    jobs = JobBook(store, clock, new_id=lambda: f"{next(numbers):032x}", most=3)
+    service = Service(cache, feed, node, clock, jobs, limits or Limits(), "1.2.3")
     site = Site(store, cache, feed, node, clock, service, create_app(service))
     async with asyncio.TaskGroup() as group:
         for lane in cache.lanes():

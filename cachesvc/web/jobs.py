@@ -1,0 +1,130 @@
+"""Jobs: what runs or ran, with its progress as server-sent events, and cancelling."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from starlette.responses import Response
+from starlette.types import Send
+
+from cachesvc.engine.jobs import INVALIDATION
+from cachesvc.errors import CacheError
+from cachesvc.model.entry import JSON
+from cachesvc.model.job import Job
+from cachesvc.protocol.codes import Code
+from cachesvc.protocol.operations import JobError, Jobs, JobTold
+from cachesvc.web.call import Call, whole_number
+from cachesvc.web.problems import Problem, ProblemRaised, problem_of
+from cachesvc.web.service import Service
+from cachesvc.web.streams import EventStream, Followers
+
+PREFIX: Final = len("/v1/jobs/")
+EVENTS: Final = "/events"
+MAX_LISTED: Final = 1_000
+_LOOK_AGAIN: Final = 0.25  # seconds
+_NO_STORE: Final = {"Cache-Control": "no-store"}
+_UNKNOWN: Final = Problem(404, Code.NOT_FOUND, "there is no job of this id, or it ended long ago", "id")
+_NO_END: Final = Problem(
+    409, Code.BAD_MESSAGE, "id: the sweep of an invalidation cannot be cancelled: what it sweeps is dead already", "id"
+)
+
+
+async def get_jobs(call: Call) -> Response:
+    limit = whole_number(call.query("limit"), "limit", default=100, least=1, most=MAX_LISTED)
+    jobs = await call.service.jobs.newest(limit=limit)
+    body = Jobs(jobs=[told(job) for job in jobs]).model_dump_json(by_alias=True)
+    return Response(body, 200, _NO_STORE, JSON)
+
+
+async def get_job(call: Call) -> Response:
+    call.query()
+    return answer(_known(await call.service.jobs.find(call.part(PREFIX))))
+
+
+async def delete_job(call: Call) -> Response:
+    call.query()
+    job = _known(await call.service.jobs.cancel(call.part(PREFIX)))
+    if job.kind == INVALIDATION:
+        raise ProblemRaised(_NO_END)
+    return answer(job)
+
+
+class JobEvents:
+    """The endpoint of `GET /v1/jobs/{id}/events`."""
+
+    def __init__(self, service: Service) -> None:
+        self.followers = Followers(service.limits.max_job_listeners, "of jobs")
+
+    async def get(self, call: Call) -> Response:
+        call.query()
+        job = _known(await call.service.jobs.find(call.part(PREFIX, EVENTS)))
+        return JobStream(call.service, self.followers, job)
+
+
+class JobStream(EventStream):
+    """A job each time it has come further: events `progress`, and `end` when it has ended."""
+
+    def __init__(self, service: Service, followers: Followers, job: Job) -> None:
+        super().__init__(service, followers)
+        self._job = job
+
+    async def tell(self, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        job: Job | None = self._job
+        seen = -1
+        due = 0.0
+        while job is not None:
+            if job.revision != seen or loop.time() >= due:
+                await self.send(send, _event(job))
+                seen = job.revision
+                due = loop.time() + self.service.limits.heartbeat
+            if job.state.ended:
+                return
+            await asyncio.sleep(_LOOK_AGAIN)
+            try:
+                job = await self.service.jobs.find(job.id)
+            except CacheError as error:
+                body = problem_of(error).response("").body
+                await self.send(send, b"event: error\ndata: %s\n\n" % bytes(body))
+                return
+
+
+def answer(job: Job, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(told(job).model_dump_json(by_alias=True), status, _NO_STORE | (headers or {}), JSON)
+
+
+def told(job: Job) -> JobTold:
+    """A job as it is told."""
+    return JobTold.model_validate(
+        {
+            "id": job.id,
+            "kind": job.kind,
+            "title": job.title,
+            "state": job.state.value,
+            "reason": job.reason or None,
+            "created_at": job.created_at,
+            "started_at": job.started_at,
+            "updated_at": job.updated_at,
+            "ended_at": job.ended_at,
+            "node": job.node or None,
+            "done": job.done,
+            "total": job.total,
+            "rate": round(job.rate, 3) if job.rate is not None else None,
+            "eta": round(job.eta, 3) if job.eta is not None else None,
+            "counts": dict(job.counts),
+            "errors": [JobError(key=key, message=message) for key, message in job.errors],
+            "error_count": job.error_count,
+        }
+    )
+
+
+def _event(job: Job) -> bytes:
+    name = "end" if job.state.ended else "progress"
+    return f"event: {name}\ndata: {told(job).model_dump_json(by_alias=True)}\n\n".encode()
+
+
+def _known(job: Job | None) -> Job:
+    if job is None:
+        raise ProblemRaised(_UNKNOWN)
+    return job

@@ -1,0 +1,84 @@
+"""Streams: server-sent events, of which only so many are open at once.
+
+What a client has not read yet is not kept for it: one that stops reading loses the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from cachesvc.errors import Overloaded
+from cachesvc.web.service import Service
+
+_log = logging.getLogger(__name__)
+
+
+class Followers:
+    """How many streams of a kind are open, of how many may be."""
+
+    def __init__(self, most: int, of: str) -> None:
+        self._most = most
+        self._of = of
+        self._open = 0
+
+    @property
+    def open(self) -> int:
+        return self._open
+
+    def enter(self) -> None:
+        """Raises `Overloaded` when there is no room."""
+        if self._open >= self._most:
+            raise Overloaded(f"{self._most} streams {self._of} are open, which is the limit", retry_after=5.0)
+        self._open += 1
+
+    def leave(self) -> None:
+        self._open -= 1
+
+
+class EventStream(Response):
+    """Events as `tell` sends them, until it ends, the client leaves or the service closes."""
+
+    def __init__(self, service: Service, followers: Followers) -> None:
+        super().__init__(headers={"Cache-Control": "no-store"}, media_type="text/event-stream")
+        del self.headers["content-length"]
+        self.service = service
+        self._followers = followers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._followers.enter()
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            if scope["method"] != "HEAD":
+                async with asyncio.TaskGroup() as group:
+                    ends = [
+                        group.create_task(self.tell(send)),
+                        group.create_task(_gone(receive)),
+                        group.create_task(self.service.closing.wait()),
+                    ]
+                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                    for task in ends:
+                        task.cancel()
+            await self.send(send, b"", more=False)
+        except* TimeoutError:
+            # the server cuts a connection whose answer was left unfinished
+            _log.info("the reader of a stream of events stopped reading")
+        finally:
+            self._followers.leave()
+
+    async def tell(self, send: Send) -> None:
+        """Send what there is to tell, to its end."""
+        raise NotImplementedError
+
+    async def send(self, send: Send, body: bytes, *, more: bool = True) -> None:
+        """Send, and wait until the client has room for more; one that never has loses the stream."""
+        async with asyncio.timeout(self.service.limits.request_timeout):
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
