@@ -62,13 +62,13 @@ class Duty:
             return
         self.held = False
         try:
-            await self._registry.release(self.name, self._node)
+            await self._registry.release([self.name], self._node)
         except Unavailable:
             _log.info("the lease %s could not be released; it runs out", self.name)
 
     async def _holds(self) -> bool:
         now = self._clock.monotonic()
         if not self.held or now >= self._renew_at:
-            self.held = await self._registry.acquire(self.name, self._node, self._lease)
+            self.held = not (await self._registry.acquire([self.name], self._node, self._lease))[self.name]
             self._renew_at = now + self._lease / 3
         return self.held

@@ -103,7 +103,7 @@ class JobRunner:
                 return
             if job.id in self._running or job.kind not in self._works or job.place not in ("", self._place):
                 continue
-            if await self._store.acquire(_lease(job), self._node, self.limits.lease):
+            if await self._holds(_lease(job)):
                 self._running[job.id] = group.create_task(self._hold(job.id), name=f"job {job.id}")
 
     async def _hold(self, name: str) -> None:
@@ -119,7 +119,7 @@ class JobRunner:
             del self._running[name]
             self._woken.set()
             try:
-                await self._store.release(lease, self._node)
+                await self._store.release([lease], self._node)
             except Unavailable:
                 _log.info("the lease of job %s could not be released; it runs out", name)
 
@@ -130,11 +130,14 @@ class JobRunner:
             await self._clock.sleep(self.limits.lease / 3)
             asked = self._clock.monotonic()
             try:
-                if not await self._store.acquire(lease, self._node, self.limits.lease):
+                if not await self._holds(lease):
                     return
                 held_until = asked + self.limits.lease
             except Unavailable as exc:
                 _log.debug("the %s is not renewed: %s", lease, exc)
+
+    async def _holds(self, lease: str) -> bool:
+        return not (await self._store.acquire([lease], self._node, self.limits.lease))[lease]
 
     async def _carry_out(self, name: str) -> None:
         try:

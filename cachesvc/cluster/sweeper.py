@@ -14,7 +14,10 @@ ROUNDS = 20  # batches a step at most, so that a step ends
 
 
 class Sweeper:
-    """One step at a time, by the node that holds the duty. `write_many` appends drafts."""
+    """One step at a time, by the node that holds the duty. `write_many` appends drafts.
+
+    What is past its life is ended `grace` seconds later, since it may be served stale until then.
+    """
 
     def __init__(
         self,
@@ -23,6 +26,7 @@ class Sweeper:
         *,
         retention: Retention,
         batch: int,
+        grace: float = 0.0,
     ) -> None:
         self.expired = 0
         self.trimmed = 0
@@ -30,11 +34,12 @@ class Sweeper:
         self._write_many = write_many
         self._retention = retention
         self._batch = batch
+        self._grace = grace
 
     async def step(self) -> None:
         """End what is past its life, drop old tombstones and kept answers, trim the log: some batches of each."""
         for _ in range(ROUNDS):
-            found = await self._authority.expired(limit=self._batch)
+            found = await self._authority.expired(limit=self._batch, past=self._grace)
             if found:
                 await self._write_many(
                     [Draft(Operation.EXPIRE, key, expected=version, source="sweep", actor="sweep") for key, version in found]

@@ -5,17 +5,18 @@ All times are the database's, so nodes whose clocks differ agree on who holds a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Insert, Table, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, Insert, Table, bindparam, case, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cachesvc.model.position import Epoch, Position, Seq
 from cachesvc.ports import NodeRecord
 from cachesvc.tiers.database_store import Store
-from cachesvc.tiers.schema import dictionaries, leases, nodes
+from cachesvc.tiers.schema import dictionaries, nodes
+from cachesvc.tiers.schema import leases as table
 
 
 class DatabaseRegistry:
@@ -57,17 +58,26 @@ class DatabaseRegistry:
         statement = nodes.delete().where(nodes.c.node == node)
         await self._store.change(lambda connection: connection.execute(statement))
 
-    async def acquire(self, lease: str, holder: str, ttl: float) -> bool:
+    async def acquire(self, leases: Collection[str], holder: str, ttl: float) -> Mapping[str, float]:
+        if not leases:
+            return {}
         now = self._store.now()
-        free = or_(leases.c.holder == holder, leases.c.expires_at <= now)
-        upsert = self._upsert(leases, {"name": lease}, {"holder": holder, "expires_at": now + ttl}, where=free)
-        statement = upsert.returning(leases.c.name)
-        taken = await self._store.change(lambda connection: connection.execute(statement).one_or_none())
-        return taken is not None
+        # in one order, so that two who ask for the same do not wait for each other
+        rows = [{"name": lease, "holder": holder, "expires_at": now + ttl} for lease in sorted(set(leases))]
+        insert = (sqlite if self._store.dialect == "sqlite" else postgresql).insert(table).values(rows)
+        free = or_(table.c.holder == holder, table.c.expires_at <= now)
+        # what another holds is written as it was, so that it is told of too
+        kept = {name: case((free, insert.excluded[name]), else_=table.c[name]) for name in ("holder", "expires_at")}
+        upsert = insert.on_conflict_do_update(index_elements=["name"], set_=kept)
+        statement = upsert.returning(table.c.name, table.c.holder, table.c.expires_at - now)
+        found = await self._store.change(lambda connection: connection.execute(statement).all())
+        return {name: 0.0 if held_by == holder else max(left, 0.001) for name, held_by, left in found}
 
-    async def release(self, lease: str, holder: str) -> None:
-        statement = leases.delete().where(leases.c.name == lease, leases.c.holder == holder)
-        await self._store.change(lambda connection: connection.execute(statement))
+    async def release(self, leases: Collection[str], holder: str) -> None:
+        if leases:
+            statement = table.delete().where(self._store.one_of(table.c.name, "names"), table.c.holder == holder)
+            bound = {"names": self._store.texts(leases)}
+            await self._store.change(lambda connection: connection.execute(statement, bound))
 
     async def add_dictionary(self, module: str, data: bytes) -> int:
         # under the log's lock, so that an id is never seen before a lower one
@@ -85,11 +95,9 @@ class DatabaseRegistry:
         rows = await self._store.read(lambda connection: connection.execute(statement, {"after": after}).all())
         return [(row[0], row[1], row[2]) for row in rows]
 
-    def _upsert(
-        self, table: Table, key: Mapping[str, Any], row: Mapping[str, Any], *, where: ColumnElement[bool] | None = None
-    ) -> Insert:
-        """Write a row, over the one with the same key if `where` holds of that."""
+    def _upsert(self, table: Table, key: Mapping[str, Any], row: Mapping[str, Any]) -> Insert:
+        """Write a row, over the one with the same key."""
         values = {**key, **row}
         if self._store.dialect == "sqlite":
-            return sqlite.insert(table).values(values).on_conflict_do_update(index_elements=list(key), set_=row, where=where)
-        return postgresql.insert(table).values(values).on_conflict_do_update(index_elements=list(key), set_=row, where=where)
+            return sqlite.insert(table).values(values).on_conflict_do_update(index_elements=list(key), set_=row)
+        return postgresql.insert(table).values(values).on_conflict_do_update(index_elements=list(key), set_=row)

@@ -17,11 +17,12 @@ from cachesvc.tiers.database import entry_of
 from cachesvc.tiers.database_fields import FieldIndex, unpack_index
 from cachesvc.tiers.database_patterns import forget_retired
 from cachesvc.tiers.database_store import Store
-from cachesvc.tiers.schema import changes, entries, entry_field, idempotency, log_state, nodes
+from cachesvc.tiers.schema import changes, entries, entry_field, idempotency, leases, log_state, nodes
 
 STEP: Final = 1_000  # records dropped at once
 BACKFILL_STEP: Final = 200  # entries indexed at once
 FORGOTTEN_NODE: Final = 3_600.0  # seconds after which a silent node's row is dropped
+FORGOTTEN_LEASE: Final = 60.0  # seconds after its end that the lease of a node that died is dropped
 
 
 async def trim(store: Store, retention: Retention) -> int:
@@ -100,6 +101,7 @@ def _sweep(store: Store, limit: int, answers_older_than: float, connection: Conn
     old = select(idempotency.c.subject, idempotency.c.key).where(past).order_by(idempotency.c.at).limit(limit)
     answers = connection.execute(idempotency.delete().where(answer.in_(old))).rowcount
     connection.execute(nodes.delete().where(nodes.c.seen_at < now - FORGOTTEN_NODE))
+    connection.execute(leases.delete().where(leases.c.expires_at < now - FORGOTTEN_LEASE))
     forget_retired(connection, now=now)
     return len(gone) + answers
 

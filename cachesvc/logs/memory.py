@@ -170,8 +170,8 @@ class MemoryAuthority(MemoryJobs):
     async def dependents(self, name: str, *, limit: int) -> Sequence[Key] | None:
         return None
 
-    async def expired(self, *, limit: int) -> Sequence[tuple[Key, Version]]:
-        now = self._clock.now()
+    async def expired(self, *, limit: int, past: float = 0.0) -> Sequence[tuple[Key, Version]]:
+        now = self._clock.now() - past
         due: list[tuple[float, Key, Version]] = []
         while self._ends and self._ends[0][0] <= now and len(due) < limit:
             end = heapq.heappop(self._ends)
@@ -214,17 +214,20 @@ class MemoryAuthority(MemoryJobs):
     async def leave(self, node: str) -> None:
         self._nodes.pop(node, None)
 
-    async def acquire(self, lease: str, holder: str, ttl: float) -> bool:
+    async def acquire(self, leases: Collection[str], holder: str, ttl: float) -> Mapping[str, float]:
         now = self._clock.now()
-        held_by, until = self._leases.get(lease, (holder, now))
-        if held_by != holder and until > now:
-            return False
-        self._leases[lease] = holder, now + ttl
-        return True
+        left: dict[str, float] = {}
+        for lease in leases:
+            held_by, until = self._leases.get(lease, (holder, now))
+            left[lease] = until - now if held_by != holder and until > now else 0.0
+            if not left[lease]:
+                self._leases[lease] = holder, now + ttl
+        return left
 
-    async def release(self, lease: str, holder: str) -> None:
-        if self._leases.get(lease, ("", 0.0))[0] == holder:
-            del self._leases[lease]
+    async def release(self, leases: Collection[str], holder: str) -> None:
+        for lease in leases:
+            if self._leases.get(lease, ("", 0.0))[0] == holder:
+                del self._leases[lease]
 
     async def add_dictionary(self, module: str, data: bytes) -> int:
         self._dictionaries.append((len(self._dictionaries) + 1, module, data))

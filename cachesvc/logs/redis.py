@@ -343,8 +343,8 @@ class RedisAuthority(RedisJobs):
     async def dependents(self, name: str, *, limit: int) -> Sequence[Key] | None:
         return None
 
-    async def expired(self, *, limit: int) -> Sequence[tuple[Key, Version]]:
-        now = await self.time()
+    async def expired(self, *, limit: int, past: float = 0.0) -> Sequence[tuple[Key, Version]]:
+        now = await self.time() - past
         due = [(key, version_of(version)) for key, version in await self._due(self._names.ends, now, limit)]
         patterns = await self._patterns.at(*await self._server.ask("HMGET", self._names.state, "epoch", "patterns_at"))
         return [(key, version) for key, version in due if not patterns.newest(key, version)]
@@ -402,11 +402,14 @@ class RedisAuthority(RedisJobs):
         if away:
             await self._server.ask("HDEL", self._names.nodes, *away)
 
-    async def acquire(self, lease: str, holder: str, ttl: float) -> bool:
-        return bool(await self._server.run("acquire", (self._names.lease(lease),), (holder, _milliseconds(ttl))))
+    async def acquire(self, leases: Collection[str], holder: str, ttl: float) -> Mapping[str, float]:
+        names = [self._names.lease(lease) for lease in leases]
+        left = await self._server.run("acquire", names, (holder, _milliseconds(ttl))) if names else ()
+        return {lease: milliseconds / 1_000 for lease, milliseconds in zip(leases, left, strict=True)}
 
-    async def release(self, lease: str, holder: str) -> None:
-        await self._server.run("release", (self._names.lease(lease),), (holder,))
+    async def release(self, leases: Collection[str], holder: str) -> None:
+        if leases:
+            await self._server.run("release", [self._names.lease(lease) for lease in leases], (holder,))
 
     async def add_dictionary(self, module: str, data: bytes) -> int:
         # a list: its length after the push is the id, so no reader sees an id whose predecessor is still to come

@@ -28,7 +28,10 @@ from cachesvc.ports import Clock
 Argument = str | bytes | int | float
 _Answer = TypeVar("_Answer")
 
-_SCRIPTS: Final = ("append", "begin", "trim", "sweep", "bury", "forget", "acquire", "release", "job_add", "job_move")
+_SCRIPTS: Final = {
+    **dict.fromkeys(("append", "begin", "trim", "sweep", "bury", "forget", "job_add", "job_move"), "cachesvc.logs"),
+    **dict.fromkeys(("acquire", "release"), "cachesvc.tiers"),  # shared with Redis as a tier
+}
 _IDLE: Final = 30.0  # seconds without a wake-up after which the listening connection is tried
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
@@ -109,7 +112,8 @@ async def connected(
     )
     client = Redis.from_pool(pool)
     scripts = {
-        name: client.register_script(files("cachesvc.logs").joinpath("lua", f"{name}.lua").read_bytes()) for name in _SCRIPTS
+        name: client.register_script(files(package).joinpath("lua", f"{name}.lua").read_bytes())
+        for name, package in _SCRIPTS.items()
     }
     failed: Exception | None = None
     try:

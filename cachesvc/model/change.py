@@ -42,6 +42,7 @@ class Operation(StrEnum):
     DELETE = "delete"
     INCREMENT = "increment"
     FILL = "fill"
+    ABSENT = "absent"  # a loader found nothing: a fill too
     EXPIRE = "expire"
     INVALIDATE = "invalidate"
     RETIRE = "retire"

@@ -27,6 +27,7 @@ _KINDS = {
     Operation.INCREMENT: Kind.WRITE,
     Operation.DELETE: Kind.DELETE,
     Operation.FILL: Kind.FILL,
+    Operation.ABSENT: Kind.FILL,
 }
 ENDED_KEPT = 300.0  # seconds that an expiry or a sweep leaves a tombstone: longer than any load, short where lives are short
 
@@ -166,6 +167,10 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
     if draft.operation is Operation.DELETE:
         gone = tombstone(key, version, now=now, keep=terms.tombstone_ttl)
         entry = gone._replace(updated_by=draft.actor, source=draft.source)
+    elif draft.operation is Operation.ABSENT:
+        # what ended by itself is forgotten soon, so that absences in great number take no room for long
+        nothing = tombstone(key, version, now=now, keep=max(ENDED_KEPT, draft.ttl or 0.0))
+        entry = nothing._replace(updated_by=draft.actor, source=draft.source)
     else:
         entry = _written(draft, live, version, now, terms)
     before = live.content_hash if live is not None else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from cachesvc.ports.authority import Authority, Burial, Listed
 from cachesvc.ports.clock import Clock
 from cachesvc.ports.jobs import Jobs
+from cachesvc.ports.leases import Leases
 from cachesvc.ports.loaders import Loaded, Loader
 from cachesvc.ports.log import ChangeLog, Retention, Standing
 from cachesvc.ports.registry import NodeRecord, Registry
@@ -22,6 +23,7 @@ __all__ = [
     "Holding",
     "Inspected",
     "Jobs",
+    "Leases",
     "Listed",
     "Loaded",
     "Loader",

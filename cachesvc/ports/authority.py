@@ -42,8 +42,8 @@ class Authority(Source, Inspected, ChangeLog, Registry, Jobs, Protocol):
         """Unix seconds of its clock."""
         ...
 
-    async def expired(self, *, limit: int) -> Sequence[tuple[Key, Version]]:
-        """Entries past their life, the oldest first, for the sweep to append as expired."""
+    async def expired(self, *, limit: int, past: float = 0.0) -> Sequence[tuple[Key, Version]]:
+        """Entries over `past` seconds past their life, the oldest first, for the sweep to append as expired."""
         ...
 
     async def sweep(self, *, limit: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cachesvc.model.position import Position
+from cachesvc.ports.leases import Leases
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class NodeRecord:
     info: Mapping[str, object] = field(default_factory=dict)
 
 
-class Registry(Protocol):
+class Registry(Leases, Protocol):
     """What the nodes of a site share beside the entries: who is there, who does what, and the dictionaries."""
 
     async def heartbeat(self, record: NodeRecord) -> None: ...
@@ -32,12 +33,6 @@ class Registry(Protocol):
         ...
 
     async def leave(self, node: str) -> None: ...
-
-    async def acquire(self, lease: str, holder: str, ttl: float) -> bool:
-        """Take or renew a lease for `ttl` seconds; False while another holds it."""
-        ...
-
-    async def release(self, lease: str, holder: str) -> None: ...
 
     async def add_dictionary(self, module: str, data: bytes) -> int:
         """Store a compression dictionary for good; its id, from 1, never used again."""

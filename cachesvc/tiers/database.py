@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import (
     Connection,
+    Double,
     LargeBinary,
     Select,
     Text,
@@ -93,7 +94,7 @@ class DatabaseSource:
         self._expired = (
             select(entries.c.key, entries.c.version)
             # in the words of the partial index: SQLite does not see that `deleted = 0` is the same
-            .where(text("NOT entries.deleted"), entries.c.expires_at <= now)
+            .where(text("NOT entries.deleted"), entries.c.expires_at <= now - bindparam("past", type_=Double))
             .order_by(entries.c.expires_at)
             .limit(bindparam("limit"))
         )
@@ -178,10 +179,10 @@ class DatabaseSource:
         rows = connection.execute(self._live, {"keys": self._store.texts(keys)}).all()
         return keys, rows, self._patterns.now(connection)
 
-    async def expired(self, *, limit: int) -> Sequence[tuple[Key, Version]]:
+    async def expired(self, *, limit: int, past: float = 0.0) -> Sequence[tuple[Key, Version]]:
         rows, patterns = await self._store.read(
             lambda connection: (
-                connection.execute(self._expired, {"limit": limit}).all(),
+                connection.execute(self._expired, {"limit": limit, "past": past}).all(),
                 self._patterns.now(connection),
             )
         )

@@ -26,6 +26,7 @@ from cachesvc.tiers.codec import Codec, DictionaryUnknown, Newer, Unreadable
 from cachesvc.tiers.dictionaries import Shelf, TrainedDictionaries
 from cachesvc.tiers.measured import Measured
 from cachesvc.tiers.redis_connection import Connection, Group, connected, load_script
+from cachesvc.tiers.redis_leases import RedisLeases
 from cachesvc.tiers.redis_look import inspect, scan, see_all, size
 from cachesvc.tiers.redis_offers import Offer, calls
 from cachesvc.tiers.redis_partitions import State, partitions
@@ -64,6 +65,7 @@ class RedisTier:
         self._dictionaries = TrainedDictionaries(dictionaries, clock=clock, random=random)
         self._codec = Codec(self._dictionaries, compression=compression)
         self._partitions = partitions(key_prefix)
+        self.leases = RedisLeases(connection, key_prefix=key_prefix)
         self._left: dict[int, State] = {}  # where `replay` left each partition, or `cursors` found it
         self._counts: Counter[str] = Counter()
         self.doubted = 0

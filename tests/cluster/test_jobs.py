@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,15 +29,15 @@ class Store(MemoryAuthority):
         super().__init__(rows, terms=Terms(), clock=clock)
         self.lost: set[str] = set()
 
-    async def acquire(self, lease: str, holder: str, ttl: float) -> bool:
+    async def acquire(self, leases: Collection[str], holder: str, ttl: float) -> Mapping[str, float]:
         if holder in self.lost:
             raise TierUnavailable("memory", "away")
-        return await super().acquire(lease, holder, ttl)
+        return await super().acquire(leases, holder, ttl)
 
-    async def release(self, lease: str, holder: str) -> None:
+    async def release(self, leases: Collection[str], holder: str) -> None:
         if holder in self.lost:
             raise TierUnavailable("memory", "away")
-        await super().release(lease, holder)
+        await super().release(leases, holder)
 
 
 class Site:

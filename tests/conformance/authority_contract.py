@@ -9,16 +9,17 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from cachesvc.ports import Authority
+from cachesvc.ports import Authority, Leases
 from tests.conformance.authority_invalidations import Invalidations, Relations
 from tests.conformance.authority_jobs import Jobs
 from tests.conformance.authority_log import Log
 from tests.conformance.authority_rows import Rows
 from tests.conformance.authority_store import Store
 from tests.conformance.authority_writes import Writes
+from tests.conformance.lease_contract import LeaseContract
 
 
-class AuthorityContract(Writes, Log, Rows, Invalidations, Relations, Jobs):
+class AuthorityContract(Writes, Log, Rows, Invalidations, Relations, Jobs, LeaseContract):
     """Inherit it as `Test…`, next to a `store` fixture."""
 
     @pytest.fixture
@@ -34,3 +35,11 @@ class AuthorityContract(Writes, Log, Rows, Invalidations, Relations, Jobs):
             return
         async with store.opened() as second:
             yield second
+
+    @pytest.fixture
+    def leases(self, authority: Authority) -> Leases:
+        return authority
+
+    @pytest.fixture
+    def others(self, second: Authority) -> Leases:
+        return second

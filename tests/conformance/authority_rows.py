@@ -22,7 +22,6 @@ from cachesvc.model.position import Position, Seq
 from cachesvc.ports import Authority, NodeRecord
 from tests.conformance.authority_store import (
     EVERYTHING,
-    LONG,
     SHORT,
     Store,
     add,
@@ -151,28 +150,6 @@ class Rows:
     async def test_what_is_not_indexed_cannot_be_asked(self, authority: Authority) -> None:
         with pytest.raises(InvalidInput):
             await authority.query({"no.such.field": ["1"]}, after=None, limit=10)
-
-    async def test_a_lease_has_one_holder(self, authority: Authority, second: Authority) -> None:
-        assert await authority.acquire("sweep", "n1", LONG)
-        assert not await second.acquire("sweep", "n2", LONG)
-        assert await authority.acquire("sweep", "n1", LONG)
-        assert await second.acquire("replay", "n2", LONG)
-        await second.release("sweep", "n2")  # not its holder
-        assert not await second.acquire("sweep", "n2", LONG)
-        await authority.release("sweep", "n1")
-        assert await second.acquire("sweep", "n2", LONG)
-
-    async def test_of_many_who_ask_one_gets_the_lease(self, authority: Authority, second: Authority) -> None:
-        asked = [(authority, second)[i % 2].acquire("sweep", f"n{i}", LONG) for i in range(10)]
-        assert sum(await asyncio.gather(*asked)) == 1
-
-    async def test_a_lease_ends_and_is_renewed(self, authority: Authority) -> None:
-        assert await authority.acquire("sweep", "n1", SHORT)
-        await passed(authority, await authority.time() + 2 * SHORT)
-        assert await authority.acquire("sweep", "n2", SHORT)
-        assert await authority.acquire("sweep", "n2", LONG) or await authority.acquire("sweep", "n2", LONG)
-        await passed(authority, await authority.time() + 2 * SHORT)
-        assert not await authority.acquire("sweep", "n1", LONG)
 
     async def test_nodes_are_seen_while_they_tell_of_themselves(self, authority: Authority, second: Authority) -> None:
         now = await authority.time()

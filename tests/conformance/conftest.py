@@ -10,5 +10,6 @@ pytest.register_assert_rewrite(
     "tests.conformance.authority_writes",
     "tests.conformance.authority_log",
     "tests.conformance.authority_rows",
+    "tests.conformance.lease_contract",
     "tests.conformance.tier_contract",
 )

@@ -99,8 +99,8 @@ class NaiveStore:
                 ends = ends if draft.ttl is not None else live.expires_at
         self.sequence += 1
         self.last_written[draft.key] = self.sequence
-        self.mark(tags if draft.operation is not Operation.DELETE else (), draft.key)
-        deleted = draft.operation is Operation.DELETE
+        deleted = draft.operation in (Operation.DELETE, Operation.ABSENT)
+        self.mark(() if deleted else tags, draft.key)
         created_at = live.created_at if live else now
         self.rows[draft.key] = NaiveRow(content, content_type, self.sequence, created_at, ends, tags, parents, deleted)
         return answer | {"version": self.sequence}

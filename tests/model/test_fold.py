@@ -11,10 +11,11 @@ import pytest
 from cachesvc.errors import Refusal, Refused
 from cachesvc.model.change import ABSENT, PRESENT, Draft, Idempotency, Kind, Operation, Receipt
 from cachesvc.model.entry import JSON, Entry, content_hash
-from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
+from cachesvc.model.fold import ENDED_KEPT, Folded, Result, State, Terms, asked, fold, touched
 from cachesvc.model.invalidation import mark_of
 from cachesvc.model.keys import Key
 from cachesvc.model.numbers import add_exactly
+from cachesvc.model.policy import absent
 from cachesvc.model.position import Epoch, Position, Seq, Version
 
 NOW = 1_000.0
@@ -394,3 +395,18 @@ def test_the_arguments_are_left_as_they_were() -> None:
     first = fold(state, drafts, batch="b", terms=TERMS)
     assert (rows, list(results)) == ({A: row()}, [("ann", "k")])
     assert fold(state, drafts, batch="b", terms=TERMS) == first
+
+
+def test_an_absence_is_a_fill_that_leaves_a_tombstone_of_its_own() -> None:
+    def lacking(sequence: int, ttl: float = 1_000.0) -> Draft:
+        token = Position(AT.epoch, Seq(sequence))
+        return Draft(Operation.ABSENT, A, token=token, ttl=ttl, source="loader")
+
+    done = folded(lacking(60), rows=[row(version=50)])
+    assert receipt(done.outcomes[0]) == Receipt(Operation.ABSENT, Version(101), found=True)
+    assert (done.changes[0].kind, done.changes[0].entry) == (Kind.FILL, done.rows[A])
+    assert absent(done.rows[A])
+    assert done.rows[A].expires_at == NOW + 1_000.0
+    assert folded(lacking(100, ttl=1.0)).rows[A].expires_at == NOW + ENDED_KEPT  # longer than any load, as of an expiry
+    assert refusal(folded(lacking(49), rows=[row(version=50)]).outcomes[0])[0] is Refusal.STALE_FILL
+    assert not absent(folded(deleted()).rows[A])

@@ -117,7 +117,7 @@ def resolved(wish: Wish, store: Store) -> Draft:
         return Draft(Operation.EXPIRE, draft.key, expected=Version(expected or (held.version if held is not None else 1)))
     base = wish.base if wish.base is None or wish.base <= 0 else held.version if held is not None else head
     token = None
-    if draft.operation is Operation.FILL or wish.token is not None:
+    if draft.operation in (Operation.FILL, Operation.ABSENT) or wish.token is not None:
         ahead, back = wish.token or (0, 0)
         token = Position(Epoch(epoch + ahead), Seq(max(0, head - back)))
     return draft._replace(

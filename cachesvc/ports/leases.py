@@ -1,0 +1,25 @@
+"""Leases: which node does what one node is enough for.
+
+A lease is a hint, never the truth: it may be lost at any time, and two who do the same must do no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Leases(Protocol):
+    """Where nodes agree on who does what, many things in one round trip."""
+
+    async def acquire(self, leases: Collection[str], holder: str, ttl: float) -> Mapping[str, float]:
+        """Take or renew each for `ttl` seconds where no other holds it; 0 for what is held now, else the seconds it is taken.
+
+        Raises `TierUnavailable`.
+        """
+        ...
+
+    async def release(self, leases: Collection[str], holder: str) -> None:
+        """Give back those that are still the holder's. Raises `TierUnavailable`."""
+        ...
