@@ -140,6 +140,10 @@ class MemoryAuthority(MemoryJobs):
         found = ((key, self._rows.hit(key) or self._rows.peek(key)) for key in keys)
         return {key: entry for key, entry in found if entry is not None}
 
+    async def outline(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
+        found = ((key, self._rows.peek(key)) for key in keys)
+        return {key: entry._replace(value=b"") for key, entry in found if entry is not None}
+
     async def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
         for found in sorted([found async for found in self._rows.scan(pattern)]):  # code points sort as their UTF-8 does
             yield found

@@ -20,8 +20,10 @@ from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_
 from cachesvc.logs.redis_jobs import RedisJobs
 from cachesvc.logs.redis_patterns import RedisPatterns
 from cachesvc.logs.redis_rows import (
+    OUTLINE,
     VERSION_DIGITS,
     Names,
+    outline_of,
     pack_record,
     pack_row,
     unpack_record,
@@ -285,6 +287,20 @@ class RedisAuthority(RedisJobs):
         )
         patterns = await self._patterns.at(epoch, patterns_at)
         return {key: patterns.hide(unpack_row(key, row)) for key, row in zip(keys, rows, strict=True) if row is not None}
+
+    async def outline(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
+        if not keys:
+            return {}
+        asking = [("GETRANGE", self._names.rows + key, 0, OUTLINE - 1) for key in keys]
+        state, *rows = await self._server.together(("HMGET", self._names.state, "epoch", "patterns_at"), *asking)
+        patterns = await self._patterns.at(*state)
+        outlined = {key: outline_of(key, row) for key, row in zip(keys, rows, strict=True) if row}
+        whole = await self.get([key for key, entry in outlined.items() if entry is None], horizon=horizon)
+        return {
+            key: (patterns.hide(entry) if entry is not None else whole[key])._replace(value=b"")
+            for key, entry in outlined.items()
+            if entry is not None or key in whole
+        }
 
     async def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
         async for keys in self._matching(pattern, None):

@@ -20,6 +20,7 @@ from cachesvc.model.position import Seq, Version
 VERSION_DIGITS: Final = 16
 _HEADER: Final = VERSION_DIGITS + 8  # and the length of the header in 8 more
 
+OUTLINE: Final = 4_096  # bytes of a row within which its header ends, but for one with very many tags or parents
 RECORD_OVERHEAD: Final = 200  # bytes that a record is counted for beside its value
 
 
@@ -106,6 +107,12 @@ def unpack_row(key: Key, row: bytes) -> Entry:
     """The entry that `pack_row` wrote."""
     end = _HEADER + int(row[VERSION_DIGITS:_HEADER])
     return unpack_fields(key, version_of(row), row[end:], orjson.loads(row[_HEADER:end]))
+
+
+def outline_of(key: Key, start: bytes) -> Entry | None:
+    """The entry, but for its value, of a row's first bytes; None where its header goes on after them."""
+    end = _HEADER + int(start[VERSION_DIGITS:_HEADER])
+    return unpack_row(key, start[:end]) if end <= len(start) else None
 
 
 def version_of(row: bytes) -> Version:

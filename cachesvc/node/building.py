@@ -18,6 +18,8 @@ from random import Random
 
 from cachesvc import __version__
 from cachesvc.clock import SystemClock
+from cachesvc.cluster.audit import Auditor
+from cachesvc.cluster.copies import Copies, MemoryCopies, RedisCopies
 from cachesvc.cluster.duties import Duty
 from cachesvc.cluster.feed import Feed
 from cachesvc.cluster.follower import Follower
@@ -128,8 +130,16 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             duty("sweep", sweeper.step, interval=settings.levels.database.sweep_interval),
             duty("retire", retirer.step, interval=RETIRING),
         ]
+        copies: list[Copies] = []
+        if memory is not None and settings.authority != "memory":
+            copies.append(MemoryCopies(memory, cache.floors))
+        if redis is not None:
+            copies.append(RedisCopies(redis, cache.floors))
+        audit = settings.audit
+        auditor = Auditor(cache, copies, clock, interval=audit.interval, sample=audit.sample, rate=audit.rate)
         replayer = None
         if redis is not None:
+            duties.append(duty("audit", auditor.shared, interval=1.0))
             replayer = Replayer(redis, authority, feed, clock)
             duties.append(duty("replay", replayer.step, interval=settings.cluster.replay_interval))
         node = Node(
@@ -145,6 +155,7 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             redis=redis,
             replayer=replayer,
             sweeper=sweeper,
+            auditor=auditor,
             duties=duties,
             jobs=jobs,
             runner=runner,
@@ -164,6 +175,7 @@ async def _running(node: Node) -> AsyncIterator[None]:
             group.create_task(node.upkeep(), name="upkeep"),
             group.create_task(node.index(), name="index"),
             group.create_task(node.runner.run(), name="jobs"),
+            group.create_task(node.auditor.run(), name="audit"),
             *(group.create_task(duty.run(), name=f"duty {duty.name}") for duty in node.duties),
         ]
         try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cachesvc.clock import SystemClock
+from cachesvc.cluster.audit import Auditor, Order
 from cachesvc.cluster.duties import Duty
 from cachesvc.cluster.feed import Feed
 from cachesvc.cluster.follower import Follower
@@ -51,6 +52,7 @@ class Node:
     redis: RedisTier | None
     replayer: Replayer | None
     sweeper: Sweeper
+    auditor: Auditor
     duties: Sequence[Duty]
     jobs: JobBook
     runner: JobRunner
@@ -145,7 +147,11 @@ class Node:
             self.cache.applied,
             self.version,
             self.address,
-            {"duties": [duty.name for duty in self.duties if duty.held], "redis": self.cache.breaker.state},
+            {
+                "duties": [duty.name for duty in self.duties if duty.held],
+                "redis": self.cache.breaker.state,
+                "audit": self.auditor.told(),
+            },
         )
 
     async def readiness(self) -> tuple[bool, Mapping[str, str]]:
@@ -199,6 +205,32 @@ class Node:
     async def explain(self, key: Key) -> Explanation:
         """What each level holds of a key, and why its last read on this node hit or missed."""
         return await explain(self.cache, key)
+
+    @property
+    def audited(self) -> Collection[str]:
+        """The levels above the authority, which are audited."""
+        return self.auditor.tiers.keys()
+
+    @property
+    def auditing(self) -> Order | None:
+        """The audit that was asked for and has not ended."""
+        return self.auditor.order
+
+    def audit(self, tiers: Sequence[str], sample: int | None) -> Order:
+        """Have these tiers audited, up to `sample` entries of each; an audit that has not ended is joined instead."""
+        return self.auditor.ask(tiers, sample)
+
+    async def audits(self) -> list[dict[str, Any]]:
+        """The latest reports of every node that was heard of lately, this one's as they are now."""
+        return [
+            {
+                "node": record.node,
+                "address": record.address,
+                "self": record.node == self.id,
+                "tiers": self.auditor.told() if record.node == self.id else record.info.get("audit", {}),
+            }
+            for record in await self.authority.nodes(seen_within=GONE_AFTER)
+        ]
 
     async def nodes(self) -> list[dict[str, Any]]:
         """Every node that was heard of lately, with the sequence that it has applied and its lag behind the head."""
@@ -266,6 +298,7 @@ class Node:
             },
             "replay": self._replay(),
             "jobs": {"running": self.runner.running, **self.runner.ended},
+            "audit": {name: asdict(totals) for name, totals in self.auditor.totals.items()},
             "sweep": {"expired": self.sweeper.expired, "trimmed": self.sweeper.trimmed},
         }
 

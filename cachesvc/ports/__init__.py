@@ -13,13 +13,14 @@ from cachesvc.ports.leases import Leases
 from cachesvc.ports.loaders import Loaded, Loader
 from cachesvc.ports.log import ChangeLog, Retention, Standing
 from cachesvc.ports.registry import NodeRecord, Registry
-from cachesvc.ports.tiers import Holding, Inspected, Memory, Replica, Source, Tier, TierStats
+from cachesvc.ports.tiers import Copy, Holding, Inspected, Memory, Replica, Source, Tier, TierStats
 
 __all__ = [
     "Authority",
     "Burial",
     "ChangeLog",
     "Clock",
+    "Copy",
     "Holding",
     "Inspected",
     "Jobs",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from cachesvc.model.entry import Entry
 from cachesvc.model.invalidation import InForce, Invalidation, Related
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
-from cachesvc.model.position import Version
+from cachesvc.model.position import Position, Version
 from cachesvc.ports.jobs import Jobs
 from cachesvc.ports.log import ChangeLog
 from cachesvc.ports.registry import Registry
@@ -40,6 +40,10 @@ class Authority(Source, Inspected, ChangeLog, Registry, Jobs, Protocol):
 
     async def time(self) -> float:
         """Unix seconds of its clock."""
+        ...
+
+    async def outline(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
+        """What `get` would answer, each `value` left out; not counted as read. Raises `TierUnavailable`."""
         ...
 
     async def expired(self, *, limit: int, past: float = 0.0) -> Sequence[tuple[Key, Version]]:

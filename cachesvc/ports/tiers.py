@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from cachesvc.model.change import Change
 from cachesvc.model.entry import Entry
@@ -46,6 +46,17 @@ class Holding:
     replayed: Position | None = None
     doubt: str = ""
     since: float | None = None
+
+
+class Copy(NamedTuple):
+    """An entry as a tier above the authority holds it, looked at without being used.
+
+    Every change up to `told` has been applied to what this tier holds under its key. `size` is in bytes, as it lies there.
+    """
+
+    entry: Entry
+    told: Position
+    size: int
 
 
 @runtime_checkable
@@ -148,6 +159,13 @@ class Replica(Protocol):
 
     def behind(self, key: Key, *, horizon: Position) -> bool:
         """Whether the key's partition, as it was last read, has not seen every change up to `horizon`. Asks nothing."""
+        ...
+
+    async def look(self, keys: Collection[Key]) -> Mapping[Key, Copy]:
+        """What is held under those keys, live and readable, be it believed or not; neither counted nor refreshed.
+
+        An entry and what its partition has been told are of one moment. Raises `TierUnavailable`.
+        """
         ...
 
     async def lagging(self, *, horizon: Position) -> int:

@@ -107,6 +107,15 @@ class Invalidate(Body):
     distribute: StrictBool = True
 
 
+class Sync(Body):
+    """What `POST /v1/sync` may take: what to audit. Without it all of every tier above the authority."""
+
+    tiers: Annotated[list[Literal["memory", "redis"]], Field(max_length=2)] | None = None
+    sample: Annotated[int | None, Field(strict=True, ge=1, le=1_000_000_000, description="entries of each tier; null: all")] = (
+        None
+    )
+
+
 class Previewed(BaseModel):
     """What would be hit, with `dryRun`."""
 

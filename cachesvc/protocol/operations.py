@@ -78,6 +78,48 @@ class Explanation(_Told):
     horizon: str = Field(description="up to where this node has forgotten floors: what was not seen since is not believed")
 
 
+class AuditReport(_Told):
+    """What an audit of one tier of a node came to: what it holds, compared with the authority."""
+
+    at: float = Field(description="Unix seconds: when it began")
+    seconds: float
+    asked: bool = Field(description="by POST /v1/sync, not by the clock")
+    whole: bool = Field(description="all of the tier was looked at, not a sample")
+    audited: int = Field(description="entries of which it could be told whether they agree")
+    agreed: int
+    repaired: int = Field(description="that differed, and were taken out; in normal operation each is a fault of the service")
+    undecided: int = Field(description="of which it could not be told, since the tier had not been told what the authority had")
+    coherence: float | None = Field(description="the share of the audited that agreed; null where nothing was audited")
+    bytes: int = Field(description="of what was looked at, as it lies there")
+    error: str | None = Field(description="why it ended early")
+
+
+class SyncAnswer(_Told):
+    """An audit that was asked for."""
+
+    node: str
+    state: Literal["running", "done"] = Field(description="running: it goes on, and GET /v1/sync tells of it")
+    joined: bool = Field(description="it was under way already: one at a time, so this is the one that was asked for before")
+    sample: int | None = Field(description="entries of each tier at most; null: all")
+    tiers: dict[str, AuditReport] = Field(description="those begun so far")
+
+
+class NodeAudits(_Told):
+    """The latest audits of one node."""
+
+    node: str
+    address: str
+    is_self: bool = Field(alias="self")
+    tiers: dict[str, AuditReport]
+
+
+class SyncOverview(_Told):
+    """The latest audits of every node that was heard of lately, and the one that was asked for here, if it is under way."""
+
+    running: SyncAnswer | None
+    nodes: list[NodeAudits]
+
+
 class Readiness(_Told):
     """Whether the node can serve, and each of its parts."""
 

@@ -87,6 +87,14 @@ class Jobs(Section):
     max_listeners: int = Field(100, ge=1, le=10_000)  # streams of GET /v1/jobs/{id}/events open at once
 
 
+class Audit(Section):
+    """How what memory and Redis hold is compared with the authority while the service runs."""
+
+    interval: Duration = 60.0  # between two rounds: of each node over its memory, of one node over Redis
+    sample: int = Field(1_000, ge=0, le=1_000_000)  # entries of a round; 0: only what is asked for by POST /v1/sync
+    rate: float = Field(5_000.0, gt=0, le=1_000_000)  # entries a second, also of what is asked for
+
+
 class LoaderSettings(Section):
     """`[loaders.NAME]`: where a miss of the module NAME gets its data."""
 

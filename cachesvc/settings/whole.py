@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from cachesvc.errors import SettingsError
 from cachesvc.settings.levels import Levels, check_database, check_redis, sqlite_file
-from cachesvc.settings.sections import Auth, Cluster, Engine, Jobs, LoaderSettings, Log, Server
+from cachesvc.settings.sections import Audit, Auth, Cluster, Engine, Jobs, LoaderSettings, Log, Server
 
 
 class Settings(BaseSettings):
@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     engine: Engine = Engine()
     cluster: Cluster = Cluster()
     jobs: Jobs = Jobs()
+    audit: Audit = Audit()
     loaders: dict[str, LoaderSettings] = Field(default_factory=dict)
 
     @classmethod

@@ -74,16 +74,17 @@ class DatabaseSource:
         self._size = Measured(partial(size, store), monotonic)
         now = store.now()
         live = and_(~entries.c.deleted, or_(entries.c.expires_at.is_(None), entries.c.expires_at > now))
-        self._get: Select[Any] = select(log_state.c.epoch, log_state.c.head, log_state.c.patterns_at, *_COLUMNS).select_from(
-            log_state.outerjoin(entries, store.one_of(entries.c.key, "keys"))
-        )
+        standing = log_state.c.epoch, log_state.c.head, log_state.c.patterns_at
+        named = log_state.outerjoin(entries, store.one_of(entries.c.key, "keys"))
+        outlined = [literal(b"", LargeBinary) if column is entries.c.value else column for column in _COLUMNS]
+        self._get: Select[Any] = select(*standing, *_COLUMNS).select_from(named)
+        self._outline_of: Select[Any] = select(*standing, *outlined).select_from(named)
         self._scan: Select[Any] = (
             select(entries.c.key, entries.c.version)
             .where(~entries.c.deleted, *_after_and_below())
             .order_by(entries.c.key)
             .limit(bindparam("limit"))
         )
-        outlined = [literal(b"", LargeBinary) if column is entries.c.value else column for column in _COLUMNS]
         self._outline: Select[Any] = (
             select(*outlined, func.length(entries.c.value))
             .where(live, *_after_and_below())
@@ -100,10 +101,18 @@ class DatabaseSource:
         )
 
     async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
+        found = await self._named(self._get, keys, horizon)
+        self._hits += len(found)
+        self._misses += len(keys) - len(found)
+        return found
+
+    async def outline(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
+        return await self._named(self._outline_of, keys, horizon)
+
+    async def _named(self, statement: Select[Any], keys: Collection[Key], horizon: Position) -> Mapping[Key, Entry]:
         if not keys:
             return {}
-        wanted = self._store.texts(keys)
-        rows, patterns = await self._store.read(partial(self._rows, wanted=wanted))
+        rows, patterns = await self._store.read(partial(self._rows, statement=statement, wanted=self._store.texts(keys)))
         epoch, head = rows[0][:2]
         # a database that was restored, or is a replica, may lack what this node has served already
         if horizon.epoch and (epoch != horizon.epoch or head < horizon.sequence):
@@ -111,13 +120,11 @@ class DatabaseSource:
         found = {row[3]: entry_of(row[3:]) for row in rows if row[3] is not None}
         if patterns.highest:
             found = {key: patterns.hide(entry) for key, entry in found.items()}
-        self._hits += len(found)
-        self._misses += len(keys) - len(found)
         return found
 
-    def _rows(self, connection: Connection, *, wanted: object) -> tuple[Sequence[Any], Patterns]:
+    def _rows(self, connection: Connection, *, statement: Select[Any], wanted: object) -> tuple[Sequence[Any], Patterns]:
         """The rows of those keys, behind where the log stands, and the patterns in force there."""
-        rows = connection.execute(self._get, {"keys": wanted}).all()
+        rows = connection.execute(statement, {"keys": wanted}).all()
         return rows, self._patterns.at(connection, rows[0][0], rows[0][2])
 
     async def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
@@ -214,7 +221,7 @@ class DatabaseSource:
         return TierStats(entries, nbytes, self._hits, self._misses)
 
     async def inspect(self, key: Key, *, horizon: Position) -> Holding:
-        rows, patterns = await self._store.read(partial(self._rows, wanted=self._store.texts([key])))
+        rows, patterns = await self._store.read(partial(self._rows, statement=self._get, wanted=self._store.texts([key])))
         epoch, head, _, *row = rows[0]
         behind = epoch != horizon.epoch or head < horizon.sequence
         doubt = f"its log is at {epoch}:{head}, which is not after {horizon}" if behind else ""

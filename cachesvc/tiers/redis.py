@@ -7,7 +7,7 @@ back, or evicted what it liked convicts itself, at no extra round trip, and is b
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,13 +21,13 @@ from cachesvc.model.invalidation import in_force
 from cachesvc.model.keys import Key, partition_of
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position, Seq, Version
-from cachesvc.ports import Clock, Holding, TierStats
+from cachesvc.ports import Clock, Copy, Holding, TierStats
 from cachesvc.tiers.codec import Codec, DictionaryUnknown, Newer, Unreadable
 from cachesvc.tiers.dictionaries import Shelf, TrainedDictionaries
 from cachesvc.tiers.measured import Measured
 from cachesvc.tiers.redis_connection import Connection, Group, connected, load_script
 from cachesvc.tiers.redis_leases import RedisLeases
-from cachesvc.tiers.redis_look import inspect, scan, see_all, size
+from cachesvc.tiers.redis_look import inspect, look, scan, see_all, size
 from cachesvc.tiers.redis_offers import Offer, calls
 from cachesvc.tiers.redis_partitions import State, partitions
 from cachesvc.tiers.redis_retire import retire
@@ -75,21 +75,29 @@ class RedisTier:
         """See `ports.Source`. One round trip; two for what is in a partition that has begun anew since it was last seen."""
         if not keys:
             return {}
-        found: dict[Key, Entry] = {}
         stored, moved = await self._read(_by_partition(keys), horizon)
         if moved:
             more, _ = await self._read(_by_partition(moved), horizon)
             stored += more
+        found = await self._decoded(stored)
+        self._counts["hits"] += len(found)
+        self._counts["misses"] += len(keys) - len(found)
+        return found
+
+    async def look(self, keys: Collection[Key]) -> Mapping[Key, Copy]:
+        """See `ports.Replica`."""
+        return await look(self._connection, self._partitions, keys, self._decoded)
+
+    async def _decoded(self, stored: Sequence[tuple[Key, bytes | None]]) -> dict[Key, Entry]:
+        """What is live of it, dictionaries fetched where they are missing; what is corrupt is taken away."""
+        found: dict[Key, Entry] = {}
         unread, corrupt = self._accept(stored, found)
         if unread and await self._fetched({number for _, _, number in unread}):
             unread, again = self._accept([(key, value) for key, value, _ in unread], found)
             corrupt += again
         if corrupt:
             await self._repair(corrupt)
-        counts = self._counts
-        counts["dictionary_unknown"] += len(unread)
-        counts["hits"] += len(found)
-        counts["misses"] += len(keys) - len(found)
+        self._counts["dictionary_unknown"] += len(unread)
         return found
 
     async def _fetched(self, numbers: set[int]) -> bool:
@@ -358,13 +366,9 @@ class RedisTier:
 
 
 def _by_partition(keys: Collection[Key]) -> dict[int, list[Key]]:
-    asked: dict[int, list[Key]] = {}
+    asked: defaultdict[int, list[Key]] = defaultdict(list)
     for key in keys:
-        number = partition_of(key)
-        if number in asked:
-            asked[number].append(key)
-        else:
-            asked[number] = [key]
+        asked[partition_of(key)].append(key)
     return asked
 
 

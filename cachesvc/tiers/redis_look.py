@@ -6,15 +6,18 @@ What is looked at is neither counted as read nor changed, and it is told with it
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 from redis.asyncio import RedisCluster
+from redis.exceptions import ResponseError
 
-from cachesvc.model.keys import Key
+from cachesvc.model.entry import Entry
+from cachesvc.model.keys import Key, partition_of
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position, Version
-from cachesvc.ports import Holding
+from cachesvc.ports import Copy, Holding
 from cachesvc.tiers.codec import Codec, DictionaryUnknown, Newer, Unreadable
 from cachesvc.tiers.dictionaries import TrainedDictionaries
 from cachesvc.tiers.measured import Size
@@ -22,6 +25,7 @@ from cachesvc.tiers.redis_connection import Connection
 from cachesvc.tiers.redis_partitions import Partition, State, entry_key
 
 _GLOB: Final = re.compile(rb"([*?\[\]\\])")
+_MOST_BYTES: Final = 1 << 20  # of values asked for at once
 _VERSION: Final = slice(1, 8)  # of a stored entry, in every format
 
 
@@ -54,6 +58,53 @@ async def scan(
             for key, version in zip(names.values(), heads, strict=True):
                 if len(version) == 7:  # else it was evicted in between
                     yield key, Version(int.from_bytes(version))
+
+
+async def look(
+    connection: Connection,
+    partitions: Sequence[Partition],
+    keys: Collection[Key],
+    decode: Callable[[Sequence[tuple[Key, bytes | None]]], Awaitable[Mapping[Key, Entry]]],
+) -> Mapping[Key, Copy]:
+    """See `ports.Replica`. How long the values are is asked first, so that no answer is large."""
+    found: dict[Key, Copy] = {}
+    await see_all(connection, partitions)
+    for chunk in await _chunks(connection, [(key, partitions[partition_of(key)]) for key in keys]):
+        asked: dict[Partition, list[Key]] = {}
+        for key, partition in chunk:
+            asked.setdefault(partition, []).append(key)
+        heads = [partition.head for partition in asked]
+        async with connection.limited():
+            groups = [[place.state_key, *(place.head + key.encode() for key in mine)] for place, mine in asked.items()]
+            replies = iter(await connection.read(groups))
+        stored: dict[Key, tuple[bytes, Position]] = {}
+        for (partition, mine), head in zip(asked.items(), heads, strict=True):
+            state, values = partition.see(next(replies)), list(islice(replies, len(mine)))
+            if state is not None and partition.head == head:  # else it has begun anew: these keys are gone
+                stored |= {key: (value, state.position) for key, value in zip(mine, values, strict=True) if value is not None}
+        entries = await decode([(key, value) for key, (value, _) in stored.items()])
+        found |= {key: Copy(entry, stored[key][1], len(stored[key][0])) for key, entry in entries.items()}
+    return found
+
+
+async def _chunks(connection: Connection, named: Sequence[tuple[Key, Partition]]) -> Sequence[Sequence[tuple[Key, Partition]]]:
+    """Those that are held, as many at a time as weigh up to a limit together."""
+    named = [(key, partition) for key, partition in named if partition.head]
+    if not named:
+        return []
+    async with connection.limited():
+        asked = [("STRLEN", partition.head + key.encode()) for key, partition in named]
+        sizes = await connection.send(asked, keep=ResponseError)
+    chunks: list[list[tuple[Key, Partition]]] = []
+    room = 0
+    for one, size in zip(named, sizes, strict=True):
+        if isinstance(size, int) and size > 0:  # else it is gone, or no string
+            if size > room:
+                chunks.append([])
+                room = max(_MOST_BYTES, size)
+            room -= size
+            chunks[-1].append(one)
+    return chunks
 
 
 async def inspect(

@@ -23,6 +23,7 @@ from cachesvc.web.openapi import document
 from cachesvc.web.operations import router
 from cachesvc.web.routes import DataRoute, Endpoint
 from cachesvc.web.service import Service
+from cachesvc.web.sync import get_sync, post_sync
 
 
 def create_app(service: Service) -> FastAPI:
@@ -62,5 +63,6 @@ def data_endpoints(service: Service) -> dict[str, dict[str, Endpoint]]:
         "/v1/jobs": {"GET": get_jobs},
         "/v1/jobs/{id}/events": {"GET": JobEvents(service).get},
         "/v1/jobs/{id}": {"GET": get_job, "DELETE": delete_job},
+        "/v1/sync": {"POST": post_sync, "GET": get_sync},
         "/v1/changes": {"GET": Changes(service).get},
     }

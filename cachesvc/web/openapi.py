@@ -16,7 +16,7 @@ from pydantic.json_schema import models_json_schema
 
 from cachesvc.protocol import api
 from cachesvc.protocol.exact import MAX_NESTING
-from cachesvc.protocol.operations import Explanation, Jobs, JobTold
+from cachesvc.protocol.operations import Explanation, Jobs, JobTold, SyncAnswer, SyncOverview
 
 Schema = dict[str, Any]  # JSON Schema: any JSON
 _STRING: Final[Schema] = {"type": "string"}
@@ -31,6 +31,7 @@ class Documented:
     parameters: tuple[str, ...] = ()
     description: str = ""
     takes: type[BaseModel] | str = ""
+    may_be_empty: bool = False
     gives: Mapping[int, type[BaseModel] | str] = field(default_factory=dict)
     problems: tuple[int, ...] = ()
 
@@ -160,6 +161,20 @@ DATA: Final[Mapping[str, Mapping[str, Documented]]] = {
             problems=(400, 404, 409, 422, 503),
         ),
     },
+    "/v1/sync": {
+        "post": Documented(
+            "Compare what this node's memory and Redis hold with the authority, now",
+            (),
+            "By key, version and content, in paced batches. What differs also at a second look, when the tier must have been"
+            " told, is taken out and counted. One at a time: a second request joins the first. 202 where it takes longer than"
+            " half of the time limit of a request; it goes on, and GET tells of it. An empty body asks for everything.",
+            takes=api.Sync,
+            may_be_empty=True,
+            gives={200: SyncAnswer, 202: SyncAnswer},
+            problems=(400, 413, 415, 422, 503),
+        ),
+        "get": Documented("The latest audits, of every node", gives={200: SyncOverview}, problems=(422, 503)),
+    },
     "/v1/changes": {
         "get": Documented(
             "The change log as server-sent events, each with id epoch:sequence",
@@ -204,7 +219,7 @@ def _operation(said: Documented) -> Schema:
         content = {"application/problem+json": {"schema": _ref(api.Problem)}}
         operation["responses"][str(status)] = {"description": "A problem", "content": content}
     if said.takes:
-        operation["requestBody"] = {"required": True, "content": _content(said.takes)}
+        operation["requestBody"] = {"required": not said.may_be_empty, "content": _content(said.takes)}
     return operation
 
 
@@ -214,7 +229,7 @@ def _parameter(name: str) -> Schema:
 
 
 def _response(status: int, model: type[BaseModel] | str) -> Schema:
-    description = {201: "There was no entry before", 204: "Deleted", 304: "Not modified"}.get(status, "Done")
+    description = {201: "There was no entry before", 202: "It goes on", 204: "Deleted", 304: "Not modified"}.get(status, "Done")
     return {"description": description, "content": _content(model)} if model else {"description": description}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cachesvc.cluster.audit import Order
 from cachesvc.engine.answers import ANY, Answer, Want, Written
 from cachesvc.engine.explain import Explanation
 from cachesvc.engine.invalidate import Buries, Floored
@@ -65,6 +66,9 @@ class Feed(Protocol):
 class Node(Protocol):
     """What the operations tell of."""
 
+    @property
+    def id(self) -> str: ...
+
     async def stats(self) -> Mapping[str, object]: ...
 
     async def nodes(self) -> Sequence[Mapping[str, object]]: ...
@@ -78,6 +82,24 @@ class Node(Protocol):
         ...
 
     async def explain(self, key: Key) -> Explanation: ...
+
+    @property
+    def audited(self) -> Collection[str]:
+        """The levels above the authority, which are audited."""
+        ...
+
+    @property
+    def auditing(self) -> Order | None:
+        """The audit that was asked for and has not ended."""
+        ...
+
+    def audit(self, tiers: Sequence[str], sample: int | None) -> Order:
+        """Have these tiers audited; an audit that has not ended is joined instead."""
+        ...
+
+    async def audits(self) -> Sequence[Mapping[str, object]]:
+        """The latest reports of every node that was heard of lately."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,10 @@ from cachesvc.errors import InvalidInput, Refusal
 from cachesvc.model.change import (
     ABSENT,
     Kind,
+    invalidate,
 )
 from cachesvc.model.fold import Terms
+from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import parse_pattern
 from cachesvc.model.position import Position, Seq
@@ -58,6 +60,25 @@ class Rows:
         ]
         assert await values(authority, "a", "b", "c", "d") == [None, None, b"1", b"2"]
         assert list(await authority.expired(limit=10)) == []
+
+    async def test_an_outline_is_what_is_got_but_for_the_values(self, authority: Authority) -> None:
+        many = tuple(f"tag-{n}-{'x' * 200}" for n in range(100))
+        drafts = [put("a", b'"1"', tags=("t",)), put("b", b"\0" * 10_000), put("c"), put("long", b"2", tags=many), delete("c")]
+        await append(authority, *drafts)
+        keys = [Key(key) for key in ("a", "b", "c", "long", "never")]
+        horizon = await authority.head()
+        held = await authority.get(keys, horizon=horizon)
+        before = await authority.stats()
+        outlined = await authority.outline(keys, horizon=horizon)
+        assert outlined == {key: entry._replace(value=b"") for key, entry in held.items()}
+        assert {"a", "b", "long"} <= outlined.keys()
+        after = await authority.stats()
+        assert (after.hits, after.misses) == (before.hits, before.misses)
+        assert await authority.outline([], horizon=horizon) == {}
+        await append(authority, invalidate(Invalidation("[ab]")))
+        got = await authority.outline(keys, horizon=await authority.head())
+        assert all(got[key].deleted for key in keys[:2] if key in got)
+        assert not got[keys[3]].deleted
 
     async def test_what_is_past_its_life_counts_as_absent(self, authority: Authority) -> None:
         await append(authority, put("k", b"5", ttl=SHORT))

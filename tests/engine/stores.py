@@ -15,7 +15,7 @@ from cachesvc.model.invalidation import InForce, Patterns
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Epoch, Position, Seq, Version
-from cachesvc.ports import TierStats
+from cachesvc.ports import Copy, TierStats
 
 
 class Gate:
@@ -69,6 +69,12 @@ class FakeAuthority:
         self.gets.append(list(keys))
         found = {key: self.patterns.hide(self.rows[key]) for key in keys if key in self.rows}
         await self.gates["answers"]()
+        return found
+
+    async def outline(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
+        self._check()
+        found = {key: self.patterns.hide(self.rows[key])._replace(value=b"") for key in keys if key in self.rows}
+        await self.gates["outlines"]()
         return found
 
     async def append(self, drafts: Sequence[Draft], *, batch: str) -> Appended:
@@ -133,6 +139,13 @@ class FakeRedis:
         await self.gates["answers"]()
         return found
 
+    async def look(self, keys: Collection[Key]) -> Mapping[Key, Copy]:
+        if self.away:
+            raise TierUnavailable("redis", "away")
+        found = {key: Copy(self.entries[key], self.cursor, 1) for key in keys if key in self.entries}
+        await self.gates["looks"]()
+        return found
+
     async def put(self, entries: Sequence[Entry], *, token: Position) -> Sequence[Entry]:
         await self.gates["puts"]()
         if self.away:
@@ -156,7 +169,7 @@ class FakeRedis:
             self.entries.pop(key, None)
 
     async def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
-        for key, entry in self.entries.items():
+        for key, entry in list(self.entries.items()):
             yield key, entry.version
 
     async def stats(self) -> TierStats:
@@ -231,7 +244,7 @@ class FakeMemory:
             self.entries.pop(key, None)
 
     async def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
-        for key, entry in self.entries.items():
+        for key, entry in list(self.entries.items()):
             yield key, entry.version
 
     async def stats(self) -> TierStats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import AsyncIterator
 
@@ -96,3 +97,34 @@ async def test_how_much_there_is(tier: RedisTier) -> None:
     assert 500 + len(ALL) <= stats.entries <= 500 + 2 * len(ALL)
     assert stats.bytes is not None
     assert stats.bytes > 500_000
+
+
+async def test_many_are_looked_at_with_what_they_were_told(tier: RedisTier) -> None:
+    entries = [an_entry(key=Key(f"task:{n}"), value=b'"%d"' % n) for n in range(300)]
+    large = [an_entry(key=Key(f"large:{n}"), value=random.Random(n).randbytes(700_000)) for n in range(3)]
+    await tier.put([*entries, *large], token=AT)
+    keys = [entry.key for entry in (*entries, *large)]
+    found = await tier.look([*keys, Key("never")])
+    assert {key: copy.entry for key, copy in found.items()} == {entry.key: entry for entry in (*entries, *large)}
+    assert {copy.told for copy in found.values()} == {AT}
+    assert found[large[0].key].size > 700_000
+    stats = await tier.stats()
+    assert (stats.hits, stats.misses) == (0, 0)
+    await tier.cursors()
+    await tier.replay([a_change(1_501, keys[0])], upto=to(1_501))
+    found = await tier.look(keys[:2])
+    assert {key: copy.told for key, copy in found.items()} == {keys[1]: to(1_501)}
+    await tier.restart(ALL, at=to(1_600))
+    assert await tier.look(keys) == {}
+    assert await tier.look([]) == {}
+
+
+async def test_what_is_no_value_is_passed_over(valkey_url: str) -> None:
+    async with redis_tier(valkey_url, FakeClock(time.time())) as tier:
+        await tier.put([an_entry(), an_entry(key=Key("task:2")), an_entry(key=Key("task:3"))], token=AT)
+        with redis.Redis.from_url(valkey_url) as client:
+            two, three = (next(name for name in entry_keys(client) if name.endswith(b":task:%d" % n)) for n in (2, 3))
+            client.delete(two)
+            client.hset(two, "a", "b")
+            client.set(three, b"x" * 40)
+        assert set(await tier.look([KEY, Key("task:2"), Key("task:3")])) == {KEY}

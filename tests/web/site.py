@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
@@ -15,6 +16,8 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from cachesvc.cluster.audit import Auditor, Order
+from cachesvc.cluster.copies import MemoryCopies
 from cachesvc.cluster.feed import Feed
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.explain import Explanation, explain
@@ -111,6 +114,8 @@ class FakeNode:
     """What a node would tell."""
 
     cache: Cache
+    auditor: Auditor
+    id: str = "n1"
     tiers: dict[str, str] = field(default_factory=lambda: {"memory": "ok", "database": "ok"})
     ready: bool = True
     behind: list[str] = field(default_factory=list)
@@ -132,6 +137,20 @@ class FakeNode:
 
     async def explain(self, key: Key) -> Explanation:
         return await explain(self.cache, key)
+
+    @property
+    def audited(self) -> Collection[str]:
+        return self.auditor.tiers.keys()
+
+    @property
+    def auditing(self) -> Order | None:
+        return self.auditor.order
+
+    def audit(self, tiers: Sequence[str], sample: int | None) -> Order:
+        return self.auditor.ask(tiers, sample)
+
+    async def audits(self) -> Sequence[Mapping[str, object]]:
+        return [{"node": self.id, "address": "", "self": True, "tiers": self.auditor.told()}]
 
 
 @dataclass
@@ -219,16 +238,20 @@ async def opened(*, limits: Limits | None = None, loaders: Mapping[str, Loader] 
         loaders=loaders,
         appended=appended,
     )
-    node = FakeNode(cache)
+    memory = MemoryCopies(cache.memory, cache.floors)
+    auditor = Auditor(cache, [memory], clock, interval=3_600.0, sample=100, rate=math.inf)
+    node = FakeNode(cache, auditor)
     jobs = JobBook(store, clock, new_id=lambda: f"{next(numbers):032x}", most=3)
     service = Service(cache, feed, node, clock, jobs, limits or Limits(), "1.2.3")
     site = Site(store, cache, feed, node, clock, service, create_app(service))
     async with asyncio.TaskGroup() as group:
         for lane in cache.lanes():
             group.create_task(_run(lane))
+        auditing = group.create_task(auditor.run())
         try:
             yield site
         finally:
+            auditing.cancel()
             service.closing.set()
             cache.close()
 
