@@ -24,6 +24,17 @@ class Invalidated(NamedTuple):
     matched: int | None
     job: str | None
 
+    def told(self) -> dict[str, object]:
+        """As it is answered."""
+        receipt = self.written.receipt
+        return {
+            "sequence": receipt.version,
+            "operation": receipt.operation.value,
+            "matched": self.matched,
+            "cascaded": receipt.cascaded,
+            "job": self.job,
+        }
+
 
 class Buries(Protocol):
     """Where what a pattern killed is ended: the authority."""

@@ -38,6 +38,19 @@ class Preview:
     tree: dict[Key, tuple[str, ...]] = field(default_factory=dict)
     loads: dict[str, int] = field(default_factory=dict)
 
+    def told(self) -> dict[str, object]:
+        """As it is answered."""
+        return {
+            "dryRun": True,
+            "matched": self.matched,
+            "cascaded": self.cascaded,
+            "bytes": self.nbytes,
+            "modules": self.modules,
+            "sample": self.sample,
+            "cascade": self.tree,
+            "loads": self.loads,
+        }
+
     def note(self, key: Key, size: int) -> None:
         self.nbytes += size
         self.modules.setdefault(module_of(key), Counter()).update(entries=1, bytes=size)

@@ -23,10 +23,13 @@ import uvicorn
 from cachesvc.errors import CacheError, SchemaMismatch, SettingsError
 from cachesvc.node.building import opened
 from cachesvc.observability.logs import configure
+from cachesvc.realtime.session import SessionLimits
 from cachesvc.settings import Settings
 from cachesvc.web.accepting import Acceptor
 from cachesvc.web.admission import Admission, AdmissionLimits
 from cachesvc.web.app import create_app
+from cachesvc.web.live import Live, LiveLimits
+from cachesvc.web.live_protocol import live_protocol
 from cachesvc.web.protocol import HeadLimits, limited
 from cachesvc.web.service import Limits, Service
 
@@ -45,6 +48,7 @@ class _Server(uvicorn.Server):
         self._notify = notify
         self._acceptors: list[Acceptor] = []
         self.group: asyncio.TaskGroup | None = None
+        self.live: Live | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         # Said before the first connection is accepted: from then on the supervisor refuses none, and what comes waits for us.
@@ -57,6 +61,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for acceptor in self._acceptors:
             acceptor.close()
+        if self.live is not None:
+            await self.live.drain()
         await super().shutdown(sockets)
 
     def _protocol(self) -> asyncio.Protocol:
@@ -92,19 +98,26 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
             version=node.version,
             admission=admission,
         )
+        live = Live(service, _live_limits(settings, service.limits))
+        session = live.limits.session
         server = _Server(
             uvicorn.Config(
-                create_app(service),
+                create_app(service, live),
                 http=limited(_head_limits(settings), admission),
                 log_config=None,
                 access_log=settings.server.access_log,
                 lifespan="off",
                 server_header=False,
                 timeout_graceful_shutdown=int(settings.server.shutdown_timeout) or 1,
-                ws="none",
+                ws=live_protocol(admission),
+                ws_max_size=session.max_frame_size,
+                ws_ping_interval=session.ping_interval,
+                ws_ping_timeout=session.ping_timeout,
+                ws_per_message_deflate=False,  # a buffer for each connection; batches compress better, once for all
             ),
             notify,
         )
+        server.live = live
 
         def stop() -> None:
             service.closing.set()
@@ -131,6 +144,28 @@ def _head_limits(settings: Settings) -> HeadLimits:
         server.header_timeout,
         server.max_pipelined,
         server.stall_timeout,
+    )
+
+
+def _live_limits(settings: Settings, limits: Limits) -> LiveLimits:
+    realtime = settings.realtime
+    return LiveLimits(
+        SessionLimits(
+            max_frame_size=limits.max_update_size,
+            max_subscriptions=realtime.max_subscriptions,
+            max_in_flight=realtime.max_in_flight,
+            max_batch=realtime.max_batch,
+            queue_size=realtime.queue_size,
+            ping_interval=realtime.ping_interval,
+            ping_timeout=realtime.ping_timeout,
+            auth_timeout=realtime.auth_timeout,
+            max_errors=realtime.max_errors,
+            error_window=realtime.error_window,
+        ),
+        send_timeout=realtime.send_timeout,
+        drain_spread=realtime.drain_spread,
+        drain_timeout=realtime.drain_timeout,
+        allowed_origins=frozenset(realtime.allowed_origins),
     )
 
 

@@ -232,7 +232,7 @@ class EntryPage(BaseModel):
     cursor: str | None = Field(description="for the next page; null on the last")
 
 
-Model = TypeVar("Model", bound=Body)
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def parse(model: type[Model], members: Mapping[str, object], *, path: str = "") -> Model:

@@ -1,7 +1,7 @@
 """Settings: TOML file, environment, command line. A bad one stops the start with one line that names it."""
 
 from cachesvc.settings.levels import Database, Levels, Memory, Redis
-from cachesvc.settings.sections import Audit, Auth, Cluster, Engine, Jobs, LoaderSettings, Log, Server
+from cachesvc.settings.sections import Audit, Auth, Cluster, Engine, Jobs, LoaderSettings, Log, Realtime, Server
 from cachesvc.settings.sources import BUILT_IN, load_settings
 from cachesvc.settings.values import Section
 from cachesvc.settings.whole import Settings, check_consistency, is_loopback
@@ -18,6 +18,7 @@ __all__ = [
     "LoaderSettings",
     "Log",
     "Memory",
+    "Realtime",
     "Redis",
     "Section",
     "Server",

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from cachesvc.settings.values import Duration, HeadSize, Section, Size
+from cachesvc.settings.values import Duration, HeadSize, Origins, Section, Size
 
 
 class Server(Section):
@@ -93,6 +93,24 @@ class Audit(Section):
     interval: Duration = 60.0  # between two rounds: of each node over its memory, of one node over Redis
     sample: int = Field(1_000, ge=0, le=1_000_000)  # entries of a round; 0: only what is asked for by POST /v1/sync
     rate: float = Field(5_000.0, gt=0, le=1_000_000)  # entries a second, also of what is asked for
+
+
+class Realtime(Section):
+    """The socket at /v1/ws/realtime."""
+
+    allowed_origins: Origins = ()  # of pages in browsers, exactly; what sends no Origin is no page
+    max_subscriptions: int = Field(1_000, ge=1, le=100_000)  # of a connection
+    max_in_flight: int = Field(64, ge=1, le=10_000)  # commands of a connection that are carried out at once; more wait
+    max_batch: int = Field(256, ge=1, le=10_000)  # messages in one batch:update
+    queue_size: Size = 1 << 20  # that wait for a connection to read; over it the connection is dropped
+    send_timeout: Duration = 10.0  # for a connection to take a message
+    ping_interval: Duration = 20.0
+    ping_timeout: Duration = 20.0
+    auth_timeout: Duration = 10.0  # until the first message must have said who the client is
+    max_errors: int = Field(100, ge=1)  # that a client may cause within a window
+    error_window: Duration = 60.0
+    drain_spread: Duration = 5.0  # over which clients are asked to come back when the node stops
+    drain_timeout: Duration = 2.0  # for them to be told
 
 
 class LoaderSettings(Section):

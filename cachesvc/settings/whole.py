@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from cachesvc.errors import SettingsError
 from cachesvc.settings.levels import Levels, check_database, check_redis, sqlite_file
-from cachesvc.settings.sections import Audit, Auth, Cluster, Engine, Jobs, LoaderSettings, Log, Server
+from cachesvc.settings.sections import Audit, Auth, Cluster, Engine, Jobs, LoaderSettings, Log, Realtime, Server
 
 
 class Settings(BaseSettings):
@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     cluster: Cluster = Cluster()
     jobs: Jobs = Jobs()
     audit: Audit = Audit()
+    realtime: Realtime = Realtime()
     loaders: dict[str, LoaderSettings] = Field(default_factory=dict)
 
     @classmethod

@@ -19,6 +19,7 @@ from cachesvc.web.explanation import get_explanation
 from cachesvc.web.invalidation import post_invalidate
 from cachesvc.web.jobs import JobEvents, delete_job, get_job, get_jobs
 from cachesvc.web.listing import get_keys, get_query
+from cachesvc.web.live import Live, LiveRoute
 from cachesvc.web.openapi import document
 from cachesvc.web.operations import router
 from cachesvc.web.routes import DataRoute, Endpoint
@@ -26,8 +27,9 @@ from cachesvc.web.service import Service
 from cachesvc.web.sync import get_sync, post_sync
 
 
-def create_app(service: Service) -> FastAPI:
-    """The application of one node."""
+def create_app(service: Service, live: Live | None = None) -> FastAPI:
+    """The application of one node, and its sockets."""
+    live = live or Live(service)
     app = FastAPI(
         title="cachesvc",
         version=service.version or "0",
@@ -39,7 +41,8 @@ def create_app(service: Service) -> FastAPI:
     )
     metrics = Metrics()
     app.router.routes[:0] = [DataRoute(path, endpoints, service) for path, endpoints in data_endpoints(service).items()]
-    app.include_router(router(service, metrics))
+    app.router.routes.insert(0, LiveRoute(live))
+    app.include_router(router(service, metrics, live))
     app.openapi = partial(document, app)  # type: ignore[method-assign]  # how FastAPI has it extended
 
     @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False, response_class=HTMLResponse)

@@ -11,10 +11,10 @@ from typing import Final
 import orjson
 from starlette.responses import Response
 
-from cachesvc.engine.invalidate import Invalidated, invalidate
+from cachesvc.engine.invalidate import invalidate
 from cachesvc.engine.preview import preview
 from cachesvc.errors import InvalidInput
-from cachesvc.model.change import Idempotency, Operation
+from cachesvc.model.change import Idempotency
 from cachesvc.model.change import invalidate as draft_of
 from cachesvc.model.entry import JSON
 from cachesvc.model.invalidation import Invalidation
@@ -45,7 +45,7 @@ async def post_invalidate(call: Call) -> Response:
     call.writing = asked
     done = await invalidate(call.service.cache, draft)
     call.writing = None
-    told = _told(done)
+    told = done.told()
     if wait is not None:
         missing = await call.service.node.missing(done.written.receipt.version, within=limits.request_timeout / 2)
         told |= {"applied": not missing, "missing": missing}
@@ -57,26 +57,5 @@ async def post_invalidate(call: Call) -> Response:
 
 async def _dry_run(call: Call, named: Invalidation) -> Response:
     cache = call.service.cache
-    told = await preview(cache.authority, named, at=cache.applied, clock=call.service.clock, loaders=cache.modules_loaded)
-    body = {
-        "dryRun": True,
-        "matched": told.matched,
-        "cascaded": told.cascaded,
-        "bytes": told.nbytes,
-        "modules": told.modules,
-        "sample": told.sample,
-        "cascade": told.tree,
-        "loads": told.loads,
-    }
-    return Response(orjson.dumps(body), 200, media_type=JSON)
-
-
-def _told(done: Invalidated) -> dict[str, object]:
-    receipt = done.written.receipt
-    return {
-        "sequence": receipt.version,
-        "operation": Operation.INVALIDATE.value,
-        "matched": done.matched,
-        "cascaded": receipt.cascaded,
-        "job": done.job,
-    }
+    seen = await preview(cache.authority, named, at=cache.applied, clock=call.service.clock, loaders=cache.modules_loaded)
+    return Response(orjson.dumps(seen.told()), 200, media_type=JSON)

@@ -12,15 +12,16 @@ from starlette.responses import Response
 from cachesvc.model.entry import JSON
 from cachesvc.observability.metrics import CONTENT_TYPE, Metrics
 from cachesvc.protocol.operations import Readiness, Stats
+from cachesvc.web.live import Live
 from cachesvc.web.service import Service
 
 
-def router(service: Service, metrics: Metrics) -> APIRouter:
+def router(service: Service, metrics: Metrics, live: Live) -> APIRouter:
     """The operations as routes."""
     routes = APIRouter(tags=["Operations"], default_response_class=Response)
 
     async def all_stats() -> Mapping[str, object]:
-        told = await service.node.stats()
+        told = {**await service.node.stats(), "realtime": live.stats()}
         return told if service.admission is None else {**told, "web": service.admission.stats()}
 
     @routes.get(

@@ -32,7 +32,13 @@ class HeadLimits:
     stall: float = 30.0  # seconds in which a client takes nothing of its answer
 
 
-_SHED: Final = (b"/v1/cache/", b"/v1/batch", b"/v1/keys", b"/v1/query")  # not who asks how the node fares, nor its followers
+_SHED: Final = (
+    b"/v1/cache/",
+    b"/v1/batch",
+    b"/v1/keys",
+    b"/v1/query",
+    b"/v1/ws/",
+)  # not who asks how it fares
 _READING: Final = frozenset((b"GET", b"HEAD"))
 _PLAIN: Final = re.compile(  # no body, nothing said about the connection, no second request behind it
     rb"GET /v1/cache/[^\s]+ HTTP/1\.1\r\n"
@@ -202,7 +208,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if not self._surplus and admission.admits(writing=method not in _READING):
             return True
         # a body that is not sent yet, or an end of the connection, is not waited for
-        last = self._surplus or self.expect_100_continue or not self.parser.should_keep_alive()
+        last = self._surplus or self.expect_100_continue or self.parser.should_upgrade() or not self.parser.should_keep_alive()
         self._answer_overloaded(_TOO_MANY if self._surplus else _CROWDED, last=last, bodiless=method == b"HEAD")
         if self.transport.is_closing():
             raise ProblemRaised(_overloaded(_CROWDED))  # stops the parser

@@ -36,6 +36,8 @@ from cachesvc.ports import Burial, Listed, Loader
 from cachesvc.tiers.memory import MemoryTier
 from cachesvc.web.app import create_app
 from cachesvc.web.jobs import JobEvents
+from cachesvc.web.live import Live, LiveLimits
+from cachesvc.web.live_protocol import live_protocol
 from cachesvc.web.service import Limits, Service
 from tests.engine.stores import FakeAuthority
 from tests.fakes import FakeClock
@@ -163,6 +165,7 @@ class Site:
     node: FakeNode
     clock: FakeClock
     service: Service
+    live: Live
     app: FastAPI
 
     def listeners(self) -> int:
@@ -178,11 +181,21 @@ class Site:
             yield client
 
     @asynccontextmanager
-    async def served(self) -> AsyncIterator[int]:
+    async def served(self, *, ping_interval: float = 20.0, ping_timeout: float = 20.0) -> AsyncIterator[int]:
         """A real server on loopback; its port."""
         with socket.socket() as listening:
             listening.bind(("127.0.0.1", 0))
-            config = uvicorn.Config(self.app, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=5)
+            config = uvicorn.Config(
+                self.app,
+                log_config=None,
+                lifespan="off",
+                ws=live_protocol(),
+                ws_max_size=self.live.limits.session.max_frame_size,
+                ws_ping_interval=ping_interval,
+                ws_ping_timeout=ping_timeout,
+                ws_per_message_deflate=False,
+                timeout_graceful_shutdown=5,
+            )
             server = Server(config)
             async with asyncio.TaskGroup() as group:
                 group.create_task(server.serve([listening]))
@@ -218,7 +231,9 @@ class Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def opened(*, limits: Limits | None = None, loaders: Mapping[str, Loader] | None = None) -> AsyncIterator[Site]:
+async def opened(
+    *, limits: Limits | None = None, loaders: Mapping[str, Loader] | None = None, live_limits: LiveLimits | None = None
+) -> AsyncIterator[Site]:
     clock = FakeClock()
     store = Store(clock)
     feed = Feed(store, store.position)
@@ -243,7 +258,8 @@ async def opened(*, limits: Limits | None = None, loaders: Mapping[str, Loader] 
     node = FakeNode(cache, auditor)
     jobs = JobBook(store, clock, new_id=lambda: f"{next(numbers):032x}", most=3)
     service = Service(cache, feed, node, clock, jobs, limits or Limits(), "1.2.3")
-    site = Site(store, cache, feed, node, clock, service, create_app(service))
+    live = Live(service, live_limits)
+    site = Site(store, cache, feed, node, clock, service, live, create_app(service, live))
     async with asyncio.TaskGroup() as group:
         for lane in cache.lanes():
             group.create_task(_run(lane))

@@ -1,0 +1,259 @@
+"""Frames that clients send: one model for each type, which validates it and documents it.
+
+What a client written from the specification alone leaves out is never required; what is not known is ignored, so that newer
+clients can talk to older nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic.alias_generators import to_camel
+
+from cachesvc.model.position import MAX_SEQ
+from cachesvc.protocol.api import AnyJson, Invalidate, Update
+from cachesvc.protocol.exact import Parts, parts
+
+MAX_ID: Final = 200  # characters of an id that a client chooses
+MAX_THROTTLE: Final = 3_600_000  # milliseconds
+MAX_FILTERS: Final = 32
+COMPRESSIONS: Final = ("gzip", "brotli")
+
+Id = Annotated[StrictStr, Field(min_length=1, max_length=MAX_ID)]
+Resource = Annotated[StrictStr, Field(min_length=1, max_length=600, description="module, module:id or cache:<glob>")]
+Number = Annotated[StrictInt, Field(ge=0, le=MAX_SEQ)]
+Compression = Literal["gzip", "brotli"]
+
+
+class Wire(BaseModel):
+    """A JSON object of the protocol."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class Frame(Wire):
+    """The envelope."""
+
+    timestamp: StrictStr | None = Field(None, description="ISO 8601")
+    request_id: Id | None = Field(None, description="comes back as correlationId of the answer")
+
+
+class Auth(Frame):
+    """Who the client is. Its members stand at the top level, as the specification has it."""
+
+    type: Literal["auth"]
+    token: StrictStr = Field("", max_length=16_384)
+    user_id: StrictStr = Field("", max_length=512)
+    signature: StrictStr | None = Field(None, max_length=200, description="the answer to an auth:challenge")
+
+
+class PingPayload(Wire):
+    timestamp: StrictStr | None = Field(None, description="when it was sent, ISO 8601")
+    sequence_number: Number = 0
+
+
+class Ping(Frame):
+    """Asks how long a message takes."""
+
+    type: Literal["ping"]
+    payload: PingPayload = PingPayload()
+
+
+class SubscribePayload(Wire):
+    resources: Annotated[list[Resource], Field(min_length=1)]
+    filters: Annotated[dict[str, Any], Field(max_length=MAX_FILTERS)] = Field(
+        default_factory=dict, description="by field of the payload: the value, or an array of values, that it must have"
+    )
+    throttle: Annotated[float, Field(ge=0, le=MAX_THROTTLE, allow_inf_nan=False)] = Field(0, description="milliseconds")
+    compression: Compression | None = None
+
+
+class Subscribe(Frame):
+    """Changes of these resources from now on. Subscribing again to a resource replaces its filters and throttle."""
+
+    type: Literal["subscribe"]
+    payload: SubscribePayload
+
+
+class UnsubscribePayload(Wire):
+    resources: Annotated[list[Resource], Field(min_length=1)]
+
+
+class Unsubscribe(Frame):
+    """Nothing of these resources any more."""
+
+    type: Literal["unsubscribe"]
+    payload: UnsubscribePayload
+
+
+class Range(Wire):
+    start: Number
+    end: Number
+
+
+class RecoveryRequestPayload(Wire):
+    last_sequence_number: Number = Field(description="the last `seq` up to which nothing is missing")
+    missing_ranges: Annotated[list[Range], Field(max_length=1_000)] = Field(default_factory=list)
+    session_id: Id | None = Field(None, description="of the connection that was lost")
+    epoch: Number | None = None
+    position: Number | None = Field(None, description="of the last message up to which nothing is missing")
+
+
+class RecoveryRequest(Frame):
+    """What was missed."""
+
+    type: Literal["recovery:request"]
+    payload: RecoveryRequestPayload
+
+
+class AuthzCheckPayload(Wire):
+    resource: Resource
+    action: Annotated[StrictStr, Field(min_length=1, max_length=64)]
+    context: dict[str, Any] = Field(default_factory=dict)
+
+
+class AuthzCheck(Frame):
+    """Whether the client may do something, without doing it."""
+
+    type: Literal["authz:check"]
+    payload: AuthzCheckPayload
+
+
+class CacheGetPayload(Wire):
+    key: StrictStr
+
+
+class CacheGet(Frame):
+    """Reads an entry."""
+
+    type: Literal["cache:get"]
+    payload: CacheGetPayload
+
+
+class CacheUpdatePayload(Update):
+    model_config = ConfigDict(extra="ignore")
+
+    key: StrictStr
+    idempotency_key: Id | None = Field(None, description="a retry with the same key gets the first answer")
+
+
+class CacheUpdate(Frame):
+    """Writes an entry; the same as POST /v1/cache/{key}."""
+
+    type: Literal["cache:update"]
+    payload: CacheUpdatePayload
+
+
+class CacheInvalidatePayload(Invalidate):
+    model_config = ConfigDict(extra="ignore")
+
+    idempotency_key: Id | None = None
+
+
+class CacheInvalidate(Frame):
+    """Invalidates; the same as POST /v1/invalidate."""
+
+    type: Literal["cache:invalidate"]
+    payload: CacheInvalidatePayload
+
+
+class CacheWarmPayload(Wire):
+    module: StrictStr
+    user_id: StrictStr = ""
+    data_types: list[StrictStr] = Field(default_factory=list)
+
+
+class CacheWarm(Frame):
+    """Warms the cache for a module."""
+
+    type: Literal["cache:warm"]
+    payload: CacheWarmPayload
+
+
+class PublishPayload(Wire):
+    resource: Resource
+    message: AnyJson = None
+    distribute: bool = True
+    idempotency_key: Id | None = None
+
+
+class Publish(Frame):
+    """Sends a message that is no entry to the subscribers of a resource."""
+
+    type: Literal["publish"]
+    payload: PublishPayload
+
+
+class BatchPayload(Wire):
+    batch_id: Id
+    updates: list[dict[str, Any]] = Field(default_factory=list)
+    compression: Compression | None = None
+    total_size: Number = Field(0, description="bytes of the array before compression")
+    data: StrictStr | None = Field(None, description="the compressed array in base64")
+
+
+class BatchUpdate(Frame):
+    """Several messages at once, each answered as if it had come alone."""
+
+    type: Literal["batch:update"]
+    payload: BatchPayload
+
+
+class ConflictResolvePayload(Wire):
+    conflict_id: Id
+    option: Number | None = Field(None, description="which of the options is taken")
+    data: AnyJson = None
+
+
+class ConflictResolve(Frame):
+    """Settles a conflict by hand."""
+
+    type: Literal["conflict:resolve"]
+    payload: ConflictResolvePayload
+
+
+class CacheSyncPayload(Wire):
+    node_id: Id
+    checksums: dict[str, StrictStr] = Field(default_factory=dict)
+    request_sync: list[StrictStr] = Field(default_factory=list)
+
+
+class CacheSync(Frame):
+    """Between nodes: compares what they hold."""
+
+    type: Literal["cache:sync"]
+    payload: CacheSyncPayload
+
+
+def type_of(model: type[BaseModel]) -> str:
+    """The type that frames of a model have."""
+    return str(get_args(model.model_fields["type"].annotation)[0])
+
+
+FROM_CLIENTS: Final[Mapping[str, type[Frame]]] = {
+    type_of(model): model
+    for model in (
+        Auth,
+        Ping,
+        Subscribe,
+        Unsubscribe,
+        RecoveryRequest,
+        AuthzCheck,
+        CacheGet,
+        CacheUpdate,
+        CacheInvalidate,
+        CacheWarm,
+        Publish,
+        BatchUpdate,
+        ConflictResolve,
+    )
+}
+FROM_NODES: Final[Mapping[str, type[Frame]]] = {type_of(model): model for model in (CacheSync,)}
+# the members whose text is kept as it was sent
+EXACT: Final[Mapping[str, Parts]] = {
+    "cache:update": parts("value", within=("payload",)),
+    "publish": parts("message", within=("payload",)),
+    "conflict:resolve": parts("data", within=("payload",)),
+}

@@ -1,0 +1,147 @@
+"""Commands: requests of sessions carried out on the engine, by the same calls and validation as over HTTP.
+
+One handler a type, in a table; each returns what its request is answered with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
+
+from cachesvc.engine.answers import ANY, Answer, Want, Written
+from cachesvc.engine.invalidate import Buries, Floored, invalidate
+from cachesvc.engine.preview import Outlined, preview
+from cachesvc.errors import OutcomeUnknown, Unavailable
+from cachesvc.model.change import Draft, Idempotency, Operation
+from cachesvc.model.change import invalidate as draft_of_invalidation
+from cachesvc.model.keys import Key, parse_key
+from cachesvc.model.position import Position
+from cachesvc.ports import Clock
+from cachesvc.protocol.drafts import draft_of, fingerprint, invalidation_of, told
+from cachesvc.protocol.frames import CacheGet, CacheInvalidate, CacheUpdate
+from cachesvc.protocol.values import value_members
+from cachesvc.realtime.session import Request
+
+
+class Store(Buries, Outlined, Protocol):
+    """What is needed of the authority."""
+
+
+class Cache(Protocol):
+    """What is needed of the cache."""
+
+    @property
+    def authority(self) -> Store: ...
+
+    @property
+    def floors(self) -> Floored: ...
+
+    @property
+    def applied(self) -> Position: ...
+
+    @property
+    def modules_loaded(self) -> Any: ...
+
+    async def read(self, key: Key, want: Want = ANY) -> Answer: ...
+
+    async def write(self, draft: Draft) -> Written: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """What requests are carried out on, and the limits of what they carry."""
+
+    cache: Cache
+    clock: Clock
+    max_value_size: int = 1 << 20
+    max_invalidate_keys: int = 100_000
+    time_limit: float = 10.0
+
+    async def carry_out(self, request: Request) -> Reply:
+        """Within the time limit. Raises `CacheError`."""
+        command = CARRIED_OUT[request.type]
+        timer = asyncio.timeout(self.time_limit)
+        try:
+            async with timer:
+                return await command.handler(self, request, request.frame)
+        except TimeoutError as exc:
+            if not timer.expired():
+                raise
+            reason = f"not answered within {self.time_limit:g} s"
+            if not command.writes:
+                raise Unavailable(reason) from exc
+            # what was handed to the log may still be committed
+            asked = getattr(getattr(request.frame, "payload", None), "idempotency_key", None)
+            raise OutcomeUnknown(reason, request_id=asked or "") from exc
+
+    # what each does
+
+    async def _get(self, request: Request, asked: CacheGet) -> Reply:
+        key = parse_key(asked.payload.key, field="payload.key")
+        answer = await self.cache.read(key)
+        entry = answer.entry
+        if entry is None or entry.deleted:
+            missed = {"key": key, "found": False, "value": None, "version": 0, "fillToken": str(answer.token)}
+            return Reply("cache:value", missed)
+        found: dict[str, object] = {"key": key, "found": True, "version": entry.version, **value_members(entry)}
+        if answer.ttl is not None:
+            found["ttl"] = round(answer.ttl, 3)
+        return Reply("cache:value", found)
+
+    async def _update(self, request: Request, asked: CacheUpdate) -> Reply:
+        update = asked.payload
+        key = parse_key(update.key, field="payload.key")
+        draft = draft_of(update, key, max_value_size=self.max_value_size, path="payload.")
+        written = await self.cache.write(_signed(draft, request, update.idempotency_key))
+        receipt = written.receipt
+        body = told(draft, receipt, value=receipt.operation is Operation.INCREMENT)
+        if receipt.operation is Operation.DELETE:
+            body["found"] = receipt.found
+        return Reply("ack", body | _again(written))
+
+    async def _invalidate(self, request: Request, asked: CacheInvalidate) -> Reply:
+        body = asked.payload
+        named = invalidation_of(body, most=self.max_invalidate_keys, path="payload.")
+        if body.dry_run:
+            seen = await preview(
+                self.cache.authority, named, at=self.cache.applied, clock=self.clock, loaders=self.cache.modules_loaded
+            )
+            return Reply("ack", seen.told())
+        draft = draft_of_invalidation(named)._replace(distribute=body.distribute)
+        done = await invalidate(self.cache, _signed(draft, request, body.idempotency_key))
+        return Reply("ack", done.told() | _again(done.written))
+
+
+class Reply(NamedTuple):
+    """What a request is answered with."""
+
+    type: str
+    payload: Mapping[str, object]
+
+
+class Command(NamedTuple):
+    """How a type is carried out; `writes` tells that what becomes of it may be unknown for a while."""
+
+    handler: Callable[[Commands, Request, Any], Awaitable[Reply]]
+    writes: bool = True
+
+
+CARRIED_OUT: Final[Mapping[str, Command]] = {
+    "cache:get": Command(Commands._get, writes=False),
+    "cache:update": Command(Commands._update),
+    "cache:invalidate": Command(Commands._invalidate),
+}
+
+
+def _signed(draft: Draft, request: Request, asked: str | None) -> Draft:
+    """The draft with whose it is, and under which key its answer is kept."""
+    subject = request.identity.subject
+    idempotency = Idempotency(subject, asked or "", fingerprint(draft))
+    return draft._replace(idempotency=idempotency, actor=subject if subject != "anonymous" else "")
+
+
+def _again(written: Written) -> dict[str, object]:
+    """What finds the answer again."""
+    return {"idempotencyKey": written.request_id, **({"replayed": True} if written.replayed else {})}

@@ -1,0 +1,62 @@
+"""Replies: frames as bytes, and errors as the protocol tells them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+import orjson
+
+from cachesvc.errors import Forbidden, InvalidInput, LimitExceeded, OutcomeUnknown, Refused, Unavailable
+from cachesvc.protocol.codes import Code, code_of
+
+_LONGEST: Final = 1_000  # characters of a text that may quote what came from outside
+
+
+def moment(at: float) -> str:
+    """Unix seconds as ISO 8601 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def frame(kind: str, payload: Mapping[str, object], at: float, *, answers: str | None = None, **more: object) -> bytes:
+    """A frame of a type; `answers` is the requestId of what it answers."""
+    members: dict[str, object] = {"type": kind, "payload": payload, "timestamp": moment(at)}
+    if answers is not None:
+        members["correlationId"] = answers
+    return orjson.dumps(members | more)
+
+
+def refusal(code: Code, message: str, details: Mapping[str, object] | None = None) -> dict[str, object]:
+    """The payload of an `error`."""
+    payload: dict[str, object] = {"code": code.value, "message": _printable(message), "recoverable": code.recoverable}
+    if details:
+        payload["details"] = details
+    return payload
+
+
+def refusal_of(error: Exception) -> dict[str, object]:
+    """An error of the tree as the payload of an `error`. What nobody foresaw is told without a word of its inside."""
+    code = code_of(error)
+    if code is Code.INTERNAL:
+        return refusal(code, "an error that is not yours; the log of the service has it")
+    details: dict[str, object] = {}
+    match error:
+        case InvalidInput() | Refused():
+            details["field"] = _printable(error.field)
+        case LimitExceeded():
+            details |= {"field": _printable(error.field), "limit": error.most}
+        case OutcomeUnknown(request_id=asked) if asked:
+            details["idempotencyKey"] = asked
+        case Forbidden():
+            details |= {"action": error.action, "resource": _printable(error.resource)}
+    if isinstance(error, Refused) and code is Code.VERSION_CONFLICT:
+        details["currentVersion"] = error.current
+    payload = refusal(code, str(error), details)
+    if isinstance(error, Unavailable):
+        payload["retryAfter"] = error.retry_after
+    return payload
+
+
+def _printable(text: str) -> str:
+    return text[:_LONGEST].encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,333 @@
+"""Session: one client's side of the protocol, sans-IO: frames in, effects out.
+
+Effects are frames in the outbox, requests that `receive` returns to be carried out, and `closing`. Each request is answered
+once, by `answer` or `fail`. It is told the time by a clock and wakes its driver by `wake`; it never waits for anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from cachesvc.errors import CacheError, Forbidden, InvalidInput, Unauthenticated
+from cachesvc.model.position import Position
+from cachesvc.ports import Clock
+from cachesvc.protocol.api import parse
+from cachesvc.protocol.codes import CloseCode, Code
+from cachesvc.protocol.exact import parts, read_object
+from cachesvc.protocol.frames import (
+    EXACT,
+    FROM_CLIENTS,
+    MAX_ID,
+    Auth,
+    AuthzCheck,
+    CacheGet,
+    CacheInvalidate,
+    CacheUpdate,
+    Frame,
+    Ping,
+    Publish,
+)
+from cachesvc.realtime.identity import Doorman, Identity
+from cachesvc.realtime.outbox import Outbox
+from cachesvc.realtime.replies import frame, moment, refusal, refusal_of
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """Limits of one session: bytes, counts, seconds."""
+
+    max_frame_size: int = (1 << 20) + (64 << 10)
+    max_subscriptions: int = 1_000
+    max_in_flight: int = 64
+    max_batch: int = 256
+    queue_size: int = 1 << 20
+    ping_interval: float = 20.0
+    ping_timeout: float = 20.0
+    auth_timeout: float = 10.0
+    max_errors: int = 100
+    error_window: float = 60.0
+
+
+class Names(NamedTuple):
+    """The ids of a session."""
+
+    connection: str
+    session: str
+
+
+class Closing(NamedTuple):
+    """Why the socket is to be closed, once what is in the outbox is sent."""
+
+    code: CloseCode
+    reason: str
+
+
+class Request(NamedTuple):
+    """A command to be carried out for an identity; `type` is that of its frame."""
+
+    type: str
+    frame: Frame
+    identity: Identity
+
+
+_PLAIN: Final = parts()
+_NOT_COUNTED: Final = frozenset(  # against the budget: no fault of the client's
+    {Code.INTERNAL, Code.UNAVAILABLE, Code.OUTCOME_UNKNOWN, Code.VERSION_CONFLICT, Code.NOT_FOUND, Code.RECOVERY_UNAVAILABLE}
+)
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """The state of one connection. `position` tells up to where the log was told to sessions of this node."""
+
+    names: Names
+    limits: SessionLimits
+    clock: Clock
+    doorman: Doorman
+    identity: Identity | None
+    position: Callable[[], Position]
+    wake: Callable[[], None]
+    closing: Closing | None = None
+    outbox: Outbox = field(init=False)
+    _opened_at: float = field(init=False)
+    _errors: int = 0
+    _errors_since: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.outbox = Outbox(self.limits.queue_size)
+        self._opened_at = self._errors_since = self.clock.monotonic()
+
+    # effects
+
+    def open(self) -> None:
+        """The connection stands."""
+        if self.identity is not None:
+            self._establish(self.identity)
+
+    def receive(self, data: str | bytes) -> Request | None:
+        """A frame came: the request to be carried out, if it is one. Whatever is wrong with it is answered."""
+        if self.closing is not None:
+            return None
+        asked: str | None = None
+        try:
+            members = _members(data)
+            asked = _request_id(members)
+            kind = members.get("type")
+            if not isinstance(kind, str):
+                raise InvalidInput("type", "is missing: each message says what it is")
+            served = SERVED.get(kind)
+            if served is None:
+                self._refuse(refusal(Code.UNKNOWN_TYPE, f"type: {kind!r} is not a message to this service"), asked)
+                return None
+            if kind in EXACT:
+                members = read_object(data.encode() if isinstance(data, str) else data, EXACT[kind], field="message")
+            received = parse(FROM_CLIENTS[kind], members)
+            return self._serve(kind, served, received)
+        except CacheError as error:
+            self._refuse(refusal_of(error), asked)
+            return None
+
+    def answer(self, asked: Frame, kind: str, payload: Mapping[str, object], **more: object) -> None:
+        """A request was carried out. An `ack` is only for who can tell what it is of."""
+        if kind == "ack" and asked.request_id is None:
+            return
+        self._send(kind, payload, asked.request_id, **more)
+
+    def fail(self, asked: Frame, error: CacheError) -> None:
+        """A request could not be carried out."""
+        self._refuse(refusal_of(error), asked.request_id)
+
+    def tick(self) -> None:
+        """Do what is due."""
+        if self.identity is None and self.closing is None and self.clock.monotonic() >= self._auth_until:
+            self.close(CloseCode.AUTH_TIMEOUT, "no auth message came in time")
+
+    @property
+    def due(self) -> float | None:
+        """When `tick` has something to do, by the monotonic clock."""
+        return self._auth_until if self.identity is None else None
+
+    def drain(self, next_reconnect_in: int, reason: str) -> None:
+        """The node is about to stop: tell when to come back (milliseconds), then close."""
+        payload = {
+            "status": "reconnecting",
+            "reason": reason,
+            "reconnectAttempts": 0,
+            "nextReconnectIn": next_reconnect_in,
+        }
+        if self.closing is None:
+            self._send("connection:status", payload, None)
+            self.close(CloseCode.DRAIN, reason)
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Close once the outbox is sent; the first reason counts."""
+        if self.closing is None:
+            self.closing = Closing(code, reason)
+            self.wake()
+
+    # what frames do
+
+    def _serve(self, kind: str, served: Served, received: Frame) -> Request | None:
+        if served.needs is not None:
+            if self.identity is None:
+                raise Unauthenticated("say who you are first, by an auth message")
+            for action, resource in served.needs(received):
+                if not self.identity.may(action, resource):
+                    raise Forbidden(action, resource)
+        if served.handle is not None:
+            served.handle(self, received)
+            return None
+        assert self.identity is not None
+        return Request(kind, received, self.identity)
+
+    def _auth(self, received: Auth) -> None:
+        first = self.identity is None
+        try:
+            self.identity = self.doorman.authenticate(received.token, received.user_id)
+        except Unauthenticated:
+            self.close(CloseCode.BAD_TOKEN, "the token is not accepted")
+            raise
+        if first:
+            self._establish(self.identity)
+        self.answer(received, "ack", {"userId": self.identity.subject})
+
+    def _ping(self, received: Ping) -> None:
+        payload = received.payload
+        now = self.clock.now()
+        sent = _seconds(payload.timestamp) if payload.timestamp is not None else now
+        told = {
+            "timestamp": payload.timestamp or moment(now),
+            "sequenceNumber": payload.sequence_number,
+            "latency": round(max(0.0, now - sent) * 1000, 3),
+        }
+        self._send("pong", told, received.request_id, **self._place())
+
+    def _check(self, received: AuthzCheck) -> None:
+        assert self.identity is not None
+        asked = received.payload
+        allowed = self.identity.may(asked.action, asked.resource)
+        told = {"resource": asked.resource, "action": asked.action, "allowed": allowed}
+        self._send("authz:result", told, received.request_id)
+
+    # sending
+
+    def _establish(self, identity: Identity) -> None:
+        limits = self.limits
+        payload = {
+            "connectionId": self.names.connection,
+            "userId": identity.subject,
+            "sessionId": self.names.session,
+            "heartbeat": {"interval": round(limits.ping_interval * 1000), "timeout": round(limits.ping_timeout * 1000)},
+            "limits": {
+                "maxFrameSize": limits.max_frame_size,
+                "maxSubscriptions": limits.max_subscriptions,
+                "maxInFlight": limits.max_in_flight,
+                "maxBatch": limits.max_batch,
+            },
+            **self._place(),
+        }
+        self._send("connection:established", payload, None)
+
+    def _place(self) -> dict[str, object]:
+        position = self.position()
+        return {"epoch": position.epoch, "position": position.sequence}
+
+    def _send(self, kind: str, payload: Mapping[str, object], asked: str | None, **more: object) -> None:
+        if not self.outbox.answer(frame(kind, payload, self.clock.now(), answers=asked, **more)):
+            self._slow()
+        self.wake()
+
+    def _refuse(self, payload: Mapping[str, object], asked: str | None) -> None:
+        self._send("error", payload, asked)
+        if payload["code"] in _NOT_COUNTED:
+            return
+        now = self.clock.monotonic()
+        if now - self._errors_since >= self.limits.error_window:
+            self._errors, self._errors_since = 0, now
+        self._errors += 1
+        if self._errors > self.limits.max_errors:
+            self.close(CloseCode.TOO_MANY_ERRORS, f"more than {self.limits.max_errors} errors")
+
+    def _slow(self) -> None:
+        """Nothing more fits: what waits would never be complete again, so none of it is sent."""
+        self.outbox.clear()
+        self.close(CloseCode.SLOW, "what was to be read was not read")
+
+    @property
+    def _auth_until(self) -> float:
+        return self._opened_at + self.limits.auth_timeout
+
+
+class Served(NamedTuple):
+    """How a type is served: what one must be allowed to do (None: even who has not said who it is), and by which handler (None:
+    it is carried out outside)."""
+
+    needs: Callable[[Any], Iterable[tuple[str, str]]] | None
+    handle: Callable[[Session, Any], None] | None = None
+
+
+def _nothing(received: Frame) -> tuple[()]:
+    return ()
+
+
+def _invalidated(received: CacheInvalidate) -> Iterable[tuple[str, str]]:
+    named = received.payload
+    globs = [named.pattern] if named.pattern is not None else []
+    # a tag or a cascade may come to any key
+    everything = ["*"] if named.tags or named.cascade else []
+    return [("invalidate", name) for name in (*named.keys, *globs, *everything)]
+
+
+def _read(received: CacheGet) -> Iterable[tuple[str, str]]:
+    return (("read", received.payload.key),)
+
+
+def _written(received: CacheUpdate) -> Iterable[tuple[str, str]]:
+    return (("write", received.payload.key),)
+
+
+def _published(received: Publish) -> Iterable[tuple[str, str]]:
+    return (("publish", received.payload.resource),)
+
+
+SERVED: Final[Mapping[str, Served]] = {
+    "auth": Served(None, Session._auth),
+    "ping": Served(None, Session._ping),
+    "authz:check": Served(_nothing, Session._check),
+    "cache:get": Served(_read),
+    "cache:update": Served(_written),
+    "cache:invalidate": Served(_invalidated),
+}
+
+
+def _members(data: str | bytes) -> dict[str, Any]:
+    """The members of a frame. Raises `InvalidInput`."""
+    if isinstance(data, bytes):
+        raise InvalidInput("message", "is binary: frames are JSON texts", malformed=True)
+    try:
+        members = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return read_object(data.encode(), _PLAIN, field="message")  # numbers too large for orjson, or what is wrong
+    if not isinstance(members, dict):
+        raise InvalidInput("message", "is not a JSON object", malformed=True)
+    return members
+
+
+def _request_id(members: Mapping[str, Any]) -> str | None:
+    asked = members.get("requestId")
+    return asked if isinstance(asked, str) and len(asked) <= MAX_ID else None
+
+
+def _seconds(timestamp: str) -> float:
+    try:
+        read = datetime.fromisoformat(timestamp)
+    except ValueError:
+        raise InvalidInput("payload.timestamp", "is not a time of ISO 8601, like 2024-01-15T10:30:00Z") from None
+    if read.tzinfo is None:
+        raise InvalidInput("payload.timestamp", "has no time zone")
+    return read.timestamp()

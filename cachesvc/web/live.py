@@ -1,0 +1,263 @@
+"""Live: the socket at `/v1/ws/realtime`. It moves bytes between connections and their sessions, and decides nothing.
+
+A connection is a reader, a writer and the commands in flight, in one task group; each of its queues has a limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import uuid4
+
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
+
+from cachesvc.errors import CacheError, Forbidden, Unauthenticated, Unavailable
+from cachesvc.protocol.codes import CloseCode
+from cachesvc.realtime.commands import Commands
+from cachesvc.realtime.identity import Doorman, Identity, OpenDoor
+from cachesvc.realtime.session import Names, Request, Session, SessionLimits
+from cachesvc.web.call import raw_path, read_headers
+from cachesvc.web.live_protocol import PEER, LiveProtocol
+from cachesvc.web.problems import problem_of
+from cachesvc.web.service import Service
+
+PATH: Final = "/v1/ws/realtime"
+VERSION: Final = "v1"  # the subprotocol that is selected
+_TOKEN: Final = "jwt."  # noqa: S105 - what a subprotocol begins with that carries one
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveLimits:
+    """Limits of the sockets of a node; bytes, counts, seconds."""
+
+    session: SessionLimits = field(default_factory=SessionLimits)
+    send_timeout: float = 10.0
+    drain_spread: float = 5.0  # over which clients are asked to come back after a restart
+    drain_timeout: float = 2.0  # for them to be told
+    allowed_origins: Collection[str] = ()
+
+
+@dataclass(slots=True)
+class LiveCounts:
+    """Since the start."""
+
+    connections: int = 0
+    refused: int = 0  # by Origin or credentials
+    slow: int = 0
+    received: int = 0
+    sent: int = 0
+    sent_bytes: int = 0
+    closed: dict[str, int] = field(default_factory=dict)  # by the server, by its code
+
+
+class Live:
+    """The sockets of one node."""
+
+    def __init__(self, service: Service, limits: LiveLimits | None = None, doorman: Doorman | None = None) -> None:
+        self.limits = limits or LiveLimits()
+        self.counts = LiveCounts()
+        self.commands = Commands(
+            service.cache,
+            service.clock,
+            service.limits.max_value_size,
+            service.limits.max_invalidate_keys,
+            service.limits.request_timeout,
+        )
+        self.service = service
+        self._doorman = doorman or OpenDoor()
+        self._open: set[Connection] = set()
+        self._draining = False
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection, from its handshake to its end."""
+        await receive()  # websocket.connect
+        try:
+            identity = self._greet(scope)
+        except CacheError as error:
+            self.counts.refused += 1
+            await _refuse(send, problem_of(error).response(uuid4().hex))
+            return
+        selected = VERSION if VERSION in scope["subprotocols"] else None
+        await send({"type": "websocket.accept", "subprotocol": selected})
+        connection = Connection(self, scope["extensions"][PEER], identity, self._doorman)
+        self._open.add(connection)
+        self.counts.connections += 1
+        try:
+            await connection.run(receive, send)
+        finally:
+            self._open.discard(connection)
+            closing = connection.session.closing
+            if closing is not None:
+                name = closing.code.name.lower()
+                self.counts.closed[name] = self.counts.closed.get(name, 0) + 1
+
+    async def drain(self) -> None:
+        """Tell every client when to come back, spread so that they do not come at once, and wait for them to leave."""
+        self._draining = True
+        waiting = list(self._open)
+        spread = self.limits.drain_spread * 1000 / max(1, len(waiting))
+        for place, connection in enumerate(waiting):
+            connection.session.drain(round(spread * (place + 1)), "the node restarts")
+        ends = [connection.ended.wait() for connection in waiting]
+        try:
+            async with asyncio.timeout(self.limits.drain_timeout):
+                await asyncio.gather(*ends)
+        except TimeoutError:
+            for connection in self._open:
+                connection.peer.abort()
+
+    def stats(self) -> dict[str, object]:
+        counts = self.counts
+        return {
+            "open": len(self._open),
+            "connections": counts.connections,
+            "refused": counts.refused,
+            "slow": counts.slow,
+            "received": counts.received,
+            "sent": counts.sent,
+            "sentBytes": counts.sent_bytes,
+            "queuedBytes": sum(c.session.outbox.pushed + c.session.outbox.answered for c in self._open),
+            "inFlight": sum(c.in_flight for c in self._open),
+            "closed": dict(counts.closed),
+        }
+
+    def _greet(self, scope: Scope) -> Identity | None:
+        headers = read_headers(scope)
+        if self._draining:
+            raise Unavailable("this node is about to stop")
+        origin = headers.get("origin")
+        if origin is not None and origin not in self.limits.allowed_origins:
+            raise Forbidden("use", f"the socket from the origin {origin}")
+        tokens = [offered.removeprefix(_TOKEN) for offered in scope["subprotocols"] if offered.startswith(_TOKEN)]
+        scheme, _, credentials = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            tokens.append(credentials.strip())
+        if len(tokens) > 1:
+            raise Unauthenticated("more than one token is given")
+        return self._doorman.greet(tokens[0] if tokens else None)
+
+
+class Connection:
+    """One socket and its session."""
+
+    def __init__(self, live: Live, peer: LiveProtocol, identity: Identity | None, doorman: Doorman) -> None:
+        self.peer = peer
+        self.in_flight = 0
+        self.ended = asyncio.Event()
+        self._live = live
+        self._clock = live.service.clock
+        self._woken = asyncio.Event()
+        self._slots = asyncio.Semaphore(live.limits.session.max_in_flight)
+        self.session = Session(
+            Names(uuid4().hex, uuid4().hex),
+            live.limits.session,
+            self._clock,
+            doorman,
+            identity,
+            lambda: live.service.feed.position,
+            self._woken.set,
+        )
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        """Until either side closes."""
+        self.session.open()
+        try:
+            async with asyncio.TaskGroup() as group:
+                ends = [group.create_task(self._read(receive, group)), group.create_task(self._write())]
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                await self._close(send)
+                for task in ends:
+                    task.cancel()
+        finally:
+            self.ended.set()
+
+    async def _read(self, receive: Receive, group: asyncio.TaskGroup) -> None:
+        while True:
+            message = await receive()
+            if message["type"] != "websocket.receive":
+                return
+            self._live.counts.received += 1
+            text = message.get("text")
+            request = self.session.receive(text if text is not None else message["bytes"])
+            if request is not None:
+                await self._slots.acquire()  # more wait where they are: in the client's own buffers
+                self.in_flight += 1
+                group.create_task(self._carry_out(request))
+
+    async def _carry_out(self, request: Request) -> None:
+        session = self.session
+        try:
+            reply = await self._live.commands.carry_out(request)
+            session.answer(request.frame, reply.type, reply.payload)
+        except CacheError as error:
+            session.fail(request.frame, error)
+        except Exception as error:  # noqa: BLE001 - the connection lives; the log has it
+            _log.exception("a command failed", extra={"type": request.type})
+            session.fail(request.frame, CacheError(str(error)))
+        finally:
+            self.in_flight -= 1
+            self._slots.release()
+            self._woken.set()
+
+    async def _write(self) -> None:
+        """Send what the session has to say, until it wants to close and all of it is said."""
+        session, counts = self.session, self._live.counts
+        while True:
+            self._woken.clear()
+            session.tick()
+            while (frame := session.outbox.take()) is not None:
+                try:
+                    async with asyncio.timeout(self._live.limits.send_timeout):
+                        await self.peer.write(frame)
+                except TimeoutError:
+                    session.close(CloseCode.SLOW, "what was to be read was not read")
+                    counts.slow += 1
+                    self.peer.abort()
+                    return
+                counts.sent += 1
+                counts.sent_bytes += len(frame)
+            if session.closing is not None and not (self.in_flight and session.closing.code is CloseCode.DRAIN):
+                return
+            due = session.due
+            try:
+                async with asyncio.timeout(None if due is None else max(0.0, due - self._clock.monotonic())):
+                    await self._woken.wait()
+            except TimeoutError:
+                pass
+
+    async def _close(self, send: Send) -> None:
+        closing = self.session.closing
+        if closing is None or not self.peer.open:
+            return
+        try:
+            async with asyncio.timeout(self._live.limits.send_timeout):
+                await send({"type": "websocket.close", "code": int(closing.code), "reason": closing.reason})
+        except TimeoutError:
+            self.peer.abort()
+
+
+class LiveRoute(BaseRoute):
+    """The path of the socket."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        found = scope["type"] == "websocket" and raw_path(scope) == PATH.encode()
+        return (Match.FULL if found else Match.NONE), {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._live.serve(scope, receive, send)
+
+
+async def _refuse(send: Send, response: Response) -> None:
+    """Answer the handshake with a problem."""
+    headers = [header for header in response.raw_headers if header[0] != b"content-length"]
+    await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": bytes(response.body)})

@@ -1,0 +1,65 @@
+"""A session and what it says, without a socket."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from cachesvc.model.position import Epoch, Position, Seq
+from cachesvc.realtime.identity import ANONYMOUS, Doorman, Identity, OpenDoor
+from cachesvc.realtime.session import Names, Request, Session, SessionLimits
+from tests.fakes import FakeClock
+from tests.wire import golden_frames
+
+NOW = 1_705_314_600.0  # 2024-01-15T10:30:00Z
+LIMITS = SessionLimits()
+
+
+class Said:
+    """A session under test; `frames` are those it has said and nobody has looked at."""
+
+    def __init__(self, *, identity: Identity | None = ANONYMOUS, doorman: Doorman | None = None, **limits: Any) -> None:
+        self.clock = FakeClock(NOW)
+        self.position = Position(Epoch(7), Seq(1000))
+        self.woken = 0
+        self.session = Session(
+            Names("c-1", "s-1"),
+            replace(LIMITS, **limits),
+            self.clock,
+            doorman or OpenDoor(),
+            identity,
+            lambda: self.position,
+            self._wake,
+        )
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def send(self, kind: str, payload: object = None, **more: object) -> Request | None:
+        members = {"type": kind, **more} | ({} if payload is None else {"payload": payload})
+        return self.session.receive(orjson.dumps(members).decode())
+
+    def golden(self, kind: str, **more: object) -> Request | None:
+        """Send the golden frame of a type."""
+        return self.session.receive(orjson.dumps(golden_frames.read(kind, "client") | more).decode())
+
+    def raw(self) -> list[bytes]:
+        frames = []
+        while (frame := self.session.outbox.take()) is not None:
+            frames.append(frame)
+        return frames
+
+    def frames(self) -> list[dict[str, Any]]:
+        return [orjson.loads(frame) for frame in self.raw()]
+
+    def frame(self) -> dict[str, Any]:
+        (frame,) = self.frames()
+        return frame
+
+    def error(self) -> tuple[str, str | None, str | None]:
+        """The code, field and correlationId of the error that is all it said."""
+        frame = self.frame()
+        assert frame["type"] == "error", frame
+        return frame["payload"]["code"], frame["payload"].get("details", {}).get("field"), frame.get("correlationId")

@@ -1,0 +1,169 @@
+"""The socket over a real server, as a bare client sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.frames import Frame, Opcode
+
+from cachesvc.errors import Unauthenticated
+from cachesvc.protocol.messages import FROM_SERVER
+from cachesvc.realtime.identity import Identity
+from cachesvc.realtime.session import SessionLimits
+from cachesvc.web.live import LiveLimits
+from tests.web.site import Site, opened
+from tests.web.sockets import LIMIT, connected
+
+
+async def test_the_specifications_first_example(site: Site) -> None:
+    async with site.served() as port, connected(port) as socket:
+        assert socket.connection.subprotocol == "v1"
+        await socket.send("auth", token="jwt_token_here", userId="user_id_here")
+        established = socket.seen[0]
+        assert established["payload"]["userId"] == "anonymous"
+        assert (established["payload"]["epoch"], established["payload"]["position"]) == site.feed.position
+        await socket.send("ping", {"timestamp": "2024-01-15T10:30:00Z", "sequenceNumber": 1})
+        pong = await socket.next()
+        assert (pong["type"], pong["payload"]["sequenceNumber"]) == ("pong", 1)
+        for frame in socket.seen:
+            FROM_SERVER[frame["type"]].model_validate(frame)
+
+
+async def test_a_page_of_another_origin_is_refused() -> None:
+    limits = LiveLimits(allowed_origins=["https://app.example.com"])
+    async with opened(live_limits=limits) as site, site.served() as port:
+        async with connected(port, origin="https://app.example.com"):
+            pass
+        for origin in ("https://app.example.com.evil.com", "https://APP.example.com", "null", "http://app.example.com"):
+            with pytest.raises(InvalidStatus) as refused:
+                async with connected(port, origin=origin):
+                    pass
+            response = refused.value.response
+            assert response.status_code == 403
+            assert response.body is not None
+            assert json.loads(response.body)["code"] == "FORBIDDEN"
+        assert site.live.counts.refused == 4
+
+
+async def test_without_subprotocols_none_is_selected(site: Site) -> None:
+    async with site.served() as port, connected(port, "v2", established=False) as socket:
+        assert socket.connection.subprotocol is None
+
+
+class Guard:
+    def greet(self, token: str | None) -> Identity | None:
+        if token == "bad":
+            raise Unauthenticated("the token is not valid")
+        return Identity(token, ["admin"]) if token is not None else None
+
+    def authenticate(self, token: str, user_id: str) -> Identity:
+        return Identity(user_id, ["admin"])
+
+
+async def test_a_token_may_come_with_the_upgrade(site: Site) -> None:
+    site.live._doorman = Guard()
+    async with site.served() as port:
+        async with connected(port, "v1", "jwt.ann") as socket:
+            assert (socket.seen[0]["payload"]["userId"], socket.connection.subprotocol) == ("ann", "v1")
+        async with connected(port, additional_headers={"Authorization": "Bearer bob"}) as socket:
+            assert socket.seen[0]["payload"]["userId"] == "bob"
+        async with connected(port, established=False) as socket:
+            await socket.send("auth", token="x", userId="eve")
+            assert (await socket.next())["payload"]["userId"] == "eve"
+        with pytest.raises(InvalidStatus) as refused:
+            async with connected(port, additional_headers={"Authorization": "Bearer bad"}):
+                pass
+        assert refused.value.response.status_code == 401
+
+
+async def test_no_pong_closes() -> None:
+    async with opened() as site, site.served(ping_interval=0.05, ping_timeout=0.2) as port, connected(port) as socket:
+        original = socket.connection.protocol.send_frame
+
+        def deaf(frame: Frame) -> None:
+            if frame.opcode is not Opcode.PONG:
+                original(frame)
+
+        socket.connection.protocol.send_frame = deaf  # type: ignore[method-assign]
+        assert (await socket.closed())[0] == 4011
+
+
+async def test_a_drain_tells_everyone_when_to_come_back() -> None:
+    async with opened(live_limits=LiveLimits(drain_spread=3.0)) as site, site.served() as port:
+        async with connected(port) as one, connected(port) as two, connected(port) as three:
+            task = asyncio.create_task(site.live.drain())
+            ends = [await socket.closed() for socket in (one, two, three)]
+            assert ends == [(4001, "the node restarts")] * 3
+            status = [socket.seen[-1] for socket in (one, two, three)]
+            assert [frame["type"] for frame in status] == ["connection:status"] * 3
+            assert sorted(frame["payload"]["nextReconnectIn"] for frame in status) == [1000, 2000, 3000]
+            await task
+        with pytest.raises(InvalidStatus) as refused:
+            async with connected(port):
+                pass
+        assert refused.value.response.status_code == 503
+
+
+async def test_a_command_in_flight_is_answered_before_a_drain(site: Site) -> None:
+    async with site.served() as port, connected(port) as socket:
+        site.store.gates["commits"].close()
+        await socket.send("cache:update", {"key": "a", "operation": "set", "value": 1, "distribute": True}, requestId="r-1")
+        async with asyncio.timeout(LIMIT):
+            await site.store.gates["commits"].reached.wait()
+        task = asyncio.create_task(site.live.drain())
+        await socket.until(lambda frame: frame["type"] == "connection:status")
+        site.store.gates["commits"].open()
+        assert (await socket.until(lambda frame: frame["type"] == "ack"))["correlationId"] == "r-1"
+        assert (await socket.closed())[0] == 4001
+        await task
+
+
+async def test_what_is_no_message_is_answered_and_the_connection_lives(site: Site) -> None:
+    async with site.served() as port, connected(port) as socket:
+        await socket.connection.send("{")
+        await socket.connection.send(b"\x00")
+        await socket.connection.send(["[", "[" * 5000])
+        for _ in range(3):
+            assert (await socket.next())["payload"]["code"] == "BAD_MESSAGE"
+        assert (await socket.ask("nonsense", {}))["payload"]["code"] == "UNKNOWN_TYPE"
+        assert (await socket.ask("ping", {}))["type"] == "pong"
+
+
+async def test_too_large_a_message_closes(site: Site) -> None:
+    async with site.served() as port, connected(port) as socket:
+        await socket.connection.send("x" * (site.live.limits.session.max_frame_size + 1))
+        assert (await socket.closed())[0] == 1009
+
+
+async def test_a_message_in_endless_empty_fragments_closes(site: Site) -> None:
+    async with site.served() as port, connected(port) as socket:
+
+        async def fragments() -> object:
+            while True:
+                yield ""
+
+        task = asyncio.create_task(socket.connection.send(fragments()))  # type: ignore[arg-type]
+        assert (await socket.closed())[0] == 4501
+        with pytest.raises(Exception, match="4501"):
+            await task
+
+
+async def test_too_many_errors_close() -> None:
+    limits = LiveLimits(replace(SessionLimits(), max_errors=5))
+    async with opened(live_limits=limits) as site, site.served() as port, connected(port) as socket:
+        for _ in range(7):
+            await socket.send("nonsense")
+        assert await socket.closed() == (4509, "more than 5 errors")
+        assert site.live.counts.closed == {"too_many_errors": 1}
+
+
+async def test_another_path_is_no_socket(site: Site) -> None:
+    async with site.served() as port:
+        with pytest.raises(InvalidStatus) as refused:
+            async with connected(port, path="x"):
+                pass
+        assert refused.value.response.status_code == 403
