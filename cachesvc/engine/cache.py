@@ -159,6 +159,29 @@ class Cache:
         """`read` of many keys at once, in order: one round trip to each tier below memory."""
         return list(await asyncio.gather(*(self.read(key) for key in keys)))
 
+    async def lift(self, keys: Collection[Key]) -> tuple[int, int]:
+        """Bring what the authority has of these keys up into Redis, and into memory where there is room for it.
+
+        How many are up there now that were not, and how many live ones there was no need or no place for. Raises
+        `Unavailable`.
+        """
+        if self.authority_reads.refuses:
+            raise self.authority_reads.away(self.authority.name)
+        token = self.floors.applied
+        found = await self.authority.get(keys, horizon=self.floors.horizon)
+        now = self.clock.now()
+        # from here to the storing is one step: no await
+        live = [entry for entry in found.values() if entry.live(now)]
+        up = [entry for entry in live if self.floors.admits(entry.key, entry.version, token)]
+        stored = 0
+        for entry in up:
+            if self.memory.peek(entry.key) is None and self.memory.room(entry):
+                self.floors.take(entry.key, entry.version, token)
+                self.memory.store(entry)
+                stored += 1
+        kept = len(up) if await self.puts.put([(entry, token) for entry in up]) else stored
+        return kept, len(live) - kept
+
     # writing
 
     async def write(self, draft: Draft) -> Written:
@@ -318,6 +341,12 @@ class NoMemory:
         pass
 
     def held(self) -> Iterable[Entry]:
+        return ()
+
+    def room(self, entry: Entry) -> bool:
+        return False
+
+    def hot(self, limit: int) -> Sequence[tuple[Key, Version]]:
         return ()
 
     def doubt(self, pattern: InForce) -> None:

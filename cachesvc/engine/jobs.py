@@ -46,7 +46,7 @@ class JobBook:
         self._most = most
         self._begun = begun
 
-    async def begin(self, kind: str, title: str, request: Mapping[str, object], *, what: object, place: str = "") -> Begun:
+    async def begin(self, kind: str, title: str, body: bytes, *, what: object, place: str = "") -> Begun:
         """A new job, or the one that does the same and has not ended. `what` is what it does, whatever the pace.
 
         Raises `Overloaded`.
@@ -55,7 +55,7 @@ class JobBook:
         same = xxhash.xxh3_128_hexdigest(orjson.dumps([kind, what]))
         name = f"{kind}-{self._new_id()}"
         job = Job(name, kind, title, same, place, created_at=now, updated_at=now)
-        kept = await self._store.add_job(job, orjson.dumps(request), most=self._most)
+        kept = await self._store.add_job(job, body, most=self._most)
         self._begun()
         return Begun(kept, kept.id != name)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from cachesvc.engine.resilience import Breaker
 from cachesvc.errors import Unavailable
@@ -79,7 +80,7 @@ class Puts:
             batch = self._take()
             if batch:
                 try:
-                    await self._put(batch)
+                    await self.put(batch)
                 except Exception:  # noqa: BLE001 - one odd entry must not end the node; a lost put is no lie
                     _log.exception("entries could not be put into Redis", extra={"entries": len(batch)})
                     self.dropped += len(batch)
@@ -106,11 +107,13 @@ class Puts:
         self.waiting -= size
         return [self._queue.pop(key) for key in keys]
 
-    async def _put(self, batch: list[tuple[Entry, Position]]) -> None:
-        assert self._redis is not None
+    async def put(self, batch: Sequence[tuple[Entry, Position]]) -> bool:
+        """Put entries now, past the queue, each with the position before it was read; False when they were let go."""
+        if self._redis is None or not batch:
+            return False
         if not self._breaker.allows():
             self.dropped += len(batch)
-            return
+            return False
         epoch = max(token.epoch for _, token in batch)
         batch = [(entry, token) for entry, token in batch if token.epoch == epoch]
         # one token for all, no younger than that of any: an entry's own version counts for it anyway
@@ -120,9 +123,11 @@ class Puts:
         except Unavailable:
             self._breaker.failed()
             self.dropped += len(batch)
+            return False
         except BaseException:
             self._breaker.abandoned()
             raise
         else:
             self._breaker.succeeded()
             self.done += len(batch)
+            return True

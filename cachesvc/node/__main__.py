@@ -31,7 +31,7 @@ from cachesvc.web.app import create_app
 from cachesvc.web.live import Live, LiveLimits
 from cachesvc.web.live_protocol import live_protocol
 from cachesvc.web.protocol import HeadLimits, limited
-from cachesvc.web.service import Limits, Service
+from cachesvc.web.service import Limits, Service, WarmLimits
 
 GARBAGE = 20_000, 20, 50  # a write makes dozens of objects that live for a tick: fewer looks at them, 4 to 12 % less CPU
 OWN_FILES = 256  # descriptors that are no client's connection
@@ -92,6 +92,7 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
                 max_batch_operations=settings.server.max_batch_operations,
                 max_invalidate_keys=settings.server.max_invalidate_keys,
                 max_followers=settings.server.max_followers,
+                warming=_warm_limits(settings),
                 max_job_listeners=settings.jobs.max_listeners,
                 request_timeout=settings.engine.request_timeout,
             ),
@@ -167,6 +168,12 @@ def _live_limits(settings: Settings, limits: Limits) -> LiveLimits:
         drain_timeout=realtime.drain_timeout,
         allowed_origins=frozenset(realtime.allowed_origins),
     )
+
+
+def _warm_limits(settings: Settings) -> WarmLimits:
+    warm = settings.warm
+    templates = {name: loader.key for name, loader in settings.loaders.items()}
+    return WarmLimits(warm.rate, warm.max_rate, warm.concurrency, warm.max_concurrency, warm.max_keys, templates)
 
 
 def _admission_limits(settings: Settings) -> AdmissionLimits:

@@ -29,12 +29,14 @@ from cachesvc.cluster.retirer import Retirer
 from cachesvc.cluster.sweeper import Sweeper
 from cachesvc.engine.cache import Cache, Limits
 from cachesvc.engine.jobs import JobBook
+from cachesvc.engine.warm import Warmer
 from cachesvc.errors import Unavailable
 from cachesvc.loaders import python
 from cachesvc.model.fold import Terms
 from cachesvc.node.batches import new_batch
 from cachesvc.node.node import Node
 from cachesvc.node.offset import authority_offset
+from cachesvc.node.peers import Peers
 from cachesvc.ports import Authority, Loader, Retention
 from cachesvc.settings import Settings
 from cachesvc.tiers.memory import MemoryTier
@@ -116,9 +118,10 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             batch=settings.levels.database.sweep_batch,
             pause=settings.levels.database.sweep_pause,
         )
+        warmer = Warmer(cache, clock, hot=Peers(authority, node_id).hot)
         runner = JobRunner(
             authority,
-            {},
+            {"warm": warmer.work},
             clock,
             node=node_id,
             place=f"{socket.gethostname()}:{settings.server.data_dir.resolve()}",
@@ -159,6 +162,8 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             duties=duties,
             jobs=jobs,
             runner=runner,
+            warmer=warmer,
+            warming=settings.warm.on_start != "no",
         )
         async with _running(node):
             yield node
@@ -176,6 +181,7 @@ async def _running(node: Node) -> AsyncIterator[None]:
             group.create_task(node.index(), name="index"),
             group.create_task(node.runner.run(), name="jobs"),
             group.create_task(node.auditor.run(), name="audit"),
+            group.create_task(node.warm_up(), name="warm-up"),
             *(group.create_task(duty.run(), name=f"duty {duty.name}") for duty in node.duties),
         ]
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Collection, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,8 +21,12 @@ from cachesvc.engine.cache import Cache, NoMemory
 from cachesvc.engine.explain import Explanation, explain
 from cachesvc.engine.jobs import JobBook
 from cachesvc.engine.resilience import Breaker
-from cachesvc.errors import Unavailable
+from cachesvc.engine.warm import Warmer
+from cachesvc.errors import JobFailed, Unavailable
+from cachesvc.model.job import Job
 from cachesvc.model.keys import PARTITIONS, Key
+from cachesvc.model.pattern import parse_pattern
+from cachesvc.model.warming import Warming, WarmSource, pack_warming
 from cachesvc.node.offset import authority_offset
 from cachesvc.ports import Authority, NodeRecord, TierStats
 from cachesvc.settings import Settings
@@ -56,6 +61,8 @@ class Node:
     duties: Sequence[Duty]
     jobs: JobBook
     runner: JobRunner
+    warmer: Warmer
+    warming: bool = False  # before it says that it is ready
     started_at: float = 0.0
     clock_known: bool = True
     authority_answers: bool = True  # to a heartbeat, which is a write
@@ -128,6 +135,23 @@ class Node:
                 _log.info("the index of fields waits: %s", exc)
                 await self.clock.sleep(1.0)
 
+    async def warm_up(self) -> None:
+        """Warm what the settings say, within their time, before this node says that it is ready."""
+        if not self.warming:
+            return
+        warm = self.settings.warm
+        pattern = parse_pattern(warm.on_start_pattern).text
+        warming = Warming(WarmSource(warm.on_start), pattern=pattern, rate=warm.max_rate)
+        job = Job("", "warm", warming.title)
+        try:
+            async with asyncio.timeout(warm.on_start_within), aclosing(self.warmer.work(job, pack_warming(warming))) as steps:
+                async for job in steps:  # noqa: B007 - how far it came is told below
+                    pass
+        except (TimeoutError, JobFailed, Unavailable) as exc:
+            _log.warning("not all is warm: %s", str(exc) or "there was no more time")
+        _log.info("%s: %d of %s keys", job.title, job.done, job.total)
+        self.warming = False
+
     async def leave(self) -> None:
         """Give up the leases and the place in the list."""
         for duty in self.duties:
@@ -166,8 +190,10 @@ class Node:
         if self.redis is not None:
             parts[self.redis.name] = await self._redis_readiness(self.redis)
         parts[self.authority.name] = said = await self._authority_readiness()
+        if self.warming:
+            parts["warming"] = "warming: what is hot is brought up first"
         able = said == "ok" or said.startswith(_READS_ONLY)
-        return able and parts["clock"] == parts["log"] == "ok", parts
+        return able and not self.warming and parts["clock"] == parts["log"] == "ok", parts
 
     async def _authority_readiness(self) -> str:
         if self.cache.authority_reads.state != "closed":

@@ -140,6 +140,14 @@ class Memory(Tier, Protocol):
         """All that is held, neither counted nor refreshed."""
         ...
 
+    def room(self, entry: Entry) -> bool:
+        """Whether it would enter without anything else going."""
+        ...
+
+    def hot(self, limit: int) -> Sequence[tuple[Key, Version]]:
+        """Keys that are held, with their versions, those first that would stay the longest."""
+        ...
+
     def doubt(self, pattern: InForce) -> None:
         """From now on what matches and is older is not held, whatever the number of keys."""
         ...

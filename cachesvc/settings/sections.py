@@ -113,9 +113,24 @@ class Realtime(Section):
     drain_timeout: Duration = 2.0  # for them to be told
 
 
+class Warm(Section):
+    """Warm-ups: their pace, and what a new node warms before it says that it is ready."""
+
+    rate: float = Field(10_000.0, gt=0, le=10_000_000)  # keys a second, where a request names none
+    max_rate: float = Field(100_000.0, gt=0, le=10_000_000)
+    concurrency: int = Field(16, ge=1, le=10_000)  # keys that a loader is asked for at once, where a request names none
+    max_concurrency: int = Field(256, ge=1, le=10_000)
+    max_keys: int = Field(100_000, ge=1, le=1_000_000)  # named by one request
+    on_start: Literal["no", "peer", "database"] = "no"
+    on_start_pattern: str = Field("*", min_length=1, max_length=512)
+    on_start_within: Duration = 30.0  # then the node says that it is ready, however far it came
+
+
 class LoaderSettings(Section):
     """`[loaders.NAME]`: where a miss of the module NAME gets its data."""
 
     kind: Literal["python"]
     target: str = Field(pattern=r"^[\w.]+:[\w.]+$")  # module:function
     timeout: Duration = 5.0
+    # of {module, userId, dataTypes} in POST /v1/warm
+    key: str = Field("{module}:{userId}:{dataType}", pattern=r"^\{module\}:(\{(userId|dataType)\}|[^{}\x00-\x1f])*$")

@@ -8,9 +8,10 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from cachesvc.errors import SettingsError
+from cachesvc.errors import InvalidInput, SettingsError
+from cachesvc.model.pattern import parse_pattern
 from cachesvc.settings.levels import Levels, check_database, check_redis, sqlite_file
-from cachesvc.settings.sections import Audit, Auth, Cluster, Engine, Jobs, LoaderSettings, Log, Realtime, Server
+from cachesvc.settings.sections import Audit, Auth, Cluster, Engine, Jobs, LoaderSettings, Log, Realtime, Server, Warm
 
 
 class Settings(BaseSettings):
@@ -33,6 +34,7 @@ class Settings(BaseSettings):
     jobs: Jobs = Jobs()
     audit: Audit = Audit()
     realtime: Realtime = Realtime()
+    warm: Warm = Warm()
     loaders: dict[str, LoaderSettings] = Field(default_factory=dict)
 
     @classmethod
@@ -90,6 +92,10 @@ def check_consistency(settings: Settings) -> None:
         check_redis(levels.redis, settings.authority)
     if levels.database.enabled:
         check_database(levels.database)
+    try:
+        parse_pattern(settings.warm.on_start_pattern)
+    except InvalidInput as wrong:
+        raise SettingsError("warm.on_start_pattern", settings.warm.on_start_pattern, wrong.reason) from None
 
 
 def is_loopback(host: str) -> bool:

@@ -7,7 +7,9 @@ kept coherent by the engine alone, which drops what the log says is old; so `get
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final, Literal
 
 from cachetools import Cache, FIFOCache, LRUCache
@@ -29,19 +31,27 @@ _ABSENT: Final[Held] = (tombstone(Key(""), Version(0), now=0.0, keep=0.0), float
 
 
 class _LRU(LRUCache[Key, Held]):
+    _LRUCache__order: OrderedDict[Key, None]  # cachetools keeps it so, and gives no way to look at it that is no use
+
     def __missing__(self, key: Key) -> Held:
         return _ABSENT
+
+    def hottest(self) -> Iterator[Key]:
+        return reversed(self._LRUCache__order)
 
 
 class _FIFO(FIFOCache[Key, Held]):
     __missing__ = _LRU.__missing__
+
+    def hottest(self) -> Iterator[Key]:
+        return reversed(list(self))
 
 
 class _S3FIFO(S3FIFOCache[Key, Held]):
     __missing__ = _LRU.__missing__
 
 
-_POLICIES: Final[Mapping[EvictionPolicy, type[Cache[Key, Held]]]] = {"LRU": _LRU, "FIFO": _FIFO, "S3FIFO": _S3FIFO}
+_POLICIES: Final[Mapping[EvictionPolicy, type[_LRU | _FIFO | _S3FIFO]]] = {"LRU": _LRU, "FIFO": _FIFO, "S3FIFO": _S3FIFO}
 _SCAN_STEP: Final = 1_000  # keys looked at before others have a turn
 _SETTLE_STEP: Final = 250  # the same where each is matched against patterns
 
@@ -149,6 +159,19 @@ class MemoryTier:
                 self._forget(held)
         self._doubts = Patterns(one for one in self._doubts if one.sequence > upto)
         self._doubted = self._doubts.highest
+
+    def room(self, entry: Entry) -> bool:
+        """Whether it would enter without anything else going."""
+        return self._count < self._max_size and self.nbytes + entry.size <= self._max_bytes
+
+    def hot(self, limit: int) -> list[tuple[Key, Version]]:
+        """What is held, as the policy ranks it, the hottest first."""
+        found: list[tuple[Key, Version]] = []
+        for key in islice(self._held.hottest(), limit):
+            held = Cache.__getitem__(self._held, key)
+            if not (self._doubted and self._doubts.newest(key, held[0].version)):
+                found.append((key, held[0].version))
+        return found
 
     def clear(self) -> None:
         """Forget everything; the counts go on."""

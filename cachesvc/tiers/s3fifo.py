@@ -8,6 +8,7 @@ rule that must not break: a key is in exactly one of small and main, and never h
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Final, TypeVar
 
 from cachetools import Cache
@@ -68,6 +69,11 @@ class S3FIFOCache(Cache[K, V]):
         if newcomer:
             self._remember(key)
         return key, value
+
+    def hottest(self) -> Iterator[K]:
+        """The keys that were asked for again first, then the newcomers; of each the youngest first."""
+        yield from reversed(self._main)
+        yield from reversed(self._small)
 
     def clear(self) -> None:
         super().clear()

@@ -25,6 +25,7 @@ from cachesvc.web.operations import router
 from cachesvc.web.routes import DataRoute, Endpoint
 from cachesvc.web.service import Service
 from cachesvc.web.sync import get_sync, post_sync
+from cachesvc.web.warming import get_hot, post_warm
 
 
 def create_app(service: Service, live: Live | None = None) -> FastAPI:
@@ -60,6 +61,8 @@ def data_endpoints(service: Service) -> dict[str, dict[str, Endpoint]]:
         "/v1/cache/{key}": {"GET": get_entry, "PUT": put_entry, "DELETE": delete_entry, "POST": post_entry},
         "/v1/batch": {"POST": post_batch},
         "/v1/invalidate": {"POST": post_invalidate},
+        "/v1/warm": {"POST": post_warm},
+        "/v1/hot": {"GET": get_hot},
         "/v1/keys": {"GET": get_keys},
         "/v1/query": {"GET": get_query},
         "/v1/explain/{key}": {"GET": get_explanation},

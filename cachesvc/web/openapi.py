@@ -16,7 +16,7 @@ from pydantic.json_schema import models_json_schema
 
 from cachesvc.protocol import api
 from cachesvc.protocol.exact import MAX_NESTING
-from cachesvc.protocol.operations import Explanation, Jobs, JobTold, SyncAnswer, SyncOverview
+from cachesvc.protocol.operations import Explanation, HotKeys, Jobs, JobTold, SyncAnswer, SyncOverview, Warm
 
 Schema = dict[str, Any]  # JSON Schema: any JSON
 _STRING: Final[Schema] = {"type": "string"}
@@ -116,6 +116,22 @@ DATA: Final[Mapping[str, Mapping[str, Documented]]] = {
             takes=api.Invalidate,
             gives={200: api.InvalidateAnswer},
             problems=(400, 413, 415, 422, 503),
+        ),
+    },
+    "/v1/warm": {
+        "post": Documented(
+            "Bring entries up before they are asked for, as a job",
+            (),
+            "202 and a new job, or 200 and the one that does the same already. Nothing newer is replaced, and memory takes"
+            " only what it has room for.",
+            takes=Warm,
+            gives={200: JobTold, 202: JobTold},
+            problems=(400, 413, 415, 422, 503),
+        ),
+    },
+    "/v1/hot": {
+        "get": Documented(
+            "What the node's memory holds, the hottest first", ("limit",), gives={200: HotKeys}, problems=(400, 422)
         ),
     },
     "/v1/keys": {

@@ -17,7 +17,7 @@ from cachesvc.errors import CacheError
 from cachesvc.model.change import Change, Draft
 from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key
-from cachesvc.model.position import Position
+from cachesvc.model.position import Position, Version
 from cachesvc.ports import Clock
 from cachesvc.web.admission import Admission
 
@@ -28,8 +28,17 @@ class Searched(Buries, Outlined, Protocol):
     async def query(self, fields: Mapping[str, Sequence[str]], *, after: Key | None, limit: int) -> Sequence[Entry]: ...
 
 
+class Hot(Protocol):
+    """Where keys are told that are often asked for: memory."""
+
+    def hot(self, limit: int) -> Sequence[tuple[Key, Version]]: ...
+
+
 class Cache(Protocol):
     """The cache, read and written."""
+
+    @property
+    def memory(self) -> Hot: ...
 
     @property
     def authority(self) -> Searched: ...
@@ -103,6 +112,18 @@ class Node(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class WarmLimits:
+    """The pace of a warm-up, unless it names one, and its limits; `templates` has how a module's keys are made."""
+
+    rate: float = 10_000.0
+    max_rate: float = 100_000.0
+    concurrency: int = 16
+    max_concurrency: int = 256
+    max_keys: int = 100_000
+    templates: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Limits of the web; bytes, counts, seconds."""
 
@@ -112,6 +133,7 @@ class Limits:
     max_followers: int = 1_000
     max_job_listeners: int = 100
     request_timeout: float = 10.0
+    warming: WarmLimits = field(default_factory=WarmLimits)
     heartbeat: float = 15.0  # the longest silence of a stream of changes
 
     @property

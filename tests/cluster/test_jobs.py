@@ -76,7 +76,7 @@ class Site:
             await asyncio.wait([running])
 
     async def begin(self, what: str = "x", **more: Any) -> Job:
-        return (await self.book.begin("warm", "count", {}, what=what, **more)).job
+        return (await self.book.begin("warm", "count", b"", what=what, **more)).job
 
     async def until(self, true: Callable[[Job], bool], name: str) -> Job:
         async with asyncio.timeout(10):
@@ -222,8 +222,8 @@ async def test_a_node_runs_only_so_many_at_once_and_only_where_they_can_run(site
 
 
 async def test_two_who_begin_the_same_share_one(site: Site) -> None:
-    first = await site.book.begin("warm", "t", {"rate": 1}, what=["x"])
-    second = await site.book.begin("warm", "t", {"rate": 2}, what=["x"])
-    other = await site.book.begin("warm", "t", {}, what=["y"])
+    first = await site.book.begin("warm", "t", b"", what=["x"])
+    second = await site.book.begin("warm", "t", b"", what=["x"])
+    other = await site.book.begin("warm", "t", b"", what=["y"])
     assert (first.known, second.known, other.known) == (False, True, False)
     assert first.job == second.job != other.job

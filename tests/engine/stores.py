@@ -222,6 +222,12 @@ class FakeMemory:
     def held(self) -> list[Entry]:
         return list(self.entries.values())
 
+    def room(self, entry: Entry) -> bool:
+        return True
+
+    def hot(self, limit: int) -> list[tuple[Key, Version]]:
+        return [(key, entry.version) for key, entry in self.entries.items()][:limit]
+
     def doubt(self, pattern: InForce) -> None:
         for key, entry in list(self.entries.items()):
             if entry.version < pattern.sequence and pattern.pattern.matches(key):

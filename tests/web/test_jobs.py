@@ -16,7 +16,7 @@ from tests.web.site import Site, opened
 
 
 async def begin(site: Site, what: str = "x") -> Job:
-    return (await site.service.jobs.begin("warm", f"warm {what}", {}, what=what)).job
+    return (await site.service.jobs.begin("warm", f"warm {what}", b"", what=what)).job
 
 
 async def move(site: Site, job: Job, **more: Any) -> Job:

@@ -1,0 +1,69 @@
+"""Peers: the other nodes of the site, asked over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import httpx
+import orjson
+
+from cachesvc.errors import InvalidInput, JobFailed
+from cachesvc.model.keys import Key, parse_key
+from cachesvc.ports import NodeRecord
+
+_HEARD_OF: Final = 5.0  # seconds without a heartbeat after which a node is not asked
+_WITHIN: Final = 10.0
+_MOST_BYTES: Final = 16 << 20
+
+
+class Registered(Protocol):
+    async def nodes(self, *, seen_within: float) -> Sequence[NodeRecord]: ...
+
+
+class Peers:
+    """Whoever else is there. Of workers that share an address, whichever answers."""
+
+    def __init__(self, registry: Registered, node: str) -> None:
+        self._registry = registry
+        self._node = node
+
+    async def hot(self, node: str, limit: int) -> Sequence[Key]:
+        """The keys that a node's memory holds, the hottest first; of the one that is there the longest where none is named.
+
+        Raises `JobFailed` where there is none or it does not answer as it should, `TierUnavailable` where nobody can say.
+        """
+        found = [record for record in await self._registry.nodes(seen_within=_HEARD_OF) if record.node != self._node]
+        if node:
+            found = [record for record in found if record.node == node]
+        if not found:
+            raise JobFailed(f"the node {node} is not there" if node else "there is no other node to ask")
+        peer = min(found, key=lambda record: record.started_at)
+        url = f"http://{_host(peer.address)}/v1/hot"
+        try:
+            async with (
+                httpx.AsyncClient(timeout=_WITHIN, trust_env=False) as client,
+                client.stream("GET", url, params={"limit": limit}) as answer,
+            ):
+                answer.raise_for_status()
+                return [parse_key(held["key"]) for held in orjson.loads(await _body(answer))["keys"]][:limit]
+        except (httpx.HTTPError, httpx.InvalidURL) as exc:
+            raise JobFailed(f"the node {peer.node} does not answer: {type(exc).__name__}") from exc
+        except (ValueError, TypeError, KeyError, InvalidInput) as exc:
+            raise JobFailed(f"the node {peer.node} does not answer with keys") from exc
+
+
+async def _body(answer: httpx.Response) -> bytes:
+    body = bytearray()
+    async for chunk in answer.aiter_bytes():
+        body += chunk
+        if len(body) > _MOST_BYTES:
+            raise ValueError("too much")
+    return bytes(body)
+
+
+def _host(address: str) -> str:
+    """`host:port` of a node's address, whose worker's number is of no use to a client."""
+    place, _, _ = address.partition("#")
+    host, _, port = place.rpartition(":")
+    return f"[{host}]:{port}" if ":" in host else place
