@@ -96,7 +96,7 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs):
             .limit(bindparam("limit"))
             .subquery()
         )
-        self._read = (
+        self._read = store.ready(
             select(log_state.c.epoch, log_state.c.head, log_state.c.trimmed_to, *records.c)
             .select_from(log_state.outerjoin(records, true()))
             .order_by(records.c.sequence)
@@ -123,7 +123,7 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs):
 
     async def read(self, after: Position, limit: int) -> Sequence[Change]:
         bound = {"after": after.sequence, "limit": limit}
-        rows = await self._store.read(lambda connection: connection.execute(self._read, bound).all())
+        rows = await self._store.read(lambda connection: self._read(connection, bound))
         epoch, head, trimmed_to = rows[0][:3]
         if after.epoch != epoch or after.sequence > head:
             raise EpochChanged(after.epoch, epoch)

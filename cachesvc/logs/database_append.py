@@ -52,20 +52,24 @@ class Appender:
         # values are dear to move, and the fold looks into one only to increment it
         value = case((store.one_of(entries.c.key, "incremented"), entries.c.value), else_=literal(b"", LargeBinary))
         columns = [value.label("value") if column is entries.c.value else column for column in entries.c]
-        self._read_state = select(
-            log_state.c.epoch,
-            log_state.c.head,
-            log_state.c.complete_since,
-            log_state.c.bytes_total,
-            log_state.c.fields,
-            log_state.c.patterns_at,
-            store.now().label("now"),
-            *columns,
-        ).select_from(log_state.outerjoin(entries, store.one_of(entries.c.key, "keys")))
-        self._read_answers = select(idempotency.c.subject, idempotency.c.key, idempotency.c.record).where(
-            or_(
-                and_(store.one_of(idempotency.c.subject, "subjects"), store.one_of(idempotency.c.key, "keys")),
-                and_(idempotency.c.subject == bindparam("whole"), store.one_of(idempotency.c.key, "batches")),
+        self._read_state = store.ready(
+            select(
+                log_state.c.epoch,
+                log_state.c.head,
+                log_state.c.complete_since,
+                log_state.c.bytes_total,
+                log_state.c.fields,
+                log_state.c.patterns_at,
+                store.now().label("now"),
+                *columns,
+            ).select_from(log_state.outerjoin(entries, store.one_of(entries.c.key, "keys")))
+        )
+        self._read_answers = store.ready(
+            select(idempotency.c.subject, idempotency.c.key, idempotency.c.record).where(
+                or_(
+                    and_(store.one_of(idempotency.c.subject, "subjects"), store.one_of(idempotency.c.key, "keys")),
+                    and_(idempotency.c.subject == bindparam("whole"), store.one_of(idempotency.c.key, "batches")),
+                )
             )
         )
 
@@ -82,7 +86,7 @@ class Appender:
         found_related = related(connection, self._store, named, self._terms) if named and named.relates else Related()
         keys = touched(drafts) | {*found_related.tagged, *found_related.dependents}
         incremented = {draft.key for draft in drafts if draft.operation is Operation.INCREMENT}
-        rows = connection.execute(self._read_state, {"keys": texts(keys), "incremented": texts(incremented)}).all()
+        rows = self._read_state(connection, {"keys": texts(keys), "incremented": texts(incremented)})
         epoch, head, complete_since, bytes_total, fields, patterns_at, now = rows[0][:7]
         found = {Key(row[7]): entry_of(row[7:]) for row in rows if row[7] is not None}
         position = Position(Epoch(epoch), Seq(head))
@@ -102,7 +106,7 @@ class Appender:
             "whole": BATCHES,
             "batches": texts(batches_of(wanted)),
         }
-        rows = connection.execute(self._read_answers, bound).all()
+        rows = self._read_answers(connection, bound)
         answers = results_of_batches(wanted, {key: record for subject, key, record in rows if subject == BATCHES})
         own = {(subject, key): record for subject, key, record in rows if (subject, key) in wanted}
         return answers | {asker: unpack_result(record) for asker, record in own.items()}

@@ -38,7 +38,7 @@ from cachesvc.tiers import database_patterns
 from cachesvc.tiers.database_fields import FieldIndex, Value, meanings, unpack_index, values_of
 from cachesvc.tiers.database_patterns import PatternsRead
 from cachesvc.tiers.database_size import size
-from cachesvc.tiers.database_store import NAME, Store
+from cachesvc.tiers.database_store import NAME, Rows, Store
 from cachesvc.tiers.measured import Measured
 from cachesvc.tiers.schema import dependencies, entries, entry_field, log_state
 
@@ -77,8 +77,8 @@ class DatabaseSource:
         standing = log_state.c.epoch, log_state.c.head, log_state.c.patterns_at
         named = log_state.outerjoin(entries, store.one_of(entries.c.key, "keys"))
         outlined = [literal(b"", LargeBinary) if column is entries.c.value else column for column in _COLUMNS]
-        self._get: Select[Any] = select(*standing, *_COLUMNS).select_from(named)
-        self._outline_of: Select[Any] = select(*standing, *outlined).select_from(named)
+        self._get = store.ready(select(*standing, *_COLUMNS).select_from(named))
+        self._outline_of = store.ready(select(*standing, *outlined).select_from(named))
         self._scan: Select[Any] = (
             select(entries.c.key, entries.c.version)
             .where(~entries.c.deleted, *_after_and_below())
@@ -109,7 +109,7 @@ class DatabaseSource:
     async def outline(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
         return await self._named(self._outline_of, keys, horizon)
 
-    async def _named(self, statement: Select[Any], keys: Collection[Key], horizon: Position) -> Mapping[Key, Entry]:
+    async def _named(self, statement: Rows, keys: Collection[Key], horizon: Position) -> Mapping[Key, Entry]:
         if not keys:
             return {}
         rows, patterns = await self._store.read(partial(self._rows, statement=statement, wanted=self._store.texts(keys)))
@@ -122,9 +122,9 @@ class DatabaseSource:
             found = {key: patterns.hide(entry) for key, entry in found.items()}
         return found
 
-    def _rows(self, connection: Connection, *, statement: Select[Any], wanted: object) -> tuple[Sequence[Any], Patterns]:
+    def _rows(self, connection: Connection, *, statement: Rows, wanted: object) -> tuple[Sequence[Any], Patterns]:
         """The rows of those keys, behind where the log stands, and the patterns in force there."""
-        rows = connection.execute(statement, {"keys": wanted}).all()
+        rows = statement(connection, {"keys": wanted})
         return rows, self._patterns.at(connection, rows[0][0], rows[0][2])
 
     async def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:

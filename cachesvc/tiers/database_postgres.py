@@ -1,4 +1,4 @@
-"""PostgreSQL: a pool of connections, one of them at a time writing, and one more that listens.
+"""PostgreSQL: a few connections, one of them at a time writing, and one more that listens.
 
 A transaction takes the log's advisory lock before its first statement, so sequences are in commit order.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal, TypeVar
 
@@ -18,27 +18,26 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Double,
+    Select,
     Text,
     any_,
     bindparam,
     cast,
-    event,
     extract,
     func,
 )
-from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import NullPool
 
 from cachesvc.errors import OutcomeUnknown
 from cachesvc.model.position import MAX_SEQ
-from cachesvc.tiers.database_store import settled, translated
+from cachesvc.tiers.database_postgres_pool import DRIVER_ERRORS, Lost, Pool
+from cachesvc.tiers.database_store import Rows, settled, translated
 from cachesvc.tiers.schema import CHANNEL
 
 T = TypeVar("T")
 Wake = Callable[[int], None]
 _BEGIN: Final = "BEGIN; SELECT pg_advisory_xact_lock(7163412915)"
-_DRIVER: Final = (asyncpg.PostgresError, asyncpg.InterfaceError)
 _IDLE: Final = 30.0  # seconds after which a silent listening connection is tried
 
 
@@ -48,7 +47,8 @@ async def opened(url: URL, *, pool_size: int, timeout: float, wake: Wake) -> Asy
     url = url.set(drivername="postgresql+asyncpg")
     if "sslmode" in url.query:  # libpq's name of what asyncpg calls ssl
         url = url.update_query_dict({"ssl": url.query["sslmode"]}).difference_update_query(["sslmode"])
-    engine = _engine(url, pool_size, timeout)
+    engine = _engine(url, timeout)
+    pool = Pool(engine, pool_size)
     arguments = dict(engine.dialect.create_connect_args(url)[1])
     failed: Exception | None = None
     try:
@@ -56,37 +56,24 @@ async def opened(url: URL, *, pool_size: int, timeout: float, wake: Wake) -> Asy
             own: deque[int] = deque(maxlen=2 * pool_size)
             listening = tasks.create_task(_listen(arguments, timeout, wake, own))
             try:
-                yield PostgresStore(engine, timeout, wake, own)
+                yield PostgresStore(engine, pool, timeout, wake, own)
             except Exception as exc:  # noqa: BLE001 - raised again below: here it would be put into a group
                 failed = exc
             listening.cancel()
     finally:
-        await engine.dispose()
+        await pool.close()
     if failed is not None:
         raise failed
 
 
-class _Connection(asyncpg.Connection):
-    """A connection that is closed in time only by dropping it: a server that does not answer would be waited for."""
-
-    async def close(self, *, timeout: float | None = None) -> None:
-        if timeout is None:
-            await super().close()
-        else:
-            self.terminate()
-
-
-def _engine(url: URL, pool_size: int, timeout: float) -> AsyncEngine:
+def _engine(url: URL, timeout: float) -> AsyncEngine:
     patience = str(int(timeout * 1000))
-    engine = create_async_engine(
+    return create_async_engine(
         url,
         isolation_level="AUTOCOMMIT",  # a transaction is begun by hand, in one round trip with its lock
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=timeout,
+        poolclass=NullPool,
         connect_args={
             "timeout": timeout,
-            "connection_class": _Connection,
             "server_settings": {
                 "application_name": "cachesvc",
                 "idle_in_transaction_session_timeout": patience,  # a frozen node does not keep the lock
@@ -95,34 +82,26 @@ def _engine(url: URL, pool_size: int, timeout: float) -> AsyncEngine:
         },
     )
 
-    @event.listens_for(engine.sync_engine, "checkout")
-    def check(adapted: Any, _: ConnectionPoolEntry, __: object) -> None:
-        if adapted.driver_connection.is_closed():
-            raise DisconnectionError  # the pool connects anew, without having asked the server
-
-    return engine
-
 
 class PostgresStore:
     """`Store` over one database."""
 
     dialect: Literal["sqlite", "postgresql"] = "postgresql"
 
-    def __init__(self, engine: AsyncEngine, timeout: float, wake: Wake, own: deque[int]) -> None:
+    def __init__(self, engine: AsyncEngine, pool: Pool, timeout: float, wake: Wake, own: deque[int]) -> None:
         self._engine = engine
+        self._pool = pool
         self._timeout = timeout
         self._wake = wake
         self._own = own  # the server's processes that this store writes through
         self._turn = asyncio.Lock()  # writers of this process wait here, not each on a connection of the pool
 
     async def read(self, ask: Callable[[Connection], T]) -> T:
-        with translated(*_DRIVER):
+        with translated(*DRIVER_ERRORS):
             async with asyncio.timeout(self._timeout):
                 try:
                     return await self._ask(ask)
-                except DBAPIError as exc:
-                    if not exc.connection_invalidated:
-                        raise
+                except Lost:
                     return await self._ask(ask)
 
     async def maintain(self, work: Callable[[Connection], T]) -> T:
@@ -132,47 +111,46 @@ class PostgresStore:
         return await self.read(work)
 
     async def _ask(self, ask: Callable[[Connection], T]) -> T:
-        async with self._engine.connect() as connection:
-            return await connection.run_sync(ask)
+        async with self._pool.lent() as lent:
+            return await lent.connection.run_sync(ask)
 
     async def write(self, work: Callable[[Connection], T], *, within: float | None = None) -> T:
         limit = within or self._timeout
-        with translated(*_DRIVER):
+        with translated(*DRIVER_ERRORS):
             async with asyncio.timeout(limit):
                 await self._turn.acquire()
             try:
                 try:
                     return await self._transact(work, limit)
-                except _LostBeforeCommit:
+                except Lost:  # before the commit: nothing was written
                     return await self._transact(work, limit)
             finally:
                 self._turn.release()
 
     async def _transact(self, work: Callable[[Connection], T], limit: float) -> T:
-        async with asyncio.timeout(limit) as deadline, self._engine.connect() as connection:
-            driver = (await connection.get_raw_connection()).driver_connection
-            assert isinstance(driver, asyncpg.Connection)
-            committing = False
+        async with asyncio.timeout(limit) as deadline, self._pool.lent() as (connection, driver):
             if driver.get_server_pid() not in self._own:
                 self._own.append(driver.get_server_pid())
+            await driver.execute(_BEGIN)
+            result = await connection.run_sync(work)
+            deadline.reschedule(None)  # from here on, out of time means something else
             try:
-                await driver.execute(_BEGIN)
-                result = await connection.run_sync(work)
-                deadline.reschedule(None)  # from here on, out of time means something else
-                committing = True
                 await driver.execute("COMMIT", timeout=limit)
-            except BaseException as exc:
-                lost = driver.is_closed()
-                driver.terminate()  # whatever state it is in, the server rolls back
-                await connection.invalidate()
-                if not isinstance(exc, Exception):
-                    raise
-                if committing:
-                    raise OutcomeUnknown("the connection was lost while committing") from exc
-                if lost:
-                    raise _LostBeforeCommit(str(exc)) from exc
-                raise
+            except Exception as exc:
+                raise OutcomeUnknown("the connection was lost while committing") from exc
             return result
+
+    def ready(self, statement: Select[Any]) -> Rows:
+        compiled = statement.compile(dialect=self._engine.dialect)
+        text, given = str(compiled), compiled.params
+        names: list[str] = compiled.positiontup or []
+
+        def rows(connection: Connection, bound: Mapping[str, object]) -> Any:
+            arguments = [bound[name] if name in bound else given[name] for name in names]
+            adapted: Any = connection.connection.dbapi_connection
+            return adapted.run_async(lambda driver: driver.fetch(text, *arguments))
+
+        return rows
 
     def announce(self, sequence: int) -> None:
         """Others are notified by the transaction; this process may know of it sooner."""
@@ -188,10 +166,6 @@ class PostgresStore:
         return list(values)
 
 
-class _LostBeforeCommit(asyncpg.InterfaceError):
-    """The connection went away before the commit: nothing was written, and it may be tried once more."""
-
-
 async def _listen(arguments: dict[str, Any], timeout: float, wake: Wake, own: Collection[int]) -> None:
     """Listen for ever, connecting anew when the connection is lost. What this process appended it announces itself."""
 
@@ -205,7 +179,7 @@ async def _listen(arguments: dict[str, Any], timeout: float, wake: Wake, own: Co
         lost = asyncio.Event()
         try:
             connection = await asyncpg.connect(**{**arguments, "timeout": timeout, "command_timeout": timeout})
-        except (*_DRIVER, OSError):
+        except (*DRIVER_ERRORS, OSError):
             await asyncio.sleep(pause)
             pause = min(2 * pause, 2.0)
             continue
@@ -216,7 +190,7 @@ async def _listen(arguments: dict[str, Any], timeout: float, wake: Wake, own: Co
             pause = 0.05
             while not await _set_within(lost, _IDLE):
                 await connection.execute("SELECT 1")
-        except (*_DRIVER, OSError):
+        except (*DRIVER_ERRORS, OSError):
             await asyncio.sleep(pause)
         finally:
             connection.terminate()

@@ -13,7 +13,7 @@ from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from queue import Full, Queue
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import orjson
 from sqlalchemy import (
@@ -22,6 +22,7 @@ from sqlalchemy import (
     Connection,
     Double,
     Engine,
+    Select,
     Text,
     bindparam,
     create_engine,
@@ -34,7 +35,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from cachesvc.errors import OutcomeUnknown, SettingsError, TierUnavailable
 from cachesvc.ports import Clock
-from cachesvc.tiers.database_store import NAME, sentence, settled, translated
+from cachesvc.tiers.database_store import NAME, Rows, sentence, settled, translated
 from cachesvc.tiers.database_turns import Turns
 from cachesvc.tiers.database_wakeups import Sockets
 
@@ -180,6 +181,9 @@ class SqliteStore:
     def _write_all(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
+
+    def ready(self, statement: Select[Any]) -> Rows:
+        return lambda connection, bound: connection.execute(statement, bound).all()
 
     def announce(self, sequence: int) -> None:
         self._sockets.send(sequence)

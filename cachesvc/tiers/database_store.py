@@ -6,16 +6,17 @@ Work is a plain function over a connection. It may be run twice, so it changes n
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Connection
+from sqlalchemy import ColumnElement, Connection, Select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from cachesvc.errors import OutcomeUnknown, TierUnavailable
 
 T = TypeVar("T")
+Rows = Callable[[Connection, Mapping[str, object]], Sequence[Any]]
 NAME: Final = "database"
 _NOT_THERE: Final = ("08", "53300", "57P")  # of SQLSTATE: no connection, none left, being stopped or started
 _TAKEN: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -44,6 +45,10 @@ class Store(Protocol):
 
     async def maintain(self, work: Callable[[Connection], T]) -> T:
         """As `write`, for what may be done again: raises `TierUnavailable`, whether it was done or not."""
+        ...
+
+    def ready(self, statement: Select[Any]) -> Rows:
+        """A statement that is run again and again, made ready once: its rows cost hardly more than the driver takes."""
         ...
 
     def announce(self, sequence: int) -> None:
