@@ -49,7 +49,7 @@ async def test_sqlite_looks_through_indexes_only(sqlite_store: DatabaseStore) ->
         assert all("INDEX" in row[3] for row in plan if "entries" in row[3])
         expired = authority._expired.compile(dialect=authority._store._engine.dialect)  # type: ignore[attr-defined]
         looked_up = await authority._store.read(
-            lambda connection: connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {expired}", (1.0, 10, 0)).all()
+            lambda connection: connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {expired}", (1.0, 0.0, 10, 0)).all()
         )
         assert "USING INDEX entries_expire" in looked_up[0][3]
 
