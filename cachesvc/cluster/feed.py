@@ -29,6 +29,14 @@ class Feed:
         self._held: deque[Change] = deque()
         self._moved = asyncio.Event()
 
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the changes that are held."""
+        return self._bytes
+
     def publish(self, changes: Sequence[Change]) -> None:
         """Changes that this node has just applied, in order."""
         if not changes:

@@ -6,8 +6,10 @@ What this node appended itself is taken over directly when nothing of others lie
 from __future__ import annotations
 
 import logging
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
+from cachesvc.cluster.delays import Delays
 from cachesvc.cluster.feed import Feed
 from cachesvc.errors import EpochChanged, PositionLost, Unavailable
 from cachesvc.model.change import Appended, Change
@@ -15,6 +17,7 @@ from cachesvc.model.position import Position
 from cachesvc.ports import ChangeLog, Clock, Standing
 
 _log = logging.getLogger(__name__)
+OWN = 1_000  # own appends to be told from others': of what is older, the delay counts as another node's
 
 
 class Follower:
@@ -36,6 +39,9 @@ class Follower:
         self.started_over = 0
         self.direct = 0  # changes taken over without reading
         self.read = 0
+        # from the authority's time of a change until it was in force here
+        self.delays = {"own": Delays(clock.monotonic), "others": Delays(clock.monotonic)}
+        self._own: deque[tuple[int, int]] = deque(maxlen=OWN)  # first and last of own appends that come with others' changes
         self._log = log
         self._feed = feed
         self._clock = clock
@@ -48,6 +54,9 @@ class Follower:
         if appended.before == self.position and appended.changes:
             self.direct += len(appended.changes)
             self._take(appended.changes)
+        elif appended.changes:
+            self._own.append((appended.changes[0].sequence, appended.changes[-1].sequence))
+        self._measure("own", appended.changes)
 
     async def run(self) -> None:
         """Follow for ever."""
@@ -59,6 +68,7 @@ class Follower:
                         new = [change for change in changes if change.sequence > self.position.sequence]
                         self.read += len(new)
                         self._take(new)
+                        self._measure("others", [change for change in new if not self._is_own(change)])
             except PositionLost as exc:
                 await self._lost(exc)
             except Unavailable as exc:
@@ -71,6 +81,17 @@ class Follower:
             self._apply(changes)
             self.position = Position(self.position.epoch, changes[-1].sequence)
             self._feed.publish(changes)
+
+    def _measure(self, whose: str, changes: Sequence[Change]) -> None:
+        now = self._clock.now()
+        for at, times in Counter(change.at for change in changes).items():  # those of one append have one time
+            self.delays[whose].note(now - at, times)
+
+    def _is_own(self, change: Change) -> bool:
+        """Whether this node appended it; asked in the order of the log."""
+        while self._own and self._own[0][1] < change.sequence:
+            self._own.popleft()
+        return bool(self._own) and self._own[0][0] <= change.sequence
 
     async def _lost(self, exc: PositionLost) -> None:
         """Start over at the head; when the history itself is another one than this node has seen, in a new epoch."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cachesvc.clock import SystemClock
 from cachesvc.cluster.audit import Auditor, Order
+from cachesvc.cluster.delays import Delays
 from cachesvc.cluster.duties import Duty
 from cachesvc.cluster.feed import Feed
 from cachesvc.cluster.follower import Follower
@@ -18,6 +19,7 @@ from cachesvc.cluster.jobs import JobRunner
 from cachesvc.cluster.replayer import Replayer
 from cachesvc.cluster.sweeper import Sweeper
 from cachesvc.engine.cache import Cache, NoMemory
+from cachesvc.engine.combine import Combiner
 from cachesvc.engine.explain import Explanation, explain
 from cachesvc.engine.jobs import JobBook
 from cachesvc.engine.resilience import Breaker
@@ -175,6 +177,7 @@ class Node:
                 "duties": [duty.name for duty in self.duties if duty.held],
                 "redis": self.cache.breaker.state,
                 "audit": self.auditor.told(),
+                "visibility": self.delays["others"].latest(),
             },
         )
 
@@ -231,6 +234,11 @@ class Node:
     async def explain(self, key: Key) -> Explanation:
         """What each level holds of a key, and why its last read on this node hit or missed."""
         return await explain(self.cache, key)
+
+    @property
+    def delays(self) -> Mapping[str, Delays]:
+        """Of own changes and of others': from the authority's time of a change until it was in force here."""
+        return self.follower.delays
 
     @property
     def audited(self) -> Collection[str]:
@@ -305,23 +313,19 @@ class Node:
                 "direct": self.follower.direct,
                 "read": self.follower.read,
             },
+            "visibility": {whose: delays.latest() for whose, delays in self.delays.items()},
             "engine": {
                 "floors": len(cache.floors),
+                "patterns": len(cache.floors.patterns),
                 "readsJoined": counts.joined,
                 "readsAgain": counts.again,
-                "readBatches": cache.reads.combiner.batches,
-                "readsPending": len(cache.reads.combiner),
-                "readsRefused": cache.reads.combiner.refused,
-                "writeBatches": cache.writes.combiner.batches,
                 "writes": cache.writes.combiner.items,
-                "writesPending": len(cache.writes.combiner),
-                "writesRefused": cache.writes.combiner.refused,
-                "writesPendingBytes": cache.writes.combiner.waiting,
-                "putsPending": len(cache.puts),
-                "putsPendingBytes": cache.puts.waiting,
                 "putsDone": cache.puts.done,
                 "putsDropped": cache.puts.dropped,
             },
+            "queues": self._queues(),
+            "feed": {"changes": len(self.feed), "bytes": self.feed.nbytes},
+            "duties": {duty.name: {"held": duty.held, "failures": duty.failures} for duty in self.duties},
             "replay": self._replay(),
             "jobs": {"running": self.runner.running, **self.runner.ended},
             "audit": {name: asdict(totals) for name, totals in self.auditor.totals.items()},
@@ -358,12 +362,23 @@ class Node:
             }
         return _told(cache.breaker) if name == "redis" else {"breaker": "closed"}
 
+    def _queues(self) -> dict[str, dict[str, int]]:
+        """What waits, by where it goes; `refused` since too much was waiting."""
+        cache, stages = self.cache, self.cache.reads.stages
+        combiners: list[tuple[str, Combiner[Any]]] = [
+            *zip(("redis", "authority", "loader")[-len(stages) :], stages, strict=True)
+        ]
+        queues = {
+            name: {"pending": len(queue), "bytes": queue.waiting, "refused": queue.refused, "batches": queue.batches}
+            for name, queue in [*combiners, ("writes", cache.writes.combiner)]
+        }
+        return {**queues, "puts": {"pending": len(cache.puts), "bytes": cache.puts.waiting}}
+
     def _replay(self) -> dict[str, Any] | None:
         if self.replayer is None:
             return None
         counts = self.replayer.counts
         return {
-            "held": any(duty.name == "replay" and duty.held for duty in self.duties),
             "replayed": counts.replayed,
             "restarted": counts.restarted,
             "position": str(counts.position) if counts.position else None,

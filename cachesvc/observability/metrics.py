@@ -5,24 +5,22 @@ Every label is one of a few values that the code names: never a key, a path or a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
+from itertools import accumulate, islice
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from cachesvc.cluster.delays import BOUNDS, Delays
+from cachesvc.observability.catalogue import find
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _BUCKETS: Final = (0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"})
-_NOT_IN_NAMES: Final = re.compile(r"[^a-zA-Z0-9]+")
-_CAMEL: Final = re.compile(r"(?<=[a-z0-9])([A-Z])")
 _MOST_SAMPLES: Final = 1_000
-_HELP: Final[Mapping[tuple[str, ...], str]] = {
-    ("tiers", "entries"): "Entries by tier, measured now and then; of Redis as a tier all keys of its database",
-    ("tiers", "bytes"): "Bytes by tier, measured now and then; of Redis the memory used by the whole server",
-}
+SHOWN: Final = tuple(sorted(BOUNDS[::10] + BOUNDS[4::10] + BOUNDS[7::10]))  # 1, 2.5 and 5 of each decade
 
 
 class Metrics:
@@ -55,45 +53,49 @@ class Metrics:
         children[0].inc()
         children[1].observe(seconds)
 
-    def render(self, stats: Mapping[str, object]) -> bytes:
+    def render(self, stats: Mapping[str, object], delays: Mapping[str, Delays]) -> bytes:
         """All metrics as text, with these numbers of the node."""
-        self._stats.latest = stats
+        self._stats.latest, self._stats.delays = stats, delays
         return generate_latest(self.registry)
 
 
 class _Stats(Collector):
-    """The numbers of a node's stats: `{"tiers": {"memory": {"hits": 1}}}` is `cachesvc_tiers_hits{tier="memory"} 1`."""
+    """The numbers of a node's stats, as the catalogue names them, and its delays."""
 
     def __init__(self) -> None:
         self.latest: Mapping[str, object] = {}
+        self.delays: Mapping[str, Delays] = {}
 
     def collect(self) -> Iterator[Metric]:
-        families: dict[str, GaugeMetricFamily] = {}
-        for place, (path, tier, number) in enumerate(_numbers(self.latest)):
-            if place == _MOST_SAMPLES:
-                break
-            name = "_".join(("cachesvc", *map(_name, path)))
-            family = families.get(name)
-            if family is None:
-                labels = ("tier",) if tier else ()
-                family = families[name] = GaugeMetricFamily(
-                    name, _HELP.get(path, "Of this node: " + " ".join(path)), labels=labels
-                )
-            family.add_metric((tier,) if tier else (), number)
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for path, number in islice(numbers(self.latest), _MOST_SAMPLES):
+            found = find(path)
+            if found is None:
+                continue
+            family, labels = found
+            made = families.get(family.name)
+            if made is None:
+                kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+                made = families[family.name] = kind(family.name, family.help, labels=family.labels)
+            made.add_metric(labels, number)
         yield from families.values()
+        yield _histogram(self.delays)
 
 
-def _numbers(stats: Mapping[str, object], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, float]]:
+def _histogram(delays: Mapping[str, Delays]) -> HistogramMetricFamily:
+    says = "From the authority's time of a change until it was in force on this node"
+    family = HistogramMetricFamily("cachesvc_visibility_seconds", says, labels=("origin",))
+    for origin, noted in delays.items():
+        upto = dict(zip(BOUNDS, accumulate(noted.counts), strict=False))
+        buckets = [(f"{bound:g}", upto[bound]) for bound in SHOWN]
+        family.add_metric((origin,), [*buckets, ("+Inf", sum(noted.counts))], noted.total)
+    return family
+
+
+def numbers(stats: Mapping[str, object], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Every number of the stats, and where it stands; true is 1."""
     for name, value in stats.items():
-        if name == "tiers" and not path and isinstance(value, Mapping):
-            for tier, numbers in value.items():
-                if isinstance(numbers, Mapping):
-                    yield from ((below, str(tier), number) for below, _, number in _numbers(numbers, ("tiers",)))
-        elif isinstance(value, Mapping):
-            yield from _numbers(value, (*path, name))
+        if isinstance(value, Mapping):
+            yield from numbers(value, (*path, name))
         elif isinstance(value, bool | int | float):
-            yield (*path, name), "", float(value)
-
-
-def _name(part: str) -> str:
-    return _NOT_IN_NAMES.sub("_", _CAMEL.sub(r"_\1", part)).strip("_").lower()
+            yield (*path, name), float(value)

@@ -152,6 +152,18 @@ class TierStats(_Told):
     error: str | None = None
 
 
+class Visibility(_Told):
+    """How long changes took until they were in force on this node: seconds, of the last minute, too high by a quarter at most.
+
+    From the time that the authority gave the change, as far as this node knows the authority's clock.
+    """
+
+    count: int
+    p50: float | None
+    p99: float | None
+    max: float | None
+
+
 class Stats(_Told):
     """What a node tells of itself."""
 
@@ -162,6 +174,7 @@ class Stats(_Told):
     authority: str
     uptime: float = Field(description="seconds")
     tiers: dict[str, TierStats]
+    visibility: dict[Literal["own", "others"], Visibility] = Field(description="of what was written here, and elsewhere")
 
 
 class Warm(Body):

@@ -33,7 +33,7 @@ class Changes:
     """The endpoint of `GET /v1/changes`."""
 
     def __init__(self, service: Service) -> None:
-        self.followers = Followers(service.limits.max_followers, "of changes")
+        self.followers = Followers(service, service.limits.max_followers, "changes")
 
     async def get(self, call: Call) -> Response:
         """A stream, once it is known that it can begin where it is asked to. Raises `PositionLost`."""

@@ -54,7 +54,7 @@ class JobEvents:
     """The endpoint of `GET /v1/jobs/{id}/events`."""
 
     def __init__(self, service: Service) -> None:
-        self.followers = Followers(service.limits.max_job_listeners, "of jobs")
+        self.followers = Followers(service, service.limits.max_job_listeners, "jobs")
 
     async def get(self, call: Call) -> Response:
         call.query()

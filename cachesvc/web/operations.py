@@ -21,8 +21,9 @@ def router(service: Service, metrics: Metrics, live: Live) -> APIRouter:
     routes = APIRouter(tags=["Operations"], default_response_class=Response)
 
     async def all_stats() -> Mapping[str, object]:
-        told = {**await service.node.stats(), "realtime": live.stats()}
-        return told if service.admission is None else {**told, "web": service.admission.stats()}
+        streams = {name: {"open": stream.open, "refused": stream.refused} for name, stream in service.streams.items()}
+        admission = service.admission.stats() if service.admission is not None else {}
+        return {**await service.node.stats(), "realtime": live.stats(), "web": {**admission, "streams": streams}}
 
     @routes.get(
         "/v1/stats",
@@ -53,7 +54,7 @@ def router(service: Service, metrics: Metrics, live: Live) -> APIRouter:
 
     @routes.get("/metrics", summary="Metrics in Prometheus' text format")
     async def prometheus() -> Response:
-        return Response(metrics.render(await all_stats()), media_type=CONTENT_TYPE)
+        return Response(metrics.render(await all_stats(), service.node.delays), media_type=CONTENT_TYPE)
 
     for route in [route for route in routes.routes if isinstance(route, APIRoute)]:  # FastAPI lets GET answer to GET only
         routes.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)

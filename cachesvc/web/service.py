@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cachesvc.cluster.audit import Order
+from cachesvc.cluster.delays import Delays
 from cachesvc.engine.answers import ANY, Answer, Want, Written
 from cachesvc.engine.explain import Explanation
 from cachesvc.engine.invalidate import Buries, Floored
@@ -93,6 +94,11 @@ class Node(Protocol):
     async def explain(self, key: Key) -> Explanation: ...
 
     @property
+    def delays(self) -> Mapping[str, Delays]:
+        """How long changes took until they were in force here, by whose they were."""
+        ...
+
+    @property
     def audited(self) -> Collection[str]:
         """The levels above the authority, which are audited."""
         ...
@@ -108,6 +114,18 @@ class Node(Protocol):
 
     async def audits(self) -> Sequence[Mapping[str, object]]:
         """The latest reports of every node that was heard of lately."""
+        ...
+
+
+class Streams(Protocol):
+    """Streams of one kind that clients keep open."""
+
+    @property
+    def open(self) -> int: ...
+
+    @property
+    def refused(self) -> int:
+        """How many, ever, since too many were open."""
         ...
 
 
@@ -160,3 +178,4 @@ class Service:
     version: str = ""
     admission: Admission | None = None  # None: all is taken up
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+    streams: dict[str, Streams] = field(default_factory=dict)  # by what they are of

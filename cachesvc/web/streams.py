@@ -18,21 +18,28 @@ _log = logging.getLogger(__name__)
 
 
 class Followers:
-    """How many streams of a kind are open, of how many may be."""
+    """How many streams of a kind are open, of how many may be; told among the service's streams."""
 
-    def __init__(self, most: int, of: str) -> None:
+    def __init__(self, service: Service, most: int, of: str) -> None:
+        service.streams[of] = self
         self._most = most
         self._of = of
         self._open = 0
+        self._refused = 0
 
     @property
     def open(self) -> int:
         return self._open
 
+    @property
+    def refused(self) -> int:
+        return self._refused
+
     def enter(self) -> None:
         """Raises `Overloaded` when there is no room."""
         if self._open >= self._most:
-            raise Overloaded(f"{self._most} streams {self._of} are open, which is the limit", retry_after=5.0)
+            self._refused += 1
+            raise Overloaded(f"{self._most} streams of {self._of} are open, which is the limit", retry_after=5.0)
         self._open += 1
 
     def leave(self) -> None:

@@ -142,7 +142,7 @@ async def test_two_busy_nodes_have_nothing_to_repair(tmp_path: Path, valkey_url:
                 assert (totals.repaired, totals.failed) == (0, 0)
 
 
-async def test_every_node_tells_of_every_nodes_audits(tmp_path: Path, postgres_url: str) -> None:
+async def test_every_node_tells_of_every_nodes_audits_and_delays(tmp_path: Path, postgres_url: str) -> None:
     levels: dict[str, Any] = {"database": {"url": postgres_url}, "cluster": {"heartbeat": 0.05}}
     async with (
         opened(settings(tmp_path / "a", **levels)) as one,
@@ -154,6 +154,10 @@ async def test_every_node_tells_of_every_nodes_audits(tmp_path: Path, postgres_u
         async with asyncio.timeout(20):
             while not any(told["node"] == one.id and told["tiers"] for told in await other.audits()):
                 await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            while not all(told["visibility"]["count"] for told in await one.nodes() if told["node"] == other.id):
+                await asyncio.sleep(0.01)
+        assert one.follower.delays["own"].latest()["count"] == len(KEYS)
         seen = {told["node"]: told for told in await other.audits()}
         assert seen[one.id]["tiers"] == {"memory": report.told()}
         assert (seen[other.id]["self"], seen[other.id]["tiers"]) == (True, {})

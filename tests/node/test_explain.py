@@ -174,7 +174,7 @@ async def test_stats_tell_how_much_there_is(node: Node) -> None:
         for name, tier in answer["tiers"].items():
             assert tier["bytes"] > 6 * len(VALUE)
             assert tier["entries"] == 6 if name in (node.authority.name, "memory") else tier["entries"] >= 6
-        assert 'cachesvc_tiers_entries{tier="' in (await http.get("/metrics")).text
+        assert 'cachesvc_tier_entries{tier="' in (await http.get("/metrics")).text
 
 
 async def test_ready_level_by_level(node: Node) -> None:

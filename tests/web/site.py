@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from cachesvc.cluster.audit import Auditor, Order
 from cachesvc.cluster.copies import MemoryCopies
+from cachesvc.cluster.delays import Delays
 from cachesvc.cluster.feed import Feed
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.explain import Explanation, explain
@@ -125,7 +126,7 @@ class FakeNode:
     async def stats(self) -> Mapping[str, object]:
         return {
             "tiers": {"memory": {"hits": 3, "latency": {"p99": 0.5}, "breaker": "closed"}, "database": {"hits": 1}},
-            "log": {"appliedSequence": 7, "following": True},
+            "log": {"applied": 7, "following": True},
         }
 
     async def nodes(self) -> Sequence[Mapping[str, object]]:
@@ -139,6 +140,12 @@ class FakeNode:
 
     async def explain(self, key: Key) -> Explanation:
         return await explain(self.cache, key)
+
+    @property
+    def delays(self) -> Mapping[str, Delays]:
+        others = Delays(lambda: 0.0)
+        others.note(0.003, 4)
+        return {"others": others}
 
     @property
     def audited(self) -> Collection[str]:

@@ -164,5 +164,5 @@ async def test_stats_tell_of_the_sockets(site: Site, http: httpx.AsyncClient) ->
         await result(socket, "cache:get", {"key": "a"})
         told = orjson.loads((await http.get("/v1/stats")).content)["realtime"]
         assert (told["open"], told["connections"], told["received"], told["sent"]) == (1, 1, 1, 2)
-        assert "cachesvc_realtime_open 1.0" in (await http.get("/metrics")).text
+        assert "cachesvc_ws_connections 1.0" in (await http.get("/metrics")).text
         assert json.dumps(told)

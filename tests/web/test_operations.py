@@ -45,9 +45,12 @@ async def test_metrics(http: httpx.AsyncClient) -> None:
     assert 'cachesvc_http_requests_total{method="GET",route="other",status="4xx"} 20.0' in text
     assert 'cachesvc_http_requests_total{method="other",route="/v1/keys",status="4xx"} 1.0' in text
     assert 'cachesvc_http_request_seconds_count{method="GET",route="/v1/cache/{key}"} 20.0' in text
-    assert 'cachesvc_tiers_hits{tier="memory"} 3.0' in text
-    assert 'cachesvc_tiers_latency_p99{tier="memory"} 0.5' in text
+    assert 'cachesvc_tier_hits_total{tier="memory"} 3.0' in text
+    assert 'cachesvc_tier_latency_seconds{percentile="p99",tier="memory"} 0.5' in text
     assert "cachesvc_log_applied_sequence 7.0" in text
+    assert 'cachesvc_visibility_seconds_bucket{le="0.0025",origin="others"} 0.0' in text
+    assert 'cachesvc_visibility_seconds_bucket{le="0.005",origin="others"} 4.0' in text
+    assert 'cachesvc_http_streams{of="changes"} 0.0' in text
     assert "secret" not in text
     assert "BREW" not in text
 

@@ -1,0 +1,137 @@
+"""Catalogue: the metrics that are made of a node's stats, by where their numbers stand in it.
+
+The rule that must not break: every number of the stats is in here, and every label is one of a few values that the code names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric. `*` in `path` stands for any name there, which becomes the value of the next of `labels`."""
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    help: str
+    path: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+
+
+def _counter(path: str, name: str, help_: str, *labels: str) -> Family:
+    return Family(f"cachesvc_{name}", "counter", help_, tuple(path.split(".")), labels)
+
+
+def _gauge(path: str, name: str, help_: str, *labels: str) -> Family:
+    return Family(f"cachesvc_{name}", "gauge", help_, tuple(path.split(".")), labels)
+
+
+_MEASURED: Final = "measured now and then"
+
+FAMILIES: Final[tuple[Family, ...]] = (
+    _gauge("uptime", "uptime_seconds", "Since this node started"),
+    # the tiers
+    _counter("tiers.*.hits", "tier_hits", "Reads that this tier answered", "tier"),
+    _counter("tiers.*.misses", "tier_misses", "Reads that came to this tier and that it did not answer", "tier"),
+    _gauge("tiers.*.entries", "tier_entries", f"Entries, {_MEASURED}; of Redis as a tier all keys of its database", "tier"),
+    _gauge("tiers.*.bytes", "tier_bytes", f"Bytes, {_MEASURED}; of Redis the memory used by the whole server", "tier"),
+    _counter("tiers.*.evictions", "tier_evictions", "Entries that the policy of the memory tier chose to go", "tier"),
+    _gauge("tiers.*.latency.*", "tier_latency_seconds", "Percentiles of the latest calls", "tier", "percentile"),
+    _gauge("tiers.*.breakerOpen", "tier_breaker_open", "1 while this tier is not asked (of the authority: not read)", "tier"),
+    _counter("tiers.*.breakerOpened", "tier_breaker_opened", "How often that began", "tier"),
+    _gauge("tiers.*.writesBreakerOpen", "tier_writes_breaker_open", "1 while the authority is sent no writes", "tier"),
+    _counter("tiers.*.writesBreakerOpened", "tier_writes_breaker_opened", "How often that began", "tier"),
+    _counter(
+        "tiers.*.extra.corrupt", "tier_corrupt", "Values in Redis that were not what was written, and were taken out", "tier"
+    ),
+    _counter("tiers.*.extra.newer", "tier_newer", "Values in Redis that a newer version of the service wrote", "tier"),
+    _counter(
+        "tiers.*.extra.dictionary_unknown", "tier_dictionary_unknown", "Values whose dictionary was not to be had", "tier"
+    ),
+    _counter("tiers.*.extra.refused", "tier_refused", "Entries that Redis refused since something newer was known", "tier"),
+    _counter("tiers.*.extra.bytes_put", "tier_put_bytes", "Bytes of the values put into Redis", "tier"),
+    _counter("tiers.*.extra.bytes_stored", "tier_stored_bytes", "The same as they lie there, compressed", "tier"),
+    _counter("tiers.*.extra.doubted", "tier_doubted", "Keys asked for in partitions that were not believed", "tier"),
+    _gauge("tiers.*.extra.dictionaries", "tier_dictionaries", "Compression dictionaries known here", "tier"),
+    # the log
+    _gauge("log.epoch", "log_epoch", "The epoch that this node has applied"),
+    _gauge("log.applied", "log_applied_sequence", "Up to where this node has applied the log"),
+    _gauge("log.following", "log_following", "1 while the log can be followed"),
+    _counter("log.startedOver", "log_started_over", "How often this node forgot everything and began anew at the head"),
+    _counter("log.direct", "log_changes_direct", "Own changes taken over without reading the log"),
+    _counter("log.read", "log_changes_read", "Changes read from the log"),
+    _gauge("visibility.*.count", "visibility_recent_changes", "Changes of the last minute", "origin"),
+    _gauge("visibility.*.p50", "visibility_p50_seconds", "Until a change was in force here, of the last minute", "origin"),
+    _gauge("visibility.*.p99", "visibility_p99_seconds", "The same, for 99 of 100", "origin"),
+    _gauge("visibility.*.max", "visibility_max_seconds", "The same, at most", "origin"),
+    # the engine and its queues
+    _gauge("engine.floors", "floors", "Keys of which the oldest version that may be served is remembered"),
+    _gauge("engine.patterns", "patterns", "Invalidations by pattern that reads are tested against"),
+    _counter("engine.readsJoined", "reads_joined", "Reads that shared another's way below memory"),
+    _counter("engine.readsAgain", "reads_again", "Reads that were overtaken by a change and read again"),
+    _counter("engine.writes", "writes", "Writes appended"),
+    _counter("engine.putsDone", "puts_done", "Entries put into Redis"),
+    _counter("engine.putsDropped", "puts_dropped", "Entries that were let go instead: a miss more, nothing worse"),
+    _gauge("queues.*.pending", "queue_pending", "What waits for its turn, by where it goes", "queue"),
+    _gauge("queues.*.bytes", "queue_pending_bytes", "Bytes of its values, where they are counted", "queue"),
+    _counter("queues.*.refused", "queue_refused", "What was refused since too much was waiting", "queue"),
+    _counter("queues.*.batches", "queue_batches", "Batches that were sent", "queue"),
+    _gauge("feed.changes", "feed_changes", "Changes held for those who listen"),
+    _gauge("feed.bytes", "feed_bytes", "Bytes of those changes"),
+    _gauge("web.streams.*.open", "http_streams", "Streams of events that are open", "of"),
+    _counter("web.streams.*.refused", "http_streams_refused", "Streams refused since too many were open", "of"),
+    # what one node does for all
+    _gauge("duties.*.held", "duty_held", "1 where this node does what one does for all", "duty"),
+    _counter("duties.*.failures", "duty_failures", "How often that failed", "duty"),
+    _counter("replay.replayed", "replay_changes", "Changes that this node replayed into Redis"),
+    _counter("replay.restarted", "replay_partitions_emptied", "Partitions of Redis that this node had to empty"),
+    _counter("sweep.expired", "sweep_expired", "Entries past their life that this node ended"),
+    _counter("sweep.trimmed", "sweep_trimmed", "Records of the log that this node dropped"),
+    _gauge("jobs.running", "jobs_running", "Jobs that run on this node"),
+    _counter("jobs.*", "jobs_ended", "Jobs that ended on this node", "state"),
+    # the audit
+    _counter("audit.*.rounds", "audit_rounds", "Audits of this tier", "tier"),
+    _counter("audit.*.failed", "audit_failed", "Audits that ended early", "tier"),
+    _counter("audit.*.audited", "audit_audited", "Entries compared with the authority", "tier"),
+    _counter("audit.*.agreed", "audit_agreed", "Entries that agreed with it", "tier"),
+    _counter("audit.*.repaired", "audit_repaired", "Entries that did not, and were taken out: a fault, tell us", "tier"),
+    _counter("audit.*.undecided", "audit_undecided", "Entries of which it could not be told", "tier"),
+    # the socket
+    _gauge("realtime.open", "ws_connections", "Open connections of the socket"),
+    _gauge("realtime.inFlight", "ws_in_flight", "Requests over the socket that are being carried out"),
+    _gauge("realtime.queuedBytes", "ws_queued_bytes", "Bytes that wait to be sent over the socket"),
+    _counter("realtime.connections", "ws_connections_opened", "Connections of the socket, ever"),
+    _counter("realtime.refused", "ws_connections_refused", "Connections refused by their origin or credentials"),
+    _counter("realtime.slow", "ws_connections_slow", "Connections closed since their client did not read"),
+    _counter("realtime.received", "ws_messages_received", "Messages that came over the socket"),
+    _counter("realtime.sent", "ws_messages_sent", "Messages sent over the socket"),
+    _counter("realtime.sentBytes", "ws_sent_bytes", "Bytes of those"),
+    _counter("realtime.closed.*", "ws_connections_closed", "Connections that this node closed, by why", "code"),
+    # the door
+    _gauge("web.requests", "http_requests_in_progress", "Requests in progress"),
+    _gauge("web.connections", "http_connections", "Open connections"),
+    _counter("web.shed", "http_shed", "Requests refused, for whatever reason"),
+    _counter("web.readsShed", "http_reads_shed", "Reads refused since this node is overloaded"),
+    _counter("web.writesShed", "http_writes_shed", "Writes refused since this node, or the log, is overloaded"),
+    _counter("web.crowdedOut", "http_crowded_out", "Requests refused since too many were in progress"),
+    _gauge("web.readsShare", "http_reads_share", "The share of reads that is let in: 1 is all"),
+    _gauge("web.writesShare", "http_writes_share", "The share of writes that is let in: 1 is all"),
+    _counter("web.connectionsRefused", "http_connections_refused", "Connections refused since too many were open"),
+    _counter("web.connectionsStalled", "http_connections_stalled", "Connections dropped since their client took nothing"),
+)
+
+_PLAIN: Final = {family.path: family for family in FAMILIES if "*" not in family.path}
+_LABELLED: Final = tuple(family for family in FAMILIES if "*" in family.path)
+
+
+def find(path: tuple[str, ...]) -> tuple[Family, tuple[str, ...]] | None:
+    """The metric that a number of the stats is of, and the values of its labels; None for one that is not in here."""
+    plain = _PLAIN.get(path)
+    if plain is not None:
+        return plain, ()
+    for family in _LABELLED:
+        if len(path) == len(family.path) and all(part in ("*", name) for part, name in zip(family.path, path, strict=True)):
+            return family, tuple(name for part, name in zip(family.path, path, strict=True) if part == "*")
+    return None
