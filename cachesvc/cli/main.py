@@ -6,24 +6,49 @@ What a command needs is imported when it runs: `--help` has to be immediate.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+import traceback
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
 from cachesvc import __version__
-from cachesvc.errors import CacheError, SettingsError
+from cachesvc.cli import changes, entries, explanation, invalidation, jobs, nodes, snapshots
+from cachesvc.cli.exits import TOLD, Exit, exit_of
+from cachesvc.cli.serve import serve
+from cachesvc.errors import CacheError
 
 app = typer.Typer(
     name="cachesvc",
-    help="A multi-level cache service: memory, Redis and database behind one interface.",
+    help="A multi-level cache service, and the commands of its operators.",
+    epilog=TOLD,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-EXIT_FAILED, EXIT_SETTINGS, EXIT_INTERRUPTED = 1, 2, 130
+COMMANDS = {
+    "serve": serve,
+    "keys": entries.keys,
+    "query": entries.query,
+    "get": entries.get,
+    "set": entries.put,
+    "delete": entries.delete,
+    "increment": entries.increment,
+    "explain": explanation.explain,
+    "invalidate": invalidation.invalidate,
+    "warm": jobs.warm,
+    "jobs": jobs.jobs,
+    "job": jobs.job,
+    "snapshot": snapshots.snapshot,
+    "restore": snapshots.restore,
+    "stats": nodes.stats,
+    "nodes": nodes.nodes,
+    "changes": changes.changes,
+}
+for name, command in COMMANDS.items():
+    # what looks like an option may be a negative number
+    app.command(name, context_settings={"ignore_unknown_options": name == "increment"})(command)
 
 
 def _print_version(asked: bool) -> None:
@@ -41,39 +66,26 @@ def _cachesvc(
     pass
 
 
-@app.command()
-def serve(
-    config: Annotated[
-        Path | None, typer.Option(help="A TOML file; without one: memory, an embedded Valkey and SQLite.")
-    ] = None,
-    host: Annotated[str | None, typer.Option(help="Where to listen.")] = None,
-    port: Annotated[int | None, typer.Option(help="0 takes any that is free.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes, each a node.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where data are kept.")] = None,
-) -> None:
-    """Run the service."""
-    from cachesvc.settings import load_settings  # noqa: PLC0415
-    from cachesvc.supervisor import run  # noqa: PLC0415
-
-    given = {"host": host, "port": port, "workers": workers, "data_dir": data_dir}
-    overrides = {"server": {name: value for name, value in given.items() if value is not None}}
-    raise typer.Exit(run(load_settings(config, overrides=overrides)))
-
-
 def main() -> None:
     """The console script `cachesvc`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever a key has in it can be printed
     try:
         app()
-    except SettingsError as exc:
-        _fail(exc, EXIT_SETTINGS)
-    except CacheError as exc:
-        _fail(exc, EXIT_FAILED)
+    except CacheError as error:
+        _fail(str(error), exit_of(error))
     except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(Exit.INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - told in one line, with its place
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        _fail(f"a fault of its own: {type(error).__name__}: {error} ({place.filename}:{place.lineno})", Exit.FAULT)
 
 
-def _fail(exc: CacheError, code: int) -> None:
-    typer.echo(f"cachesvc: {exc}", err=True)
+def _fail(sentence: str, code: int) -> None:
+    # what the service said may hold characters that a terminal acts upon
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)
+    typer.echo(f"cachesvc: {line}", err=True)
     sys.exit(code)
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from pydantic.alias_generators import to_camel
 
-from cachesvc.protocol.api import Body
+from cachesvc.protocol.api import AnyJson, Body
 
 
 class _Told(BaseModel):
@@ -175,6 +175,43 @@ class Stats(_Told):
     uptime: float = Field(description="seconds")
     tiers: dict[str, TierStats]
     visibility: dict[Literal["own", "others"], Visibility] = Field(description="of what was written here, and elsewhere")
+
+
+class NodeTold(_Told):
+    """A node that was heard of lately."""
+
+    model_config = ConfigDict(extra="allow")
+
+    node: str
+    is_self: bool = Field(alias="self", description="whether it is the one that answers")
+    address: str
+    version: str
+    started_at: float = Field(description="Unix seconds")
+    seen_at: float = Field(description="Unix seconds")
+    epoch: int
+    applied: int = Field(description="the sequence up to which it has applied the log")
+    lag: int | None = Field(description="changes that it is behind; null: it is in another epoch")
+
+
+class Nodes(_Told):
+    """The nodes."""
+
+    nodes: list[NodeTold]
+
+
+class Change(_Told):
+    """A change of the log, as an event of `GET /v1/changes` tells it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    sequence: int
+    kind: str
+    key: str | None = Field(description="null: it may concern any")
+    at: float = Field(description="Unix seconds")
+    content_type: str | None = None
+    value: AnyJson = None
+    encoding: Literal["base64"] | None = None
+    truncated: bool = Field(False, description="the value is too long to be told")
 
 
 class Warm(Body):

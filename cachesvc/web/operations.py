@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from cachesvc.model.entry import JSON
 from cachesvc.observability.metrics import CONTENT_TYPE, Metrics
-from cachesvc.protocol.operations import Readiness, Stats
+from cachesvc.protocol.operations import Nodes, Readiness, Stats
 from cachesvc.web.live import Live
 from cachesvc.web.service import Service
 
@@ -33,7 +33,11 @@ def router(service: Service, metrics: Metrics, live: Live) -> APIRouter:
     async def stats() -> Response:
         return _json(await all_stats())
 
-    @routes.get("/v1/nodes", summary="The nodes, with what they have applied and how far they lag")
+    @routes.get(
+        "/v1/nodes",
+        summary="The nodes, with what they have applied and how far they lag",
+        responses={200: {"model": Nodes}},
+    )
     async def nodes() -> Response:
         return _json({"nodes": await service.node.nodes()})
 

@@ -1,0 +1,84 @@
+"""Operator: whoever runs a command against a service, and what every such command takes: `--url`, `--token`, `--json`.
+
+On stdout is what was asked for and nothing else: with `--json` one document, or one a line where it is a stream. Questions,
+progress and errors go to stderr.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Concatenate, ParamSpec
+
+import typer
+
+from cachesvc.cli.exits import Exit
+from cachesvc.errors import CacheError
+
+if TYPE_CHECKING:
+    from cachesvc.client.http import Client
+
+P = ParamSpec("P")
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+Url = Annotated[str, typer.Option("--url", envvar="CACHESVC_URL", help="Where the service is.")]
+Token = Annotated[str | None, typer.Option("--token", envvar="CACHESVC_TOKEN", help="What it is told to let you in.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, and nothing else.")]
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_TAKEN = (
+    inspect.Parameter("url", _KEYWORD, default=DEFAULT_URL, annotation=Url),
+    inspect.Parameter("token", _KEYWORD, default=None, annotation=Token),
+    inspect.Parameter("as_json", _KEYWORD, default=False, annotation=Json),
+)
+
+
+class NoClient(CacheError):
+    """The extra that the operator commands need is not installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Whom to ask, and for whom to print."""
+
+    url: str
+    token: str | None
+    as_json: bool
+
+    def connected(self) -> Client:
+        """A client of the service."""
+        try:
+            from cachesvc.client.http import Client
+        except ImportError as exc:
+            raise NoClient(f"the operator commands need {exc.name}: pip install 'cachesvc[client]'") from exc
+        return Client(self.url, token=self.token)
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether somebody sits at a terminal."""
+        return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def operator(command: Callable[Concatenate[Operator, P], Exit | None]) -> Callable[..., None]:
+    """A function of an `Operator` as a command that takes the three options as well and ends with the exit code returned."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter.replace(kind=_KEYWORD) for parameter in list(signature.parameters.values())[1:]]
+
+    @functools.wraps(command)
+    def run(*, url: str, token: str | None, as_json: bool, **given: object) -> None:
+        try:
+            code = command(Operator(url, token, as_json), **given)  # type: ignore[arg-type, call-arg] # as typer read them
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to fail at the end
+            code = Exit.PIPE
+        if code:
+            raise typer.Exit(code)
+
+    parameters = [*own, *_TAKEN]
+    run.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run

@@ -1,0 +1,268 @@
+"""Every command on entries, nodes and the log: what it prints for people and for machines, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.cli.console import SCRIPT, Ran, cachesvc, environment
+from tests.processes.services import LIMIT
+
+ODD = ("odd:emoji 👩‍💻 ü", "odd:[bold]x[/bold]", "odd:../.././%2F?#", "odd:\\[*]", "odd::smile:", "odd:\u202eright")
+
+
+def position(url: str) -> str:
+    node = cachesvc("nodes", "--json", url=url).json["nodes"][0]
+    return f"{node['epoch']}:{node['applied']}"
+
+
+def lines(ran: Ran) -> list[str]:
+    return ran.text.splitlines()
+
+
+def test_a_value_goes_in_and_comes_out_byte_for_byte(url: str, tmp_path: Path) -> None:
+    assert cachesvc("set", "value:1", '{"a": 1.10}', url=url).code == 0
+    ran = cachesvc("get", "value:1", url=url)
+    assert (ran.code, ran.out, ran.err) == (0, b'{"a": 1.10}', "")
+
+    told = cachesvc("get", "value:1", "--json", url=url)
+    assert b'"value":{"a": 1.10}' in told.out
+    assert told.json["contentType"] == "application/json"
+    assert told.json["version"] > 0
+
+    data = bytes(range(256))
+    (tmp_path / "data").write_bytes(data)
+    assert cachesvc("set", "value:2", f"@{tmp_path}/data", "--content-type", "application/octet-stream", url=url).code == 0
+    assert cachesvc("set", "value:3", "-", "--content-type", "image/png", stdin=data, url=url).code == 0
+    for key in ("value:2", "value:3"):
+        assert cachesvc("get", key, url=url).out == data
+    assert cachesvc("get", "value:3", "--json", url=url).json["encoding"] == "base64"
+
+    ran = cachesvc("get", "value:1", "--info", "--fresh", url=url)
+    assert ran.out == b'{"a": 1.10}'
+    assert "detail=database" in ran.err
+
+
+def test_what_is_not_there(url: str) -> None:
+    ran = cachesvc("get", "value:none", url=url)
+    assert (ran.code, ran.out) == (1, b"")
+    assert ran.err == "there is no entry value:none\n"
+    assert cachesvc("delete", "value:none", "--json", url=url).json == {"key": "value:none", "deleted": False}
+    assert cachesvc("delete", "value:none", url=url).code == 1
+    assert cachesvc("keys", "value:none*", url=url).code == 1
+    ran = cachesvc("keys", "value:none*", "--json", url=url)
+    assert (ran.code, ran.json) == (1, {"keys": [], "cursor": None})
+
+
+def test_conditions(url: str) -> None:
+    first = cachesvc("set", "condition", "1", "--if-absent", "--json", url=url)
+    assert first.json == {"key": "condition", "version": first.json["version"], "operation": "set"}
+    ran = cachesvc("set", "condition", "2", "--if-absent", url=url)
+    assert (ran.code, ran.out) == (3, b"")
+    assert f"is at version {first.json['version']}" in ran.err
+    version = str(first.json["version"])
+    assert cachesvc("set", "condition", "2", "--if-match", version, url=url).code == 0
+    assert cachesvc("delete", "condition", "--if-match", version, url=url).code == 3
+    assert cachesvc("delete", "condition", url=url).text == "condition is deleted\n"
+    assert cachesvc("set", "condition", "2", "--if-match", "1", "--if-absent", url=url).code == 2
+
+
+def test_what_is_not_acceptable(url: str) -> None:
+    ran = cachesvc("set", "wrong", "hello", url=url)
+    assert ran.code == 2
+    assert "--content-type text/plain" in ran.err
+    for arguments, named in (
+        (("set", "wrong", "@/does/not/exist"), "value"),
+        (("set", "wrong", "1", "--ttl", "0"), "ttl"),
+        (("set", "", "1"), "key"),
+        (("keys", "[a"), "pattern"),
+        (("keys", "--cursor", "x"), "cursor"),
+        (("query", "colour=red"), "colour"),
+        (("query", "colour"), "FIELD=VALUE"),
+        (("increment", "wrong", "one"), "amount"),
+        (("changes",), "--follow"),
+        (("changes", "--after", "here"), "--after"),
+        (("invalidate",), "keys"),
+        (("get", "a", "--url", "localhost"), "url"),
+        (("get", "a", "--token", "a b"), "token"),
+        (("frobnicate",), "frobnicate"),
+    ):
+        ran = cachesvc(*arguments, url=url)
+        assert (ran.code, ran.out) == (2, b""), arguments
+        assert named in ran.err, arguments
+
+
+def test_sums_are_exact(url: str) -> None:
+    assert cachesvc("increment", "sum", "0.1", url=url).text == "0.1\n"
+    assert cachesvc("increment", "sum", "0.2", url=url).text == "0.3\n"
+    assert cachesvc("increment", "sum", "-2.30", "--json", url=url).out.endswith(b'"value":-2.00}\n')
+    assert cachesvc("increment", "sum", url=url).text == "-1.00\n"
+
+
+def test_keys_are_listed_as_they_are(url: str) -> None:
+    for key in ODD:
+        assert cachesvc("set", key, "1", "--tag", "[red]t", "--ttl", "3600", url=url).code == 0
+    told = cachesvc("keys", "odd:*", "--json", url=url).json
+    assert [one["key"] for one in told["keys"]] == sorted(ODD, key=str.encode)
+    wide = cachesvc("keys", "odd:*", url=url)
+    assert len(lines(wide)) == 2 + len(ODD)
+    for key in ODD:
+        assert key.replace("\u202e", "\\u202e") in wide.text
+    assert wide.text.count("[red]t") == len(ODD)
+    assert "\x1b" not in wide.text
+
+
+def test_tables_fit_into_80_columns(url: str) -> None:
+    long = "long:" + "k" * 300
+    assert cachesvc("set", long, "1", "--depends-on", long, url=url).code == 0
+    for arguments in (("keys", "long:*"), ("explain", long), ("stats",), ("nodes",), ("invalidate", long, "--dry-run")):
+        ran = cachesvc(*arguments, url=url, COLUMNS="80")
+        assert ran.code == 0
+        assert max(map(len, lines(ran))) <= 80, ran.text
+    shown = cachesvc("keys", "long:*", url=url, COLUMNS="80")
+    assert sum(line.count("k") for line in lines(shown)[2:]) == 300  # folded, not cut
+    assert long in cachesvc("keys", "long:*", url=url).text  # without a width a line is one line
+
+
+def test_pages(url: str) -> None:
+    for number in range(5):
+        cachesvc("set", f"page:{number}", '{"brand": "Paged"}', url=url)
+    first = cachesvc("keys", "page:*", "--limit", "2", url=url)
+    assert len(lines(first)) == 4
+    assert "--all, or --cursor" in first.err
+    told = cachesvc("keys", "page:*", "--limit", "2", "--json", url=url).json
+    rest = cachesvc("keys", "page:*", "--all", "--cursor", told["cursor"], "--json", url=url).json
+    assert [one["key"] for one in told["keys"] + rest["keys"]] == [f"page:{number}" for number in range(5)]
+    assert rest["cursor"] is None
+
+    found = cachesvc("query", "brand=Paged", "brand=Other", "--limit", "3", "--json", url=url)
+    assert [one["value"] for one in found.json["entries"]] == [{"brand": "Paged"}] * 3
+    assert '{"brand": "Paged"}' in cachesvc("query", "brand=Paged", "--all", url=url).text
+    assert cachesvc("query", "brand=None", url=url).code == 1
+
+
+def test_explain(url: str) -> None:
+    cachesvc("set", "explained", '"x"', "--tag", "tagged", "--depends-on", "parent:1", url=url)
+    told = cachesvc("explain", "explained", "--json", url=url).json
+    assert (told["tags"], told["parents"]) == (["tagged"], ["parent:1"])
+    assert list(told["tiers"]) == ["memory", "redis", "database"]
+    shown = cachesvc("explain", "explained", url=url).text
+    for said in ("memory", "redis", "database", "live", "tagged", "parent:1", f"write {told['writtenBy']['sequence']}"):
+        assert said in shown
+    ran = cachesvc("explain", "explained:not", url=url)
+    assert ran.code == 1
+    assert "nothing" in ran.text
+
+
+def test_nodes_and_stats(url: str) -> None:
+    told = cachesvc("nodes", "--json", url=url).json
+    assert [node["self"] for node in told["nodes"]] == [True]
+    assert told["nodes"][0]["node"] in cachesvc("nodes", url=url).text
+    told = cachesvc("stats", "--json", url=url).json
+    assert set(told["tiers"]) >= {"memory", "redis", "database"}
+    shown = cachesvc("stats", url=url).text
+    assert told["node"] in shown
+    assert "ratio" in shown
+
+
+def test_what_is_watched_ends_with_an_interrupt(url: str) -> None:
+    for arguments, found in (
+        (("stats", "--watch", "--interval", "0.1", "--json"), b"{"),
+        (("changes", "--follow"), b"watched"),
+    ):
+        command = (SCRIPT, *arguments, "--url", url)
+        with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            os.set_blocking(process.stdout.fileno(), False)
+            seen = b""
+            while seen.count(found) < 2:
+                if b"follow" in b" ".join(map(os.fsencode, command)):
+                    cachesvc("set", "watched", "1", url=url)
+                seen += process.stdout.read() or b""
+            process.send_signal(signal.SIGINT)
+            assert process.wait(LIMIT) == 130
+            assert process.stderr.read() == b""
+
+
+def test_the_log_from_a_position(url: str) -> None:
+    start = position(url)
+    cachesvc("set", "logged:1", '{"a": 1.50}', url=url)
+    cachesvc("set", "other", "1", url=url)
+    cachesvc("invalidate", "logged:1", "--yes", "--json", url=url)
+    every = cachesvc("changes", "--after", start, url=url)
+    assert [kind in line for line, kind in zip(lines(every), ("logged:1", "other", "invalidate"), strict=True)] == [True] * 3
+    some = cachesvc("changes", "--after", start, "--pattern", "logged:*", "--json", url=url)
+    told = [json.loads(line) for line in lines(some)]
+    assert [(one["kind"], one["key"]) for one in told] == [("write", "logged:1"), ("invalidate", None)]
+    assert b'"value":{"a": 1.50}' in some.out
+    again = cachesvc("changes", "--after", told[0]["position"], "--json", url=url)
+    assert len(lines(again)) == 2
+    assert cachesvc("changes", "--after", position(url), url=url).out == b""
+    assert cachesvc("changes", "--after", "1:1", url=url).code == 3
+
+
+def test_a_reader_that_leaves(url: str) -> None:
+    for number in range(20):
+        cachesvc("set", f"pipe:{number}", json.dumps("x" * 20_000), url=url)
+    for flags in ("", "--json"):
+        command = f"'{SCRIPT}' query brand=Piped {flags}; '{SCRIPT}' keys 'pipe:*' {flags} | true; echo ${{PIPESTATUS[0]}}"
+        ran = subprocess.run(("bash", "-c", command), env=environment(CACHESVC_URL=url), capture_output=True, check=False)
+        assert b"Traceback" not in ran.stderr
+        assert b"Exception" not in ran.stderr
+    ran = subprocess.run(
+        ("bash", "-c", f"'{SCRIPT}' stats --watch --interval 0.1 --json | head -1 > /dev/null; echo ${{PIPESTATUS[0]}}"),
+        env=environment(CACHESVC_URL=url),
+        capture_output=True,
+        check=False,
+    )
+    assert (ran.stdout, ran.stderr) == (b"141\n", b"")
+
+
+def test_an_invalidation_shows_first_what_it_hits(url: str) -> None:
+    cachesvc("set", "gone:1", '"x"', "--tag", "gone", url=url)
+    cachesvc("set", "gone-too:1", '"y"', "--depends-on", "gone:1", url=url)
+    cachesvc("set", "gone-too:2", '"y"', "--depends-on", "gone-too:1", url=url)
+    looked = cachesvc("invalidate", "--tag", "gone", "--cascade", "--dry-run", url=url)
+    assert looked.code == 0
+    assert "would be hit: 1 entry and 2 dependents, 9 B" in looked.text
+    assert "invalidated" not in looked.text
+    for said in ("gone-too", "cascade\n└── gone:1\n    └── gone-too:1\n        └── gone-too:2\n"):
+        assert said in looked.text
+    told = cachesvc("invalidate", "--tag", "gone", "--cascade", "--dry-run", "--json", url=url).json
+    assert (told["matched"], told["cascaded"]) == (1, 2)
+    assert cachesvc("get", "gone:1", url=url).code == 0
+
+    done = cachesvc("invalidate", "--tag", "gone", "--cascade", "--wait", url=url)
+    assert done.code == 0
+    assert done.text.startswith("would be hit: 1 entry and 2 dependents")
+    assert "invalidated 1 entry and 2 dependents, by change" in done.text
+    assert "every live node has applied it" in done.text
+    assert cachesvc("get", "gone-too:2", url=url).code == 1
+
+    ran = cachesvc("invalidate", "--pattern", "gone*", "--json", url=url)
+    assert (ran.code, ran.json["matched"]) == (1, 0)
+    assert cachesvc("invalidate", "--pattern", "gone*", "--dry-run", url=url).code == 1
+
+
+def test_much_is_not_invalidated_without_leave(url: str) -> None:
+    many = [f"much:{number}" for number in range(101)]
+    batch = {"operations": [{"operation": "set", "key": key, "value": 1} for key in many]}
+    import httpx  # noqa: PLC0415
+
+    assert httpx.post(f"{url}/v1/batch", json=batch, trust_env=False).status_code == 200
+    for flags in ((), ("--json",)):
+        ran = cachesvc("invalidate", "--pattern", "much:*", *flags, url=url)
+        assert ran.code == 5
+        assert "101 entries" in ran.err
+        assert "need --yes" in ran.err
+    assert cachesvc("get", many[0], url=url).code == 0
+    assert cachesvc("invalidate", *many[:100], "--dry-run", url=url).code == 0
+    ran = cachesvc("invalidate", "--pattern", "much:*", "--yes", url=url)
+    assert ran.code == 0
+    assert "would be hit: 101 entries" in ran.text
+    assert "invalidated 101 entries" in ran.text
+    assert cachesvc("get", many[0], url=url).code == 1
