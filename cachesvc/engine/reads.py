@@ -243,11 +243,14 @@ class Reads:
         for flight, floor in zip(waiting, before, strict=True):
             entry = found.get(flight.key)
             if entry is None or not entry.live(now):
-                seen = entry.version if entry is not None else 0
-                if floors.floor(flight.key) > max(floor, seen):
+                # an absence that is told is a floor too: what was there before it is served no more
+                gone = entry.version + entry.deleted if entry is not None else 0
+                if not floors.admits(flight.key, max(floor, gone), flight.token):
                     last.note(flight.key, Reason.OVERTAKEN, now)
                     self._again(flight)  # written since: absent was true only before
                     continue
+                if floors.take(flight.key, gone, flight.token):
+                    self._memory.drop(flight.key, below=gone)
                 last.note(flight.key, _gone(entry), now)
                 if self.loads.loads(flight):
                     self._pass_on(flight, self.loads.stage)

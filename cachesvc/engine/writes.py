@@ -149,7 +149,7 @@ class Writes:
         if appended.before.epoch == floors.applied.epoch:
             for entry in newest.values():
                 # before its floor is raised, so that it takes the place of the older copy instead of coming after it
-                if floors.admits(entry.key, entry.version, floors.applied):
+                if floors.admits(entry.key, entry.version, appended.before):  # it may have come late: its token is old
                     memory.store(entry)
                 puts.add(entry, token=appended.before)
         for change in appended.changes:

@@ -118,11 +118,11 @@ class Patterns:
         return entry
 
     def add(self, one: InForce) -> None:
-        """From now on it is in force. One of the same text that is not newer is taken for the same."""
+        """From now on it is in force. Of the same text the newest counts; what is retired stays so, however late it is told."""
         text = one.pattern.text
         known = self._by_text.get(text)
         if known is not None:
-            if known.sequence > one.sequence:
+            if (known.sequence, known.retired) >= (one.sequence, one.retired):
                 return
             self._drop(known)
         self._by_text[text] = one

@@ -354,8 +354,9 @@ class RedisTier:
             groups.append(Group(keys, arguments))
         if not groups:
             return
+        least = max((change.invalidation.retires for change in changes if change.invalidation is not None), default=0)
         async with self._connection.limited():
-            answers = await self._connection.run(_REPLAY, (upto.epoch, upto.sequence, self._max_recent), groups)
+            answers = await self._connection.run(_REPLAY, (upto.epoch, upto.sequence, self._max_recent, least), groups)
         for number, answer in zip(moving, answers, strict=True):
             if answer == 1:
                 left = self._left[number]

@@ -45,3 +45,10 @@ def test_a_retired_pattern_that_comes_again_is_active() -> None:
     patterns = Patterns([in_force(Seq(5), "a*", retired=Seq(7))])
     patterns.add(in_force(Seq(9), "a*"))
     assert list(patterns) == [InForce(Seq(9), in_force(Seq(9), "a*").pattern)]
+
+
+def test_an_invalidation_that_is_told_late_is_not_active_again() -> None:
+    patterns = Patterns([in_force(Seq(5), "a*")])
+    patterns.retire("a*", Seq(5), at=Seq(8))
+    patterns.add(in_force(Seq(5), "a*"))  # of an append whose answer came after the retirement was followed
+    assert patterns.active == 0

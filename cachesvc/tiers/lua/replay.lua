@@ -1,10 +1,11 @@
 -- Replay: what is older than a change is dropped, its version noted, and the cursor moves on.
 -- Rule: a partition moves only from exactly where the caller left it. Moved from anywhere else it would have passed over
--- changes, and would then be believed without having seen them.
+-- changes, and would then be believed without having seen them. For the same reason it passes a retirement only where `low`
+-- says that the sweep came this way: it may have been set back to right before it.
 -- The empty member of recent, which sorts last, says that nothing was evicted of it: only put and restart may set it.
 --
 -- KEYS  a group for each partition: its state, its recent, then the keys of the changed entries
--- ARGV  epoch, cursor to move to, limit of recent, then a group for each partition: generation, expected cursor, count,
+-- ARGV  epoch, cursor to move to, limit of recent, the least that low must be, then a group for each partition: generation, expected cursor, count,
 --       then for each change member of recent, version
 -- Answers 1 for each partition that moved, else 0.
 
@@ -14,7 +15,8 @@ local function version_of(head)
 end
 
 local epoch, upto, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local k, a, answers = 0, 3, {}
+local least = tonumber(ARGV[4])
+local k, a, answers = 0, 4, {}
 
 while k < #KEYS do
   local state_key, recent = KEYS[k + 1], KEYS[k + 2]
@@ -22,7 +24,7 @@ while k < #KEYS do
   k, a = k + 2, a + 3
   local state = redis.call('GET', state_key)
   local of_epoch, cursor, low, of_generation = string.match(state or '', '^(%d+) (%d+) (%d+) (%x+)$')
-  local moves = of_epoch == epoch and of_generation == generation and cursor == expected
+  local moves = of_epoch == epoch and of_generation == generation and cursor == expected and tonumber(low) >= least
   if moves then
     if count > 0 then
       for i = 1, count do

@@ -1,0 +1,378 @@
+"""A site of nodes over one database and one Redis, in one process, moved on step by step.
+
+What runs is the engine itself, the follower, the replay, the retirement and the sweep, the Redis tier and the memory tier; what
+is fake is what lies beyond them. Every step is followed by a look at what the tiers hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from random import Random
+from typing import Any, Final, TypeVar
+from unittest.mock import patch
+
+from cachesvc.cluster.feed import Feed
+from cachesvc.cluster.follower import Follower
+from cachesvc.cluster.replayer import Replayer
+from cachesvc.cluster.retirer import Retirer
+from cachesvc.cluster.sweeper import Sweeper
+from cachesvc.engine.cache import Cache, Limits
+from cachesvc.errors import CacheError, Unavailable
+from cachesvc.logs.following import Bell
+from cachesvc.model import keys as model_keys
+from cachesvc.model.change import Change
+from cachesvc.model.keys import Key
+from cachesvc.ports import Loaded, Retention, Standing
+from cachesvc.tiers import memory, redis_partitions
+from cachesvc.tiers import redis as redis_tier
+from cachesvc.tiers.codec import Codec
+from cachesvc.tiers.memory import MemoryTier
+from cachesvc.tiers.redis import RedisTier
+from tests.properties.database import Authority, Database
+from tests.properties.loop import Loop, Time
+from tests.properties.redis_server import NodeConnection, RedisServer, Server, Value
+from tests.properties.truth import Meaning, Truth
+from tests.properties.wire import Call, Wire
+
+T = TypeVar("T")
+PREFIX: Final = "p"
+PARTITIONS: Final = 2
+KEYS: Final = tuple(map(Key, ("a:1", "a:2", "b:1", "l:1", "n:1")))  # l has a loader, n is a counter, b is computed from a
+LIMITS: Final = Limits(floors=6, read_lanes=2, pending_puts=4, min_version_wait=0.5)
+KEPT: Final = Retention(age=1e9, count=25, bytes=1 << 30)
+
+
+@contextmanager
+def small() -> Iterator[None]:
+    """What is bounded is small, so that few steps reach the bounds."""
+    codec = Codec(compression=False)  # it keeps nothing, and costs more to make than all else of a node
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(redis_tier, "Codec", lambda *_, **__: codec))
+        stack.enter_context(patch.object(model_keys, "PARTITIONS", PARTITIONS))
+        stack.enter_context(patch.object(redis_partitions, "PARTITIONS", PARTITIONS))
+        stack.enter_context(patch.object(memory, "_SETTLE_STEP", 1))
+        yield
+
+
+class Node:
+    """One node: all that `node/building.py` makes of it but the web, on a loop of its own. `boot` is awaited on it."""
+
+    cache: Cache
+    memory: MemoryTier
+    redis: RedisTier
+    follower: Follower
+    replayer: Replayer
+    retirer: Retirer
+    sweeper: Sweeper
+
+    def __init__(self, site: Site, name: str) -> None:
+        self.name = name
+        self.site = site
+        self.loop = Loop(site.time)  # type: ignore[abstract] # it has no I/O
+        self.alive = True
+        self.up = False
+        self.frozen = False
+        self.known: dict[Key, int] = {}  # by key the highest sequence that it served or acknowledged
+        self.bell = Bell()
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self._duty = asyncio.Event()
+
+    async def boot(self, limits: Limits) -> None:
+        site, time = self.site, self.site.time
+        authority: Any = Authority(site.database, site.wire, self, self.bell)
+        standing = await self._standing(authority)
+        self.memory = MemoryTier(ttl=60.0, max_size=100, max_bytes=1 << 20, clock=time)
+        self.redis = RedisTier(
+            NodeConnection(site.redis, site.wire, self),
+            key_prefix=PREFIX,
+            ttl=600.0,
+            ttl_jitter=0.0,
+            compression=False,
+            max_recent=3,
+            clock=time,
+            dictionaries=authority,
+            random=site.random,
+        )
+        feed = Feed(authority, standing.position, count=10)
+        self.cache = cache = Cache(
+            memory=self.memory,
+            redis=self.redis,
+            authority=authority,
+            start=standing.position,
+            patterns=standing.patterns,
+            clock=time,
+            new_batch=lambda: f"{next(site.numbers):032x}",
+            loaders={"l": _Origin(self)},
+            limits=limits,
+            appended=lambda appended: self.follower.offer(appended),  # noqa: PLW0108 - it is made below
+        )
+        self.follower = Follower(
+            authority,
+            feed,
+            time,
+            start=standing.position,
+            apply=cache.apply,
+            start_over=lambda standing: cache.start_over(standing.position, standing.patterns),
+        )
+        self.sweeper = Sweeper(authority, cache.write_many, retention=KEPT, batch=2)
+        self.retirer = Retirer(authority, lambda: cache.floors.patterns, cache.write, time, batch=2, pause=0.01)
+        self.replayer = Replayer(self.redis, authority, feed, time)
+        for lane in (*cache.lanes(), self.follower.run()):
+            self.loop.create_task(lane)
+        self.up = True
+
+    async def _standing(self, authority: Any) -> Standing:
+        while True:
+            try:
+                standing: Standing = await authority.standing()
+            except Unavailable:
+                await asyncio.sleep(0.1)  # it is started again
+            else:
+                return standing
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Something to be done on this node; it begins when its loop runs."""
+        task: asyncio.Task[T] = self.loop.create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    def serve_duties(self) -> None:
+        """From now on it replays, retires and sweeps whenever the duties are its own."""
+        for work, interval in ((self.replayer.step, 0.01), (self.retirer.step, 0.1), (self.sweeper.step, 1.0)):
+            self.loop.create_task(self._serve(work, interval))
+
+    def hold_duties(self, holds: bool) -> None:
+        if holds:
+            self._duty.set()
+        else:
+            self._duty.clear()
+
+    async def _serve(self, work: Callable[[], Coroutine[Any, Any, None]], interval: float) -> None:
+        while True:
+            await self._duty.wait()
+            try:
+                await work()
+                await asyncio.sleep(interval)
+            except CacheError:
+                await asyncio.sleep(0.25)
+
+
+class _Origin:
+    """Where the loader of a node gets its values from."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def load(self, keys: Sequence[Key]) -> Mapping[Key, Loaded]:
+        site = self._node.site
+        return await site.wire.call(
+            self._node,
+            "origin",
+            "load",
+            lambda: {key: site.made_from_origin(key) for key in keys if site.truth.origin[key] >= 0},
+        )
+
+
+class Site:
+    """Nodes, stores, the wire between them, and the truth. `held(call)` says which calls `settle` leaves alone."""
+
+    def __init__(self, random: Random, *, redis: Callable[[Time], Server] = RedisServer) -> None:
+        self.random = random
+        self.time = Time()
+        self.wire = Wire()
+        self.truth = Truth(KEYS)
+        self.database = Database(self.time, self._committed)
+        self.redis = redis(self.time)
+        self.nodes: list[Node] = []
+        self.bells: list[tuple[Node, int]] = []  # wake-ups under way
+        self.numbers = count(1)
+        self.errors: list[str] = []
+        self.trace: list[str] | None = None
+        self._in_redis: dict[bytes, int] = {}  # versions, when last looked at
+        self._holds: list[Callable[[Call], bool]] = []
+        self._names = count(1)
+
+    # nodes
+
+    def node(self, limits: Limits = LIMITS, *, settled: bool = True) -> Node:
+        """A new node, up when this returns if `settled`."""
+        node = Node(self, f"n{next(self._names)}")
+        self.nodes.append(node)
+        node.start(node.boot(limits))
+        node.loop.run()
+        if settled:
+            self.settle()
+        return node
+
+    def crash(self, node: Node) -> None:
+        """It is killed: what it had asked for may still happen, and it hears of nothing any more."""
+        self.wire.drop(node)
+        node.alive = False
+        self.bells = [bell for bell in self.bells if bell[0] is not node]
+        self.nodes.remove(node)
+        node.loop.end()
+        node.loop.errors.clear()  # of how it ended
+
+    def end(self) -> None:
+        for node in list(self.nodes):
+            self.crash(node)
+
+    def _collect(self, node: Node) -> None:
+        self.errors += node.loop.errors
+        node.loop.errors.clear()
+
+    # steps
+
+    def arrive(self, call: Call) -> None:
+        self.note(call)
+        self.wire.arrive(call)
+        if call.store == "redis":
+            self.look_at_redis()
+
+    def deliver(self, call: Call) -> None:
+        self.note(call)
+        self.wire.deliver(call)
+        assert isinstance(call.caller, Node)
+        self.run(call.caller)
+
+    def cut(self, call: Call, error: Exception) -> None:
+        self.note(call, f"{error!r}")
+        self.wire.cut(call, error)
+        assert isinstance(call.caller, Node)
+        self.run(call.caller)
+
+    def arrive_late(self, call: Call) -> None:
+        self.note(call, "late")
+        self.wire.arrive_late(call)
+        self.look_at_redis()
+
+    def ring(self, place: int, *, again: bool = False) -> None:
+        """Deliver a wake-up; `again` keeps it, so that it comes twice."""
+        node, sequence = self.bells[place]
+        if not again:
+            del self.bells[place]
+        node.bell.ring(sequence)
+        self.run(node)
+
+    def tick(self, node: Node) -> None:
+        """Time goes on to the node's next timer."""
+        due = node.loop.due
+        if due is not None:
+            self.time.seconds = max(self.time.seconds, due)
+            node.loop.ring()
+            self.run(node)
+
+    def run(self, node: Node) -> None:
+        """Let it do what it can, and look at what it then holds."""
+        node.loop.run()
+        if node.loop.errors:
+            self._collect(node)
+        if node.up:
+            upto = node.cache.floors.applied.sequence
+            for entry in node.memory.held():
+                self.truth.holds(node.name, entry.key, entry.version, upto)
+
+    def look_at_redis(self) -> None:
+        """Hold what Redis has against how far it says that it was replayed, and against what it had before."""
+        redis = self.redis
+        held = redis.held if isinstance(redis, RedisServer) else redis.dump()
+        versions: dict[bytes, int] = {}
+        for name, value in held.items():
+            parts = redis_partitions.entry_key(name)
+            if parts is None or not isinstance(value, bytes):
+                continue
+            _, head, key = parts
+            versions[name] = version = int.from_bytes(value[1:8])
+            if version < self._in_redis.get(name, 0):
+                self.truth.violated("put over something newer", f"{key}@{version} over @{self._in_redis[name]}")
+            stem, _, generation = head[:-1].rpartition(b":")
+            said = held.get(stem + b":state")
+            state = redis_partitions.parse_state(said) if isinstance(said, bytes) else None
+            if state is not None and state.generation == generation and state.epoch == self.database.base.epoch:
+                self.truth.replayed(key, version, state.cursor)
+        self._in_redis = versions
+
+    def evict(self, name: bytes) -> None:
+        """Redis lets go of a key."""
+        self.redis.evict(name)
+        self._in_redis.pop(name, None)
+
+    def set_back(self, held: dict[bytes, Value]) -> None:
+        """Redis comes back with something else."""
+        self.redis.restore(held)
+        self._in_redis = {}
+        self.look_at_redis()
+
+    # for schedules that are written down
+
+    @contextmanager
+    def hold(self, node: Node, store: str, name: str, *, answer: bool = False) -> Iterator[None]:
+        """Within, such calls of the node wait where they are; with `answer`, their answers."""
+
+        def held(call: Call) -> bool:
+            return call.caller is node and call.store == store and call.name == name and call.arrived == answer
+
+        self._holds.append(held)
+        try:
+            yield
+        finally:
+            self._holds.remove(held)
+
+    def settle(self) -> None:
+        """Deliver, in order, all that is not held: calls, answers and wake-ups. Time stands still."""
+        for node in self.nodes:
+            self.run(node)
+        while True:
+            moving = next((call for call in self.wire.calls if not any(held(call) for held in self._holds)), None)
+            if moving is not None:
+                (self.deliver if moving.arrived else self.arrive)(moving)
+            elif self.bells:
+                self.ring(0)
+            else:
+                return
+
+    def does(self, node: Node, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Have a node do something, and wait until it has done it and all has settled."""
+        task = node.start(coroutine)
+        self.settle()
+        return task.result()
+
+    def replay(self, node: Node) -> None:
+        """Let a node replay all there is."""
+        node.replayer._at = None
+        while True:
+            stepping = node.start(node.replayer.step())
+            self.settle()
+            if not stepping.done():
+                stepping.cancel()
+                self.run(node)
+                return
+            stepping.result()
+
+    # what is outside
+
+    def made_from_origin(self, key: Key) -> Loaded:
+        value = b"o%d" % next(self.numbers)
+        self.truth.meanings[value] = Meaning(key, origin=self.truth.origin[key])
+        return Loaded(value, "text/plain")
+
+    def _committed(self, changes: Sequence[Change]) -> None:
+        if changes:
+            self.truth.commit(changes)
+            self.bells += [(node, changes[-1].sequence) for node in self.nodes if node.up]
+
+    def note(self, what: object, more: str = "") -> None:
+        if self.trace is not None:
+            self.trace.append(f"{self.time.seconds:8.3f} {what} {more}")
+
+    @property
+    def broken(self) -> Iterable[str]:
+        """What was violated, in words."""
+        return [f"{one.kind}: {one.text}" for one in self.truth.violations] + [f"error: {text}" for text in self.errors]
+
+
+__all__ = ["KEYS", "LIMITS", "Node", "Site", "Unavailable", "small"]
