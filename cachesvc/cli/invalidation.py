@@ -87,7 +87,7 @@ def _agreed(at: Operator, client: Client, wish: Invalidate, *, yes: bool) -> boo
     if at.as_json or not at.can_be_asked:
         say(f"{plural(hit, 'entry', 'entries')} would be invalidated: more than {ASKS_FROM} need --yes. Nothing was done.")
         return False
-    if typer.confirm(f"Invalidate {plural(hit, 'entry', 'entries')}?", err=True):
+    if at.agrees(f"Invalidate {plural(hit, 'entry', 'entries')}?"):
         return True
     say("Nothing was done.")
     return False

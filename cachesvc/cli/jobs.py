@@ -63,16 +63,16 @@ def warm(
 @operator
 def jobs(at: Operator, limit: Annotated[int, typer.Option(min=1, help="How many to list at most.")] = 100) -> Exit:
     """List the jobs, the newest first. When there are none: exit code 1."""
-    from cachesvc.cli.output import add, count, moment, print_json, say, show, table
+    from cachesvc.cli.output import add, count, print_json, say, show, table
 
     with at.connected() as client:
         told = client.jobs(limit=limit)
     if at.as_json:
         print_json(told)
     elif told.jobs:
-        rows = table("job", "what", "state", "done", "errors", "since", right=("done", "errors"))
+        rows = table("job", "state", "done", "errors", "what", right=("done", "errors"), folds=("what",))
         for job in told.jobs:
-            add(rows, job.id, job.title, job.state, _extent(job), count(job.error_count), moment(job.created_at))
+            add(rows, job.id, job.state, _extent(job), count(job.error_count), job.title)
         show(rows)
     else:
         say("there are no jobs")
@@ -106,7 +106,9 @@ def job(
 
 def outcome(at: Operator, client: Client, told: JobTold, *, wait: bool) -> Exit:
     """Follow a job to its end, if wanted, and print how it stands."""
-    if wait and told.ended_at is None:
+    from cachesvc.client.http import ENDED
+
+    if wait and told.state not in ENDED:
         told, interrupted = _followed(at, client, told)
         if interrupted:
             _told(at, told)
@@ -119,7 +121,7 @@ def ended(told: JobTold) -> Exit:
     """The exit code for a job as it stands."""
     if told.state in ("failed", "cancelled") or told.error_count:
         return Exit.PARTLY
-    return Exit.NOTHING if told.state == "done" and told.total == 0 else Exit.OK
+    return Exit.NOTHING if told.state == "done" and not told.done else Exit.OK
 
 
 def _followed(at: Operator, client: Client, told: JobTold) -> tuple[JobTold, bool]:
@@ -139,7 +141,7 @@ def _followed(at: Operator, client: Client, told: JobTold) -> tuple[JobTold, boo
                 _move(bar, latest)
         return latest, False
     except KeyboardInterrupt:
-        if at.can_be_asked and typer.confirm(f"\nThe job {job_id} goes on by itself. Cancel it?", err=True):
+        if at.can_be_asked and at.agrees(f"\nThe job {job_id} goes on by itself. Cancel it?"):
             return client.cancel(job_id), True
         say(f"the job goes on; to cancel it: cachesvc job {job_id} --cancel")
         return latest, True

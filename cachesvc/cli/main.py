@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from cachesvc import __version__
-from cachesvc.cli import changes, entries, explanation, invalidation, jobs, nodes, snapshots
+from cachesvc.cli import changes, entries, explanation, invalidation, jobs, nodes, snapshots, sync
 from cachesvc.cli.exits import TOLD, Exit, exit_of
 from cachesvc.cli.serve import serve
 from cachesvc.errors import CacheError
@@ -44,6 +44,7 @@ COMMANDS = {
     "restore": snapshots.restore,
     "stats": nodes.stats,
     "nodes": nodes.nodes,
+    "sync": sync.sync,
     "changes": changes.changes,
 }
 for name, command in COMMANDS.items():

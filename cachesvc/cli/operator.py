@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Concatenate, ParamSpec
 
 import typer
 
-from cachesvc.cli.exits import Exit
+from cachesvc.cli.exits import Exit, Failed
 from cachesvc.errors import CacheError
 
 if TYPE_CHECKING:
@@ -61,6 +61,11 @@ class Operator:
         """Whether somebody sits at a terminal."""
         return sys.stdin.isatty() and sys.stderr.isatty()
 
+    def agrees(self, question: str) -> bool:
+        """Ask; anything but yes is no."""
+        typer.echo(f"{question} [y/N] ", nl=False, err=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
 
 def operator(command: Callable[Concatenate[Operator, P], Exit | None]) -> Callable[..., None]:
     """A function of an `Operator` as a command that takes the three options as well and ends with the exit code returned."""
@@ -72,8 +77,10 @@ def operator(command: Callable[Concatenate[Operator, P], Exit | None]) -> Callab
         try:
             code = command(Operator(url, token, as_json), **given)  # type: ignore[arg-type, call-arg] # as typer read them
             sys.stdout.flush()
-        except BrokenPipeError:
+        except OSError as exc:  # of the output: what a command reads and writes itself, it translates
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to fail at the end
+            if not isinstance(exc, BrokenPipeError):
+                raise Failed(f"the output cannot be written: {exc.strerror}") from exc
             code = Exit.PIPE
         if code:
             raise typer.Exit(code)

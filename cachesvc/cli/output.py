@@ -65,14 +65,15 @@ def say(text: str) -> None:
     console(sys.stderr).print(shown(text), soft_wrap=True)
 
 
-def table(*columns: str, title: str | None = None, right: Iterable[str] = ()) -> Table:
-    """An empty table; the first column and the last take what width there is and fold, `right` are numbers."""
+def table(*columns: str, title: str | None = None, right: Iterable[str] = (), folds: Iterable[str] | None = None) -> Table:
+    """An empty table. `right` are numbers; `folds`, or the first and the last column, take what width there is and fold."""
     made = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", show_edge=False, padding=(0, 1, 0, 0))
     numbers = frozenset(right)
+    folding = frozenset((columns[0], columns[-1]) if folds is None else folds) - numbers
     for column in columns:
-        folds = column in (columns[0], columns[-1]) and column not in numbers
+        folded = column in folding
         justify: JustifyMethod = "right" if column in numbers else "left"
-        made.add_column(column, justify=justify, overflow="fold", no_wrap=not folds, min_width=8 if folds else None)
+        made.add_column(column, justify=justify, overflow="fold", no_wrap=not folded, min_width=8 if folded else None)
     return made
 
 

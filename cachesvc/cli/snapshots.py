@@ -40,7 +40,7 @@ def snapshot(
     from cachesvc.client.snapshot import SnapshotCheck, checked
 
     check = SnapshotCheck()
-    with at.connected() as client, client.snapshot(pattern) as answer, _replaced(file) as out:
+    with _replaced(file) as out, at.connected() as client, client.snapshot(pattern) as answer:
         for chunk in _shown("snapshot", checked(answer.iter_bytes(), check), None, check):
             out.write(chunk)
         size = out.tell()

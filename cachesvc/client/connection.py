@@ -161,6 +161,8 @@ def refusal(response: httpx.Response) -> ClientError:
 def raised(problem: Problem) -> ServiceError:
     """A problem as an error."""
     kind = Unknown if problem.code == Code.OUTCOME_UNKNOWN else _BY_STATUS.get(problem.status, ServiceError)
+    if kind is NotFound and problem.field is None:
+        kind = ServiceError  # not the key, or the job, but the path: an older service
     return kind(
         problem.detail,
         status=problem.status,

@@ -26,9 +26,9 @@ from cachesvc.client.events import Event, EventParser
 from cachesvc.errors import InvalidInput
 from cachesvc.model.numbers import format_number, parse_number
 from cachesvc.model.position import Position, parse_position
-from cachesvc.protocol.api import Done, EntryPage, Invalidate, Invalidated, KeyPage, Previewed, Problem
+from cachesvc.protocol.api import Done, EntryPage, Invalidate, Invalidated, KeyPage, Previewed, Problem, Sync
 from cachesvc.protocol.exact import Parts, parts, read_object
-from cachesvc.protocol.operations import Change, Explanation, Jobs, JobTold, Nodes, Stats, Warm
+from cachesvc.protocol.operations import Change, Explanation, Jobs, JobTold, Nodes, Stats, SyncAnswer, SyncOverview, Warm
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -206,6 +206,14 @@ class Client:
 
     def nodes(self) -> Nodes:
         return self._read("/v1/nodes", Nodes)
+
+    def sync(self, wish: Sync) -> SyncAnswer:
+        """Have the answering node compare what it holds with the authority; one that takes long is told as running."""
+        return self._write("POST", "/v1/sync", SyncAnswer, _body(wish))
+
+    def synced(self) -> SyncOverview:
+        """The latest comparisons of every node."""
+        return self._read("/v1/sync", SyncOverview)
 
     def changes(self, *, after: str | None = None, pattern: str | None = None) -> Iterator[Followed]:
         """The change log from a position (`epoch:sequence`; None: now) on, without end, resumed where it was cut.

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.console import Inside
 from tests.e2e.services import started
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Inside:
+    return Inside(monkeypatch, capfd)
+
 
 LOADER = '{"kind":"python","target":"tests.cli.origin:load"}'
 

@@ -20,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from cachesvc.cli.main import main
 from tests.processes.services import LIMIT, ROOT
 from tests.servers import process_environment
 
@@ -67,6 +70,24 @@ def cachesvc(*arguments: str | Path, url: str = "", stdin: bytes = b"", **variab
     assert "Traceback" not in err, err
     assert "fault of its own" not in err, err
     return Ran(ran.returncode, ran.stdout, err)
+
+
+class Inside:
+    """Commands run in this process, for what needs many of them; otherwise as `cachesvc` runs them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capfd = capfd
+
+    def __call__(self, *arguments: str | Path, url: str) -> Ran:
+        self._monkeypatch.setenv("CACHESVC_URL", url)
+        self._monkeypatch.setattr("sys.argv", ["cachesvc", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = self._capfd.readouterr()
+        assert "fault of its own" not in said.err
+        assert said.err.count("\n") <= 1 or said.err.startswith("Usage: ")
+        return Ran(int(ended.value.code or 0), said.out.encode(), said.err)
 
 
 class Terminal:

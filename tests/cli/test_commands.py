@@ -9,10 +9,8 @@ import subprocess
 from pathlib import Path
 
 import httpx
-import pytest
 
-from cachesvc.cli.main import main
-from tests.cli.console import SCRIPT, Ran, cachesvc, environment
+from tests.cli.console import SCRIPT, Inside, Ran, cachesvc, environment
 from tests.processes.services import LIMIT
 
 ODD = ("odd:emoji 👩‍💻 ü", "odd:[bold]x[/bold]", "odd:../.././%2F?#", "odd:\\[*]", "odd::smile:", "odd:\u202eright")
@@ -81,8 +79,7 @@ def test_conditions(url: str) -> None:
     assert cachesvc("set", "condition", "2", "--if-match", "1", "--if-absent", url=url).code == 2
 
 
-def test_what_is_not_acceptable(url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """All in this process: they are many."""
+def test_what_is_not_acceptable(url: str, inside: Inside) -> None:
     for arguments, named in (
         (("set", "wrong", "hello"), "--content-type text/plain"),
         (("set", "wrong", "@/does/not/exist"), "value"),
@@ -100,13 +97,9 @@ def test_what_is_not_acceptable(url: str, monkeypatch: pytest.MonkeyPatch, capfd
         (("get", "a", "--token", "a b"), "token"),
         (("frobnicate",), "frobnicate"),
     ):
-        monkeypatch.setattr("sys.argv", ["cachesvc", *arguments, *(() if "--url" in arguments else ("--url", url))])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capfd.readouterr()
-        assert (ended.value.code, said.out) == (2, ""), arguments
-        assert named in said.err, arguments
-        assert said.err.count("\n") == 1 or said.err.startswith("Usage: "), arguments
+        ran = inside(*arguments, url=url)
+        assert (ran.code, ran.out) == (2, b""), arguments
+        assert named in ran.err, arguments
 
 
 def test_sums_are_exact(url: str) -> None:

@@ -47,7 +47,7 @@ def test_completion() -> None:
         ran = cachesvc("--show-completion", shell, SHELL=f"/bin/{shell}", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
         assert said in ran.text, (shell, ran)
     offered = cachesvc(_CACHESVC_COMPLETE="complete_bash", COMP_WORDS="cachesvc s", COMP_CWORD="1")
-    assert offered.text.split() == ["serve", "set", "snapshot", "stats"]
+    assert offered.text.split() == ["serve", "set", "snapshot", "stats", "sync"]
     offered = cachesvc(_CACHESVC_COMPLETE="complete_bash", COMP_WORDS="cachesvc invalidate --c", COMP_CWORD="2")
     assert offered.text.split() == ["--cascade"]
 

@@ -153,7 +153,8 @@ def test_what_may_have_been_done_is_not_sent_again_without_a_key(failure: httpx.
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (problem(404, "NOT_FOUND"), NotFound),
+        (problem(404, "NOT_FOUND", field="id"), NotFound),
+        (problem(404, "NOT_FOUND"), ServiceError),
         (problem(409, "BAD_MESSAGE"), Conflict),
         (problem(412, "VERSION_CONFLICT", currentVersion=9), Conflict),
         (problem(410, "RECOVERY_UNAVAILABLE"), StartOver),
@@ -194,7 +195,7 @@ def test_what_an_error_tells() -> None:
 def test_absence_is_none_but_another_404_is_not() -> None:
     assert client(Service(problem(404, "NOT_FOUND", field="key"))).get("a") is None
     assert client(Service(problem(404, "NOT_FOUND", field="key"))).delete("a") is False
-    with pytest.raises(NotFound):
+    with pytest.raises(ServiceError):
         client(Service(problem(404, "NOT_FOUND"))).get("a")
     with pytest.raises(NotTheService):
         client(Service(httpx.Response(200, html="<h1>It works!</h1>"))).get("a")
@@ -228,7 +229,7 @@ def test_no_proxy_is_used_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_wish_says_only_what_was_wished() -> None:
     answer = {"sequence": 1, "operation": "invalidate", "matched": 1, "cascaded": 0, "job": None}
-    service = Service(httpx.Response(200, json=answer), problem(404, "NOT_FOUND"))
+    service = Service(httpx.Response(200, json=answer), problem(404, "NOT_FOUND", field="module"))
     one = client(service)
     one.invalidate(Invalidate(keys=["a"], cascade=True), wait=True)
     assert service.asked[0].content == b'{"keys":["a"],"cascade":true}'

@@ -1,0 +1,78 @@
+"""The command sync: have what a node's tiers hold compared with the authority."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from cachesvc.cli.exits import Exit
+from cachesvc.cli.operator import Operator, operator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cachesvc.client.http import Client
+    from cachesvc.protocol.operations import AuditReport, SyncAnswer
+
+_AGAIN: Final = 0.5  # seconds between two looks at an audit that goes on
+
+
+@operator
+def sync(
+    at: Operator,
+    *,
+    tiers: Annotated[list[str] | None, typer.Option("--tier", help="memory or redis, else both; may be repeated.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Compare so many entries of each tier, not all.")] = None,
+    last: Annotated[bool, typer.Option("--last", help="Only tell of the latest audits, of every node.")] = False,
+) -> Exit:
+    """Compare the answering node's tiers with the authority.
+
+    What differs is taken out; in normal operation nothing does. Where something did, or an audit came to no end: exit code 6.
+    """
+    from cachesvc.cli.output import print_json
+    from cachesvc.protocol.api import Sync, parse
+
+    wish = parse(Sync, {name: value for name, value in (("tiers", tiers), ("sample", sample)) if value})
+    with at.connected() as client:
+        if last:
+            overview = client.synced()
+            reports = [(node.node, tier, report) for node in overview.nodes for tier, report in node.tiers.items()]
+            print_json(overview) if at.as_json else _show(reports)
+        else:
+            told = _ended(client, client.sync(wish))
+            reports = [(told.node, tier, report) for tier, report in told.tiers.items()]
+            print_json(told) if at.as_json else _show(reports)
+    if any(report.repaired or report.error for _, _, report in reports):
+        return Exit.PARTLY
+    return Exit.OK if reports else Exit.NOTHING
+
+
+def _ended(client: Client, told: SyncAnswer) -> SyncAnswer:
+    """The audit once it is done."""
+    while told.state == "running":
+        time.sleep(_AGAIN)
+        overview = client.synced()
+        if overview.running is not None:
+            told = overview.running
+        else:
+            tiers = next((node.tiers for node in overview.nodes if node.node == told.node), told.tiers)
+            told = told.model_copy(update={"state": "done", "tiers": tiers})
+    return told
+
+
+def _show(reports: Iterable[tuple[str, str, AuditReport]]) -> None:
+    from cachesvc.cli.output import add, count, moment, say, show, span, table
+
+    numbers = ("compared", "repaired", "undecided", "coherence")
+    rows = table("node", "tier", *numbers, "when", right=numbers)
+    for node, tier, report in reports:
+        coherence = f"{report.coherence:.4%}" if report.coherence is not None else None
+        found = (count(report.audited), count(report.repaired), count(report.undecided))
+        when = report.error or f"{moment(report.at)}, {span(report.seconds)}{'' if report.whole else ', a sample'}"
+        add(rows, node, tier, *found, coherence, when)
+    if rows.row_count:
+        show(rows)
+    else:
+        say("there is nothing to compare, or nothing was compared yet")
