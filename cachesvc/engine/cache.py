@@ -136,6 +136,10 @@ class Cache:
             return entry
         return (await self.reads.ask(key, load=True)).within(0.0).entry
 
+    def hit(self, key: Key) -> Entry | None:
+        """The live entry that memory has, without an await. A miss is not counted: who is not answered goes on to `read`."""
+        return self._sampled_hit(key) if self.memory.peek(key) is not None else None
+
     async def read(self, key: Key, want: Want = ANY) -> Answer:
         """The entry with where it was found, read as `want` says. Raises `Unavailable`."""
         if want.min_version is not None and want.min_version > self.floors.applied.sequence:
@@ -144,8 +148,7 @@ class Cache:
                 return await self._at_least(key, want.min_version)
         if want.fresh:
             return (await self.reads.ask_authority(key)).within(want.max_stale)
-        self._asked += 1
-        entry = self._hit(key) if self._asked % TIMED else self._timed_hit(key)
+        entry = self._sampled_hit(key)
         if entry is not None:
             return Answer(entry, self.memory.name, self.floors.applied, self.clock.now())
         if want.max_stale:
@@ -304,6 +307,10 @@ class Cache:
         except TimeoutError:
             return False
         return True
+
+    def _sampled_hit(self, key: Key) -> Entry | None:
+        self._asked += 1
+        return self._hit(key) if self._asked % TIMED else self._timed_hit(key)
 
     def _timed_hit(self, key: Key) -> Entry | None:
         began = self.clock.monotonic()

@@ -28,6 +28,7 @@ from cachesvc.settings import Settings
 from cachesvc.web.accepting import Acceptor
 from cachesvc.web.admission import Admission, AdmissionLimits
 from cachesvc.web.app import create_app
+from cachesvc.web.hot import hot
 from cachesvc.web.live import Live, LiveLimits
 from cachesvc.web.live_protocol import live_protocol
 from cachesvc.web.protocol import HeadLimits, limited
@@ -104,7 +105,7 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
         server = _Server(
             uvicorn.Config(
                 create_app(service, live),
-                http=limited(_head_limits(settings), admission),
+                http=hot(limited(_head_limits(settings), admission), node.cache, node.clock, service.metrics),
                 log_config=None,
                 access_log=settings.server.access_log,
                 lifespan="off",

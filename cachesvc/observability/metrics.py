@@ -5,13 +5,16 @@ Every label is one of a few values that the code names: never a key, a path or a
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import accumulate, islice
 from typing import Final
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from cachesvc.cluster.delays import BOUNDS, Delays
 from cachesvc.observability.catalogue import find
@@ -28,35 +31,56 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "cachesvc_http_requests", "Requests answered", ("route", "method", "status"), registry=self.registry
-        )
-        self._seconds = Histogram(
-            "cachesvc_http_request_seconds",
-            "Seconds until an answer begins",
-            ("route", "method"),
-            buckets=_BUCKETS,
-            registry=self.registry,
-        )
+        self._requests = _Requests()
         self._stats = _Stats()
+        self.registry.register(self._requests)
         self.registry.register(self._stats)
-        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request by its route's template and the class of its status."""
-        method = method if method in _METHODS else "other"
-        place = (route, method, status // 100)
-        children = self._children.get(place)
-        if children is None:
-            counter = self._requests.labels(route, method, f"{status // 100}xx")
-            children = self._children[place] = (counter, self._seconds.labels(route, method))
-        children[0].inc()
-        children[1].observe(seconds)
+        self._requests.note((route, method if method in _METHODS else "other", status // 100), seconds)
 
     def render(self, stats: Mapping[str, object], delays: Mapping[str, Delays]) -> bytes:
         """All metrics as text, with these numbers of the node."""
         self._stats.latest, self._stats.delays = stats, delays
         return generate_latest(self.registry)
+
+
+class _Requests(Collector):
+    """Requests answered and their seconds: plain numbers, put together when they are asked for.
+
+    prometheus_client's own take five times as long for each request, a tenth of what a hit in memory costs.
+    """
+
+    def __init__(self) -> None:
+        self._counted: dict[tuple[str, str, int], list[int]] = {}  # by bucket, the last without a bound
+        self._seconds: dict[tuple[str, str, int], float] = {}
+
+    def note(self, place: tuple[str, str, int], seconds: float) -> None:
+        try:
+            self._counted[place][bisect_left(_BUCKETS, seconds)] += 1
+            self._seconds[place] += seconds
+        except KeyError:
+            self._counted[place] = [0] * (len(_BUCKETS) + 1)
+            self._seconds[place] = 0.0
+            self.note(place, seconds)
+
+    def collect(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily("cachesvc_http_requests", "Requests answered", labels=("route", "method", "status"))
+        took: dict[tuple[str, str], list[int]] = {}
+        seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+        for (route, method, status), counted in self._counted.items():
+            requests.add_metric((route, method, f"{status}xx"), sum(counted))
+            so_far = took.get((route, method), [0] * len(counted))
+            took[route, method] = [a + b for a, b in zip(so_far, counted, strict=True)]
+            seconds[route, method] += self._seconds[route, method, status]
+        histogram = HistogramMetricFamily(
+            "cachesvc_http_request_seconds", "Seconds until an answer begins", labels=("route", "method")
+        )
+        bounds = (*map(floatToGoString, _BUCKETS), "+Inf")
+        for place, counted in took.items():
+            histogram.add_metric(place, list(zip(bounds, accumulate(counted), strict=True)), seconds[place])
+        yield from (requests, histogram)
 
 
 class _Stats(Collector):

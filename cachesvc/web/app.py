@@ -9,7 +9,6 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
-from cachesvc.observability.metrics import Metrics
 from cachesvc.web.batch import post_batch
 from cachesvc.web.changes import Changes
 from cachesvc.web.docs import page
@@ -40,10 +39,9 @@ def create_app(service: Service, live: Live | None = None) -> FastAPI:
         redirect_slashes=False,
         exception_handlers={HTTPException: http_error},
     )
-    metrics = Metrics()
     app.router.routes[:0] = [DataRoute(path, endpoints, service) for path, endpoints in data_endpoints(service).items()]
     app.router.routes.insert(0, LiveRoute(live))
-    app.include_router(router(service, metrics, live))
+    app.include_router(router(service, live))
     app.openapi = partial(document, app)  # type: ignore[method-assign]  # how FastAPI has it extended
 
     @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False, response_class=HTMLResponse)
@@ -51,7 +49,7 @@ def create_app(service: Service, live: Live | None = None) -> FastAPI:
         schema: dict[str, Any] = app.openapi()
         return page(schema)
 
-    app.add_middleware(Door, metrics=metrics, clock=service.clock)
+    app.add_middleware(Door, metrics=service.metrics, clock=service.clock)
     return app
 
 

@@ -10,13 +10,13 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from cachesvc.model.entry import JSON
-from cachesvc.observability.metrics import CONTENT_TYPE, Metrics
+from cachesvc.observability.metrics import CONTENT_TYPE
 from cachesvc.protocol.operations import Nodes, Readiness, Stats
 from cachesvc.web.live import Live
 from cachesvc.web.service import Service
 
 
-def router(service: Service, metrics: Metrics, live: Live) -> APIRouter:
+def router(service: Service, live: Live) -> APIRouter:
     """The operations as routes."""
     routes = APIRouter(tags=["Operations"], default_response_class=Response)
 
@@ -58,7 +58,7 @@ def router(service: Service, metrics: Metrics, live: Live) -> APIRouter:
 
     @routes.get("/metrics", summary="Metrics in Prometheus' text format")
     async def prometheus() -> Response:
-        return Response(metrics.render(await all_stats(), service.node.delays), media_type=CONTENT_TYPE)
+        return Response(service.metrics.render(await all_stats(), service.node.delays), media_type=CONTENT_TYPE)
 
     for route in [route for route in routes.routes if isinstance(route, APIRoute)]:  # FastAPI lets GET answer to GET only
         routes.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)

@@ -68,7 +68,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._surplus = False  # one connection too many
         self._shedding = False  # the request that is being received was refused already
         self._passed = False  # the request that is read now was let in already
-        self._lively = False  # the client was refused since a deadline was set: it is there
+        self._lively = False  # the client was heard since a deadline was set: it is there
         self._stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -99,7 +99,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.admission is not None and self.admission.shedding and self._plain(data):
             self._passed = self.admission.admits(writing=False)
             if not self._passed:
-                self._lively = True
+                self.heard()
                 self._answer_overloaded(_CROWDED)
                 return
         steps = self._steps
@@ -195,8 +195,16 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _plain(self, data: bytes) -> bool:
         """Whether this is one whole read of an entry and nothing else, as nearly all are: it can be refused unparsed."""
-        between = not (self._in_head or self._in_body or self._gathered or self._surplus or self._busy())
-        return between and len(data) <= self.limits.request_line and _PLAIN.fullmatch(data) is not None
+        short = len(data) <= self.limits.request_line
+        return self.between_requests() and short and _PLAIN.fullmatch(data) is not None
+
+    def between_requests(self) -> bool:
+        """Whether what arrives now begins a request, and nothing before it is still to be answered."""
+        return not (self._in_head or self._in_body or self._gathered or self._surplus or self._busy())
+
+    def heard(self) -> None:
+        """The client asked for something that uvicorn was not told of."""
+        self._lively = True
 
     def _admitted(self, admission: Admission) -> bool:
         """Whether the request is taken up; one that is not has been answered."""

@@ -19,6 +19,7 @@ from cachesvc.model.change import Change, Draft
 from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Version
+from cachesvc.observability.metrics import Metrics
 from cachesvc.ports import Clock
 from cachesvc.web.admission import Admission
 
@@ -53,6 +54,10 @@ class Cache(Protocol):
     @property
     def modules_loaded(self) -> Collection[str]:
         """The modules that have a loader."""
+        ...
+
+    def hit(self, key: Key) -> Entry | None:
+        """The live entry that memory has, without an await."""
         ...
 
     async def read(self, key: Key, want: Want = ANY) -> Answer: ...
@@ -179,3 +184,4 @@ class Service:
     admission: Admission | None = None  # None: all is taken up
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     streams: dict[str, Streams] = field(default_factory=dict)  # by what they are of
+    metrics: Metrics = field(default_factory=Metrics)

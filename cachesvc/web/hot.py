@@ -1,0 +1,251 @@
+"""Hot: reads of what memory holds, answered where their bytes arrive, without a parser, a task or the application.
+
+The rule that must not break: what is answered here is, byte for byte, what the plain route would answer, at a moment when
+nothing before it on its connection is still to be answered. Whatever is in any way unusual is left to the plain route.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from itertools import count
+from typing import Final, NamedTuple, Protocol
+from urllib.parse import unquote_to_bytes
+from uuid import uuid4
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
+
+from cachesvc.errors import CacheError
+from cachesvc.model.entry import Entry
+from cachesvc.model.keys import MAX_KEY_BYTES, Key, parse_key
+from cachesvc.model.position import Version
+from cachesvc.observability.metrics import Metrics
+from cachesvc.ports import Clock
+from cachesvc.web.conditions import unchanged
+from cachesvc.web.protocol import LimitedProtocol
+
+_log = logging.getLogger(__name__)
+ROUTE: Final = "/v1/cache/{key}"
+_LINE: Final = re.compile(  # neither a query nor a fragment
+    rb"(GET|HEAD) /v1/cache/([A-Za-z0-9%:._~!$&'()*+,;=@/-]{1,1536}) HTTP/1\.1\r\n"
+)
+_HEADERS: Final = re.compile(rb"(?:[A-Za-z-]+: ?[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?\r\n)+")
+_END: Final = b"\r\n\r\n"
+# Headers that say nothing to this service. All others change what is answered, or may one day.
+_SAY_NOTHING: Final = frozenset(
+    b"accept accept-charset accept-encoding accept-language dnt host origin priority referer sec-ch-ua sec-ch-ua-mobile"
+    b" sec-ch-ua-platform sec-fetch-dest sec-fetch-mode sec-fetch-site sec-fetch-user traceparent tracestate user-agent"
+    b" x-forwarded-for x-forwarded-host x-forwarded-proto x-real-ip x-request-id".split()
+)
+_KNOWN: Final = 1_000  # heads that are remembered as they were sent
+_LONGEST_KNOWN: Final = 2 << 10  # bytes of one
+_AT_ONCE: Final = 256 << 10  # bytes of answers that are handed over together; then the client must have taken some
+
+_OK: Final = (
+    b'HTTP/1.1 200 OK\r\n%betag: "%d"\r\nage: %d\r\ncache-status: cachesvc; hit;%b detail=memory\r\n'
+    b"cache-control: no-cache\r\nx-content-type-options: nosniff\r\ncontent-security-policy: sandbox\r\n"
+    b"content-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n\r\n%b"
+)
+_NOT_MODIFIED: Final = (
+    b'HTTP/1.1 304 Not Modified\r\n%betag: "%d"\r\nage: %d\r\ncache-status: cachesvc; hit;%b detail=memory\r\n'
+    b"cache-control: no-cache\r\nx-request-id: %b\r\n\r\n"
+)
+
+
+_PATH: Final = "/v1/cache/"
+_BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_OURS: Final = uuid4().hex[:16].encode()  # the ids of this process' answers begin so
+_numbers: Final = count(1)
+
+
+class Head(NamedTuple):
+    """What the headers of a usual request say: which versions its sender has already, None where it does not tell."""
+
+    if_none_match: str | None
+
+    def has(self, version: Version) -> bool:
+        return self.if_none_match is not None and unchanged({"if-none-match": self.if_none_match}, version)
+
+
+class Hits(Protocol):
+    """What is needed of the cache."""
+
+    def hit(self, key: Key) -> Entry | None:
+        """The live entry that memory has, and may serve, now."""
+        ...
+
+
+class HotProtocol(LimitedProtocol):
+    """A connection whose usual reads of what memory holds are answered at once. `hot` gives the class for a service."""
+
+    hits: Hits
+    clock: Clock
+    metrics: Metrics
+    heads: dict[bytes, Head | None]
+    _given: object = None  # by uvicorn: the headers of every answer, and below as bytes
+    _rendered = b""
+
+    def data_received(self, data: bytes) -> None:
+        if self.between_requests() and not (self.access_log or self.flow.write_paused):
+            done = self._serve(data)
+            if done:
+                self.heard()  # its client is there, though uvicorn was told of no request
+                if done == len(data):
+                    return
+                data = data[done:]
+        super().data_received(data)
+
+    def _serve(self, data: bytes) -> int:
+        """Answer the requests that `data` begins with, as many as can be; how many bytes they were."""
+        began = self.clock.monotonic()
+        now = self.clock.now()
+        answers: list[bytes] = []
+        size = done = 0
+        while found := _LINE.match(data, done):
+            end = data.find(_END, found.end())
+            method, target = found.groups()
+            head = self._head(data[found.end() : end + 2]) if end > 0 else None
+            key = self._key(target) if head is not None else None
+            entry = self.hits.hit(key) if key is not None else None
+            if entry is None or head is None:
+                break
+            done = end + len(_END)
+            status = 304 if head.has(entry.version) else 200
+            answers.append(self._answer(entry, now, status, bodiless=method == b"HEAD"))
+            self.metrics.answered(ROUTE, method.decode(), status, self.clock.monotonic() - began)
+            size += len(answers[-1])
+            if size > _AT_ONCE:
+                self.transport.write(b"".join(answers))
+                answers.clear()
+                size = 0
+                if self.flow.write_paused:
+                    break
+        if answers:
+            self.transport.write(answers[0] if len(answers) == 1 else b"".join(answers))
+        return done
+
+    def _head(self, headers: bytes) -> Head | None:
+        """What a block of headers says; None where it is not for here. Clients send the same block again and again."""
+        try:
+            return self.heads[headers]
+        except KeyError:
+            if len(headers) > _LONGEST_KNOWN:
+                return None
+            if len(self.heads) >= _KNOWN:
+                self.heads.clear()
+            head = self.heads[headers] = self._read(headers)
+            return head
+
+    def _read(self, headers: bytes) -> Head | None:
+        if not _HEADERS.fullmatch(headers):
+            return None
+        said: dict[bytes, bytes] = {}
+        lines = headers.split(b"\r\n")[:-1]
+        for line in lines:
+            name, _, value = line.partition(b":")
+            said[name.lower()] = value.strip(b" \t")
+        many = len(lines) > self.limits.headers or len(headers) > self.limits.header_bytes
+        if many or len(said) < len(lines) or b"host" not in said:
+            return None
+        if said.pop(b"connection", b"keep-alive").lower() != b"keep-alive":
+            return None
+        match = said.pop(b"if-none-match", None)
+        head = Head(match.decode("ascii") if match is not None else None)
+        try:
+            head.has(Version(0))
+        except CacheError:
+            return None
+        return head if said.keys() <= _SAY_NOTHING else None
+
+    def _key(self, target: bytes) -> Key | None:
+        """The key of a target; None where the plain route is to say what is wrong with it."""
+        if b"%" not in target:
+            return Key(target.decode("ascii")) if len(target) <= MAX_KEY_BYTES else None
+        if len(target) + len(_PATH) > self.limits.request_line or _BAD_ESCAPE.search(target):
+            return None
+        try:
+            return parse_key(unquote_to_bytes(target).decode())
+        except (UnicodeDecodeError, CacheError):
+            return None
+
+    def _answer(self, entry: Entry, now: float, status: int, *, bodiless: bool) -> bytes:
+        ttl = b" ttl=%d;" % ((entry.expires_at - now) // 1) if entry.expires_at is not None else b""
+        age = max(0, int(now - entry.updated_at))
+        number = b"%b%016x" % (_OURS, next(_numbers))
+        if status == 304:
+            return _NOT_MODIFIED % (self._dated(), entry.version, age, ttl, number)
+        value, kind = entry.value, entry.content_type.encode("latin-1")
+        return _OK % (self._dated(), entry.version, age, ttl, kind, len(value), number, b"" if bodiless else value)
+
+    def _dated(self) -> bytes:
+        """The headers that uvicorn gives to every answer; it makes new ones every second."""
+        given = self.server_state.default_headers
+        if self._given is not given:
+            self._given = given
+            self._rendered = b"".join(b"%b: %b\r\n" % header for header in given)
+        return self._rendered
+
+
+def hot(plain: type[LimitedProtocol], hits: Hits, clock: Clock, metrics: Metrics) -> type[LimitedProtocol]:
+    """The protocol `plain` with its reads of memory answered at once; `plain` itself where uvicorn is not as it was."""
+    parts = {"hits": hits, "clock": clock, "metrics": metrics, "heads": {}}
+    made = type("HotProtocol", (HotProtocol, plain), parts)
+    if not _works(made):
+        _log.warning("hits in memory take the plain route: uvicorn %s is not as it was", uvicorn.__version__)
+        return plain
+    return made
+
+
+class _Always:
+    """Hits for a trial: every key has an entry."""
+
+    def hit(self, key: Key) -> Entry | None:
+        return Entry(key, Version(1), key.encode(), "text/plain", 0.0, 0.0, None, b"")
+
+
+class _Wire(asyncio.Transport):
+    """A transport that keeps what is written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return asyncio.Protocol()
+
+
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    raise RuntimeError("a trial is answered before it comes here")
+
+
+def _works(made: type[LimitedProtocol]) -> bool:
+    """Whether a request of a trial connection is answered at once, and the connection left as it was."""
+    trial = type("Trial", (made,), {"hits": _Always(), "metrics": Metrics(), "admission": None})
+    loop = asyncio.new_event_loop()
+    try:
+        wire = _Wire()
+        config = uvicorn.Config(_nowhere, log_config=None, lifespan="off", ws="none")
+        connection = trial(config=config, server_state=ServerState(), app_state={}, _loop=loop)
+        connection.access_log = False
+        connection.connection_made(wire)
+        for _ in range(2):
+            connection.data_received(b"GET /v1/cache/trial HTTP/1.1\r\nHost: trial\r\n\r\n")
+        connection.connection_lost(None)
+        return wire.written.count(b"\r\n\r\ntrial") == 2
+    except Exception as exc:  # noqa: BLE001 - whatever it is, the plain route does without
+        _log.warning("a trial of the hot path failed: %r", exc)
+        return False
+    finally:
+        loop.close()
