@@ -227,12 +227,17 @@ class _Wire(asyncio.Transport):
 
 
 async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
-    raise RuntimeError("a trial is answered before it comes here")
+    """The application of a trial, which is answered before it comes to one."""
+
+
+def _parsed(_: LimitedProtocol) -> None:
+    raise RuntimeError("a trial is answered before it comes to the parser")
 
 
 def _works(made: type[LimitedProtocol]) -> bool:
     """Whether a request of a trial connection is answered at once, and the connection left as it was."""
-    trial = type("Trial", (made,), {"hits": _Always(), "metrics": Metrics(), "admission": None})
+    parts = {"hits": _Always(), "metrics": Metrics(), "admission": None, "on_message_begin": _parsed}
+    trial = type("Trial", (made,), parts)
     loop = asyncio.new_event_loop()
     try:
         wire = _Wire()

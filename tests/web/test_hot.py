@@ -1,0 +1,284 @@
+"""The hot path against the plain route: the same connections to both, and the same bytes from both."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cachesvc.model.change import Draft, Operation
+from cachesvc.model.keys import Key
+from cachesvc.observability.metrics import Metrics
+from cachesvc.web import hot as hot_module
+from cachesvc.web.hot import HotProtocol, hot
+from cachesvc.web.protocol import HeadLimits, LimitedProtocol, limited
+from tests.web.site import Server, Site, opened
+
+LIMITS = HeadLimits(request_line=2_000, header_bytes=2_000, headers=12, pipelined=20, timeout=1.0)
+OWN = re.compile(rb"(x-request-id: |\"requestId\":\")[0-9a-f]{32}")
+DATE = re.compile(rb"date: [^\r]+\r\n")
+PLAIN = b"GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Both:
+    """One site behind two listening sockets: with the hot path, and without. `hits` counts what the hot path answered."""
+
+    def __init__(self, site: Site, ports: tuple[int, int]) -> None:
+        self.site = site
+        self.ports = ports
+
+    async def ask(self, request: bytes, *, cut: int = 0) -> list[bytes]:
+        """What each sends back until it falls silent or closes; ids and dates taken out. `cut`: sent in two pieces."""
+        return list(await asyncio.gather(*(self._ask(port, request, cut) for port in self.ports)))
+
+    async def _ask(self, port: int, request: bytes, cut: int) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for piece in (request[:cut], request[cut:]) if cut else (request,):
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+        # a last request whose answer closes, so that the end is known; where it is swallowed the time limit closes
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(20):
+            told = await reader.read()
+        writer.close()
+        return DATE.sub(b"", OWN.sub(rb"\1-", told))
+
+
+@asynccontextmanager
+async def both(site: Site) -> AsyncIterator[Both]:
+    plain = limited(LIMITS)
+    made = hot(plain, site.cache, site.clock, site.service.metrics)
+    assert issubclass(made, HotProtocol)
+    with ExitStack() as stack:
+        servers: list[Server] = []
+        ports = []
+        async with asyncio.TaskGroup() as group:
+            for protocol in (made, plain):
+                # pytest's own handlers make uvicorn think that somebody reads an access log
+                protocol = type("Quiet", (protocol,), {"access_log": property(lambda _: False, lambda *_: None)})  # noqa: PLW2901
+                listening = stack.enter_context(socket.socket())
+                listening.bind(("127.0.0.1", 0))
+                config = uvicorn.Config(
+                    site.app, http=protocol, log_config=None, access_log=False, lifespan="off", ws="none",
+                    timeout_graceful_shutdown=5,
+                )  # fmt: skip
+                servers.append(Server(config))
+                ports.append(listening.getsockname()[1])
+                group.create_task(servers[-1].serve([listening]))
+            for server in servers:
+                await server.ready.wait()
+            try:
+                yield Both(site, (ports[0], ports[1]))
+            finally:
+                for server in servers:
+                    server.should_exit = True
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[Both]:
+    async with opened() as site:
+        await site.cache.write(Draft(Operation.SET, Key("a:1"), b'{"a": 1}'))
+        await site.cache.write(Draft(Operation.SET, Key("short"), b"1", ttl=10.5))
+        await site.cache.write(Draft(Operation.SET, Key("ü \U0001f600/b%"), b"", content_type="text/plain; charset=utf-8"))
+        await site.cache.write(Draft(Operation.SET, Key("large"), b"x" * 300_000, content_type="application/octet-stream"))
+        site.clock.advance(2.25)
+        async with both(site) as pair:
+            yield pair
+
+
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many requests the hot path answered."""
+    counted: list[int] = []
+    answer = HotProtocol._answer
+
+    def counting(self: HotProtocol, *given: Any, **options: Any) -> bytes:
+        counted.append(1)
+        return answer(self, *given, **options)
+
+    monkeypatch.setattr(HotProtocol, "_answer", counting)
+    return counted
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        PLAIN,
+        b"HEAD /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /v1/cache/short HTTP/1.1\r\nhost:x\r\nConnection: Keep-Alive\r\n\r\n",
+        b"GET /v1/cache/a%3A1 HTTP/1.1\r\nHost: x\r\nAccept: */*\r\nUser-Agent: some client/1.0 (x; y)\r\n\r\n",
+        b"GET /v1/cache/%C3%BC%20%F0%9F%98%80/b%25 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /v1/cache/large HTTP/1.1\r\nHost: x\r\n\r\n",
+        b'GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nIf-None-Match: "1001"\r\n\r\n',
+        b'GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nIf-None-Match: W/"7", "1001"\r\n\r\n',
+        b'GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nIf-None-Match: "7"\r\n\r\n',
+        b"HEAD /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nIf-None-Match: *\r\n\r\n",
+        PLAIN * 7,
+        b"GET /v1/cache/large HTTP/1.1\r\nHost: x\r\n\r\n" * 15,
+    ],
+)
+async def test_usual_requests_are_answered_hot_and_alike(pair: Both, answered: list[int], request_: bytes) -> None:
+    hot_answer, plain_answer = await pair.ask(request_)
+    assert hot_answer == plain_answer
+    assert hot_answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 304 "))
+    asked = request_.count(b"HTTP/1.1\r\n")
+    # of many large ones the plain route takes the rest over when the transport has enough
+    assert len(answered) == asked or (b"large" in request_ and 0 < len(answered) < asked)
+
+
+UNUSUAL = [
+    b"GET /v1/cache/absent HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /v1/cache/a:1?x=1 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /v1/cache/a:1#x HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /v1/cache/ HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /v1/cache/a%3 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /v1/cache/%FF HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /v1/cache/a%00 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /v1/cache/" + b"a" * 513 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /v1/cache/" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET http://x/v1/cache/a:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET  /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /v1/cache/a:1  HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /v1/cache/a:1 HTTP/1.1\nHost: x\n\n",
+    b"GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\n\r\n",
+    b"GET /v1/cache/a:1 HTTP/1.0\r\nHost: x\r\n\r\n",
+    b"GET /v1/cache/a:1 HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n",
+    b"GET /v1/cache/a:1 HTTP/1.1\r\n\r\n",
+    b"GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    b"GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    b"GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nAccept : */*\r\n\r\n",
+    b"GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nAccept: a\r\n b\r\n\r\n",
+    b"GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nAccept: a\0b\r\n\r\n",
+    b"GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+    b"GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+    b"GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nCache-Control: no-cache\r\n\r\n",
+    b"GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nMin-Version: 5\r\n\r\n",
+    b"GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nMin-Version: x\r\n\r\n",
+    b'GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nIf-Match: "5"\r\n\r\n',
+    b"GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nIf-None-Match: garbage\r\n\r\n",
+    b'GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nIf-None-Match: "7"\r\nIf-None-Match: "1001"\r\n\r\n',
+    b"GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\n" + b"X-Some: thing\r\n" * 20 + b"\r\n",
+    b"GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nUser-Agent: " + b"a" * 3_000 + b"\r\n\r\n",
+    b"get /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\r\nGET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /v1/cache/a:1 HTTP/1.2\r\nHost: x\r\n\r\n",
+]
+
+
+# After a refusal that closes, what comes later may reset the connection before the refusal is read.
+STAYS_OPEN = [
+    *(
+        request
+        for request in UNUSUAL
+        if re.match(rb"GET /v1/cache/[a-z:%0-9A-F]{0,9}(\?x=1)? HTTP/1.1\r\nHost: x\r\n\r\n", request)
+    ),
+    *(request for request in UNUSUAL if re.search(rb"Cache-Control|Min-Version|If-|hello", request)),
+]
+
+
+@pytest.mark.parametrize("request_", UNUSUAL)
+async def test_unusual_requests_are_left_to_the_plain_route(pair: Both, answered: list[int], request_: bytes) -> None:
+    hot_answer, plain_answer = await pair.ask(request_)
+    assert hot_answer == plain_answer
+    assert not answered
+
+
+async def test_pipelined_requests_are_answered_in_order_whoever_answers(pair: Both, answered: list[int]) -> None:
+    mixed = [
+        PLAIN,
+        b"GET /v1/cache/absent HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /v1/cache/short HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PUT /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n2",
+        PLAIN,
+    ]
+    told = await pair.ask(b"".join(mixed))
+    assert [part[9:12] for part in re.findall(rb"HTTP/1.1 \d\d\d", told[0])] == [b"200", b"404", b"200", b"200", b"200", b"200"]
+    assert len(answered) == 1  # from the first that is not for the hot path on, all wait for it
+
+
+USUAL = [PLAIN, PLAIN.replace(b"GET", b"HEAD"), PLAIN.replace(b"a:1", b"short")]
+CONVERSATIONS = st.tuples(
+    st.lists(st.sampled_from(USUAL * 5 + STAYS_OPEN), min_size=1, max_size=6).map(b"".join), st.floats(0, 1)
+)
+
+
+@settings(max_examples=8, deadline=None)
+@given(conversations=st.lists(CONVERSATIONS, min_size=20, max_size=40))
+async def test_requests_in_any_company_and_pieces_are_answered_alike(conversations: list[tuple[bytes, float]]) -> None:
+    async with opened() as site:
+        await site.cache.write(Draft(Operation.SET, Key("a:1"), b'{"a": 1}'))
+        await site.cache.write(Draft(Operation.SET, Key("short"), b"1", ttl=10.5))
+        async with both(site) as pair:
+            asked = (pair.ask(request, cut=int(share * len(request))) for request, share in conversations)
+            for hot_answer, plain_answer in await asyncio.gather(*asked):
+                assert hot_answer == plain_answer
+
+
+async def test_what_is_not_in_memory_any_more_is_not_answered_hot(pair: Both, answered: list[int]) -> None:
+    site = pair.site
+    await site.cache.write(Draft(Operation.DELETE, Key("a:1")))
+    hot_answer, plain_answer = await pair.ask(PLAIN)
+    assert hot_answer.split(b"fill-token")[0] == plain_answer.split(b"fill-token")[0]
+    assert hot_answer.startswith(b"HTTP/1.1 404 ")
+    site.clock.advance(9.0)
+    hot_answer, plain_answer = await pair.ask(PLAIN.replace(b"a:1", b"short"))
+    assert hot_answer.startswith(b"HTTP/1.1 404 ")
+    assert not answered
+
+
+async def test_a_client_that_does_not_read_costs_bounded_memory(pair: Both, answered: list[int]) -> None:
+    """The hot path hands over no more than the transport takes; the rest waits at the plain route, which stops reading."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", pair.ports[0])
+    asked = b"GET /v1/cache/large HTTP/1.1\r\nHost: x\r\n\r\n"
+    try:
+        while True:
+            writer.write(asked * 15)
+            async with asyncio.timeout(0.5):
+                await writer.drain()
+            if len(answered) > 2_000:
+                break
+    except TimeoutError:
+        pass
+    assert len(answered) < 200  # of 300 kB each; the system's buffers hold some megabytes
+    writer.transport.abort()
+    del reader
+
+
+async def test_hot_answers_are_counted(pair: Both) -> None:
+    before = await pair.site.cache.memory.stats()
+    await pair.ask(PLAIN * 3)
+    after = await pair.site.cache.memory.stats()
+    assert (after.hits - before.hits, after.misses - before.misses) == (6, 0)
+    rendered = pair.site.service.metrics.render({}, {}).decode()
+    assert 'cachesvc_http_requests_total{method="GET",route="/v1/cache/{key}",status="2xx"} 6.0' in rendered
+    assert 'cachesvc_http_request_seconds_count{method="GET",route="/v1/cache/{key}"} 6.0' in rendered
+
+
+async def test_a_miss_is_counted_once(pair: Both) -> None:
+    before = (await pair.site.cache.memory.stats()).misses
+    await pair.ask(b"GET /v1/cache/absent HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await pair.site.cache.memory.stats()).misses - before == 2  # one of each
+
+
+def test_another_uvicorn_falls_back_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, site: Site
+) -> None:
+    plain = limited(LIMITS)
+    assert hot(plain, site.cache, site.clock, Metrics()) is not plain
+    monkeypatch.delattr(LimitedProtocol, "between_requests")
+    assert hot(plain, site.cache, site.clock, Metrics()) is plain
+    assert "take the plain route" in caplog.text
+    monkeypatch.undo()
+    monkeypatch.setattr(hot_module, "_LINE", re.compile(b"never"))
+    assert hot(plain, site.cache, site.clock, Metrics()) is plain
