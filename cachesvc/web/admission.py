@@ -76,7 +76,8 @@ class Gate:
 class Admission:
     """The gates of a node, one for what only reads and one for what may write, which waits for the log besides.
 
-    A turn is measured from the first request that is read in it until all that was read with it was begun.
+    A turn is measured from the first request that is read in it until all that was read with it was begun. While one ends the
+    next is being read already: it is silent only when none is open.
     """
 
     def __init__(
@@ -91,15 +92,17 @@ class Admission:
         self.in_progress = 0
         self.connections = 0
         self._clock = clock
-        self._turning = False
+        self._reading = False  # a turn's requests are being read
+        self._open = 0  # turns that have not ended
         self._since = self._rested = clock.monotonic()
 
     def admits(self, *, writing: bool) -> bool:
         """Whether to take up a request that is read now, while `in_progress` others are."""
-        if not self._turning:
-            self._turning = True
+        if not self._reading:
+            self._reading = True
             now = self._clock.monotonic()
             self._settle(now)
+            self._open += 1
             asyncio.get_running_loop().call_soon(self._begun, now, self.writes.standing())
         if self.in_progress >= self.limits.max_requests:
             self.crowded += 1
@@ -128,17 +131,18 @@ class Admission:
 
     def _begun(self, since: float, standing: float) -> None:
         """What was read in this turn comes after this; what is scheduled here comes after that."""
+        self._reading = False
         asyncio.get_running_loop().call_soon(self._ended, since, standing)
 
     def _ended(self, since: float, standing: float) -> None:
-        self._turning = False
+        self._open -= 1
         now = self._rested = self._clock.monotonic()
         turn = now - since
         self.reads.sample(turn)
         self.writes.sample(max(turn, standing))
 
     def _settle(self, now: float) -> None:
-        silent = int((now - self._rested) / WINDOW)
+        silent = 0 if self._open else int((now - self._rested) / WINDOW)
         if not silent and now - self._since < WINDOW:
             return
         self._since = now

@@ -2,6 +2,8 @@
 
     python -m tests.bench.offered --port 8080 --rate 5000 --seconds 5 --keys 20000 [--hot 1000] [--misses 0.1] [--writes 0.05]
 
+With `--closed N` instead of a rate, N clients each send the next request when they have the answer to the one before.
+
 Each request has its moment from the start, and its latency counts from there, also when it was sent late. A client gives up
 after `--patience` seconds and closes its connection; while all connections are taken the next request opens another, up to
 `--connections`, and past that it fails. An answer is good when it is 200 or 201 and came in time.
@@ -18,6 +20,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import cycle
 from typing import Any, cast
 
 import uvloop
@@ -130,12 +133,16 @@ class Crowd:
         self._good: list[float] = []
         self._shed: list[float] = []
         self._late: list[float] = []
+        self._counted_from = 0.0
+        self._next: Callable[[], bytes] | None = None  # of clients that ask again as soon as they are answered
 
-    async def offer(self, rate: float, seconds: float, *, seed: int) -> Told:
+    async def offer(self, rate: float, seconds: float, *, seed: int, settle: float = 0.0) -> Told:
+        """Offer so many a second. What came in the first `settle` seconds, which come before the others, is not counted."""
         rng = random.Random(seed)
         requests = [self._mix.request(n, rng) for n in range(min(20_000, int(rate * seconds)))]  # made beforehand
-        offered = int(rate * seconds)
+        offered = int(rate * (settle + seconds))
         start = time.perf_counter() + TICK
+        self._counted_from = start + settle
         sent = 0
         while sent < offered:
             now = time.perf_counter()
@@ -152,7 +159,7 @@ class Crowd:
         for connection in self._idle:
             connection.abort()
         return Told(
-            offered,
+            int(rate * seconds),
             len(self._good),
             dict(self._outcomes),
             seconds,
@@ -164,6 +171,38 @@ class Crowd:
             connections=self._largest,
         )
 
+    async def loop(self, clients: int, seconds: float, *, seed: int) -> Told:
+        """What so many clients get done who wait for each answer."""
+        rng = random.Random(seed)
+        requests = cycle([self._mix.request(n, rng) for n in range(20_000)])
+        self._next = lambda: next(requests)
+        until = time.perf_counter() + seconds
+        for _ in range(clients):
+            self._send(self._next(), time.perf_counter(), time.perf_counter())
+        while (now := time.perf_counter()) < until:
+            self._give_up(now)
+            await asyncio.sleep(0.01)
+        self._next = None
+        done = len(self._good)
+        for _, connection in self._waiting:
+            connection.abort()
+        return Told(
+            sum(self._outcomes.values()),
+            done,
+            dict(self._outcomes),
+            seconds,
+            good_p50=_share(self._good, 0.5),
+            good_p99=_share(self._good, 0.99),
+            connections=clients,
+        )
+
+    def _outcome(self, what: str, moment: float) -> bool:
+        """Count what became of the request of that moment; whether it counts."""
+        counts = moment >= self._counted_from
+        if counts:
+            self._outcomes[what] += 1
+        return counts
+
     def _send(self, request: bytes, moment: float, now: float) -> None:
         self._late.append(now - moment)
         while self._idle:
@@ -174,7 +213,7 @@ class Crowd:
                 return
             self._count -= 1
         if self._count >= self._most:
-            self._outcomes["no connection"] += 1
+            self._outcome("no connection", moment)
             return
         self._count += 1
         self._largest = max(self._largest, self._count)
@@ -190,20 +229,24 @@ class Crowd:
                 )
         except OSError:
             self._count -= 1
-            self._outcomes["no connection"] += 1
+            self._outcome("no connection", moment)
             return
         connection.send(request, moment)
         self._waiting.append((moment, connection))
 
     def _answered(self, connection: Connection, status: int) -> None:
         took = time.perf_counter() - connection.moment
-        self._outcomes[str(status or "lost")] += 1
-        if status in (200, 201):
-            if took <= self._patience:
-                self._good.append(took)
-        elif status == 503:
-            self._shed.append(took)
-        if status and connection.open:
+        if self._outcome(str(status or "lost"), connection.moment):
+            if status in (200, 201):
+                if took <= self._patience:
+                    self._good.append(took)
+            elif status == 503:
+                self._shed.append(took)
+        if status and connection.open and self._next is not None:
+            now = time.perf_counter()
+            connection.send(self._next(), now)
+            self._waiting.append((now, connection))
+        elif status and connection.open:
             self._idle.append(connection)
         else:
             self._count -= 1
@@ -219,7 +262,7 @@ class Crowd:
             if not answered:
                 connection.abort()
                 self._count -= 1
-                self._outcomes["given up"] += 1
+                self._outcome("given up", moment)
 
 
 def _share(times: Sequence[float], share: float) -> float:
@@ -229,7 +272,9 @@ def _share(times: Sequence[float], share: float) -> float:
 async def run(options: argparse.Namespace) -> Told:
     mix = Mix(options.keys, options.hot, options.misses, options.writes)
     crowd = Crowd(options.port, mix, patience=options.patience, most=options.connections)
-    return await crowd.offer(options.rate, options.seconds, seed=options.seed)
+    if options.closed:
+        return await crowd.loop(options.closed, options.seconds, seed=options.seed)
+    return await crowd.offer(options.rate, options.seconds, seed=options.seed, settle=options.settle)
 
 
 def told(text: str) -> Told:
@@ -241,8 +286,11 @@ def told(text: str) -> Told:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.offered", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--rate", type=float, required=True)
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--rate", type=float)
+    how.add_argument("--closed", type=int, metavar="N")
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--settle", type=float, default=0.0, help="seconds before those, which do not count")
     parser.add_argument("--keys", type=int, default=20_000)
     parser.add_argument("--hot", type=int, default=1_000)
     parser.add_argument("--misses", type=float, default=0.1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import count
@@ -22,10 +22,12 @@ from cachesvc.model.keys import Key
 from cachesvc.node.building import opened
 from cachesvc.settings import load_settings
 from tests import servers
+from tests.bench.overload import overload
 from tests.bench.records import records
-from tests.bench.sides import Row, Side, by_many, compare
+from tests.bench.sides import Bounded, Row, Side, by_many, compare
+from tests.bench.visibility import visibility
 
-Measure = Callable[[Path | None, int, float], Awaitable[list[Row]]]
+Measure = Callable[[Path | None, int, float], Awaitable[Sequence[Row | Bounded]]]
 UPSERT = (
     "INSERT INTO plain VALUES ($1, $2, now()) "
     "ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated = excluded.updated"
@@ -271,4 +273,6 @@ ROWS: dict[str, Measure] = {
     "postgres": database_hits,
     "writers": writers,
     "bytes": bytes_in_redis,
+    "overload": overload,
+    "visibility": visibility,
 }

@@ -51,6 +51,21 @@ class Row:
         )
 
 
+@dataclass(slots=True)
+class Bounded:
+    """A row that is no race: what was measured, in words, and how many times it is within its bound (or over it)."""
+
+    work: str
+    ours: str
+    bound: str
+    ratio: float
+    goal: float = 1.0
+
+    def markdown(self) -> str:
+        said = "" if self.ratio >= self.goal else " **short**"
+        return f"| {self.work} | {self.ours} | {self.bound} | {self.ratio:.2f} × | {self.goal:g} ×{said} |"
+
+
 HEADER = "| work | ours, 1/s | against, 1/s | ratio | goal |\n|---|---|---|---|---|"
 
 

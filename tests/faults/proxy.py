@@ -99,8 +99,8 @@ class Proxy:
                     link.committed = True
                 link.server.write(data)
                 await link.server.drain()
-        except OSError:
-            pass  # cut: the other pump is told below
+        except (OSError, RuntimeError):
+            pass  # cut, which uvloop tells by a RuntimeError: the other pump is told below
         link.cut()
 
     async def _down(self, link: Link, reader: asyncio.StreamReader) -> None:
@@ -115,7 +115,7 @@ class Proxy:
                     break
                 link.client.write(data)
                 await link.client.drain()
-        except OSError:
+        except (OSError, RuntimeError):
             pass
         link.cut()
 

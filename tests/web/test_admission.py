@@ -48,6 +48,18 @@ async def test_delay_that_lasts_lets_fewer_in_and_its_end_all_again() -> None:
     assert admission.stats()["shed"] == admission.reads.shed > 0
 
 
+async def test_turns_that_follow_one_another_at_once_are_no_silence() -> None:
+    """As uvloop has it: what a turn has read is begun after the end of the turn before was noted, and takes its time."""
+    clock = FakeClock()
+    admission = Admission(clock)
+    let_in = []
+    for _ in range(30):
+        await asyncio.sleep(0)
+        clock.advance(LATE)
+        let_in.append(sum(admission.admits(writing=False) for _ in range(100)))
+    assert let_in[-1] == 100 * LEAST_SHARE
+
+
 async def test_after_a_silence_all_are_let_in() -> None:
     clock = FakeClock()
     admission = Admission(clock)
