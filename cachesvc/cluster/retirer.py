@@ -49,8 +49,9 @@ class Retirer:
             await self._clock.sleep(self._pause)
 
     async def _retire(self, one: InForce) -> None:
+        named = Invalidation(one.pattern.text, retires=one.sequence, soft=one.soft)
         try:
-            await self._write(invalidate(Invalidation(one.pattern.text, retires=one.sequence), actor="sweep", source="sweep"))
+            await self._write(invalidate(named, actor="sweep", source="sweep"))
         except Refused:
             return  # retired by another node, or a newer one took its place, which this node is about to hear
         self.retired += 1

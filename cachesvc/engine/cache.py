@@ -248,7 +248,7 @@ class Cache:
 
     def _follow_invalidation(self, change: Change, named: Invalidation) -> None:
         if change.kind is Kind.RETIRE:
-            self.floors.retire(named.pattern, named.retires, at=change.sequence)
+            self.floors.retire(named.name, named.retires, at=change.sequence)
         else:
             self._invalidate(change, named)
 
@@ -258,7 +258,7 @@ class Cache:
         for key in named.keys:
             self.floors.raise_to(key, change.sequence)
         if named.pattern:
-            pattern = in_force(change.sequence, named.pattern)
+            pattern = in_force(change.sequence, named.pattern, at=change.at, soft=named.soft)
             self.floors.invalidate(pattern)
             self.memory.doubt(pattern)
             self.flights.part_all()

@@ -95,9 +95,9 @@ class Floors:
         """From now on nothing that matches and is older is served here. Memory must drop it in the same step."""
         self.patterns.add(pattern)
 
-    def retire(self, text: str, sequence: Seq, *, at: Seq) -> None:
+    def retire(self, name: str, sequence: Seq, *, at: Seq) -> None:
         """The authority has been swept of what the pattern kills. Redis has when its cursor is past the retirement."""
-        self.patterns.retire(text, sequence, at=at)
+        self.patterns.retire(name, sequence, at=at)
         retired = sorted(one.retired for one in self.patterns if one.retired)
         if len(retired) > self._max_retired:  # bounded: the oldest half is forgotten, and the horizon says so
             self._pass(retired[len(retired) // 2])

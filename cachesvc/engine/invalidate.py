@@ -69,7 +69,7 @@ async def invalidate(cache: Invalidating, draft: Draft) -> Invalidated:
     written = await cache.write(draft)
     receipt = written.receipt
     named = draft.invalidation
-    one = cache.floors.patterns.find(named.pattern) if named is not None and named.pattern else None
+    one = cache.floors.patterns.find(named.name) if named is not None and named.pattern else None
     if one is None:
         return Invalidated(written, receipt.matched, None)
     if one.retired or written.replayed:

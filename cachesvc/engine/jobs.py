@@ -89,7 +89,7 @@ def _sweep(one: InForce, burial: Burial, now: float) -> Job:
     return Job(
         job_of(one),
         INVALIDATION,
-        f"sweep of {one.pattern.text}",
+        f"{'soft ' if one.soft else ''}sweep of {one.pattern.text}",
         state=JobState.DONE if done else JobState.RUNNING,
         created_at=one.at,
         started_at=one.at,

@@ -15,9 +15,9 @@ from sqlalchemy import Connection, LargeBinary, and_, bindparam, case, literal, 
 from cachesvc.logs.database_related import related
 from cachesvc.logs.database_rows import RowWriter
 from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_batch, unpack_result
-from cachesvc.model.change import Appended, Change, Draft, Operation, pack_change, unpack_change
+from cachesvc.model.change import Appended, Change, Draft, pack_change, unpack_change
 from cachesvc.model.entry import Entry, pack_details
-from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
+from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched, valued
 from cachesvc.model.invalidation import Related
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Epoch, Position, Seq
@@ -49,8 +49,8 @@ class Appender:
         self._patterns = patterns
         self._terms = terms
         self._writer = RowWriter(store.dialect)
-        # values are dear to move, and the fold looks into one only to increment it
-        value = case((store.one_of(entries.c.key, "incremented"), entries.c.value), else_=literal(b"", LargeBinary))
+        # values are dear to move, and the fold looks at few of them
+        value = case((store.one_of(entries.c.key, "valued"), entries.c.value), else_=literal(b"", LargeBinary))
         columns = [value.label("value") if column is entries.c.value else column for column in entries.c]
         self._read_state = store.ready(
             select(
@@ -85,8 +85,7 @@ class Appender:
         named = drafts[0].invalidation if drafts else None
         found_related = related(connection, self._store, named, self._terms) if named and named.relates else Related()
         keys = touched(drafts) | {*found_related.tagged, *found_related.dependents}
-        incremented = {draft.key for draft in drafts if draft.operation is Operation.INCREMENT}
-        rows = self._read_state(connection, {"keys": texts(keys), "incremented": texts(incremented)})
+        rows = self._read_state(connection, {"keys": texts(keys), "valued": texts(valued(drafts, found_related))})
         epoch, head, complete_since, bytes_total, fields, patterns_at, now = rows[0][:7]
         found = {Key(row[7]): entry_of(row[7:]) for row in rows if row[7] is not None}
         position = Position(Epoch(epoch), Seq(head))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from itertools import islice
@@ -97,6 +97,8 @@ class MemoryAuthority(MemoryJobs):
                 rows = list(self._rows.held())
                 dead = sum(row.version < one.sequence and one.pattern.matches(row.key) for row in rows)
                 self._burials[one.sequence] = Burial(True, len(rows), dead)
+                if one.soft:
+                    self._store(map(self._patterns.hide, rows))
                 self._rows.doubt(one)
 
     def _related(self, drafts: Sequence[Draft]) -> Related:
@@ -249,7 +251,10 @@ class MemoryAuthority(MemoryJobs):
         return row
 
     def _keep(self, folded: Folded) -> None:
-        for entry in folded.rows.values():
+        self._store(folded.rows.values())
+
+    def _store(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
             self._rows.store(entry)
             if entry.expires_at is not None and not entry.deleted:
                 heapq.heappush(self._ends, (entry.expires_at, entry.key, entry.version))

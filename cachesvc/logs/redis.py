@@ -163,7 +163,7 @@ class RedisAuthority(RedisJobs):
             lists += (names.answer(*asker), pack_result(result))
         lists.append(len(folded.patterns))
         for one in folded.patterns:
-            lists += (one.pattern.text, (await self._patterns.kept(one, state.now)).packed())
+            lists += (one.name, (await self._patterns.kept(one, state.now)).packed())
         epoch, head = state.position
         moved = folded.changes[-1].sequence if folded.changes else head
         record_of_batch = pack_batch(drafts, folded.outcomes)

@@ -11,11 +11,11 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from cachesvc.logs.redis_rows import VERSION_DIGITS, Names, pack_row, version_of
+from cachesvc.logs.redis_rows import VERSION_DIGITS, Names, pack_row, unpack_row, version_of
 from cachesvc.logs.redis_server import Argument, Server
 from cachesvc.model.entry import tombstone
 from cachesvc.model.fold import ENDED_KEPT
-from cachesvc.model.invalidation import InForce, Patterns, in_force
+from cachesvc.model.invalidation import SOFT, InForce, Patterns, in_force, softened
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Seq
@@ -36,13 +36,16 @@ class Kept(NamedTuple):
     buried: int = 0
 
     def packed(self) -> bytes:
-        return orjson.dumps([self.one.sequence, self.one.retired, *self[1:]])
+        return orjson.dumps([self.one.sequence, self.one.retired, *self[1:], self.one.at, self.one.soft])
 
 
-def unpacked(text: bytes, packed: bytes) -> Kept:
-    """What `Kept.packed` wrote under the pattern's text."""
-    sequence, retired, retired_at, buried_to, looked, buried = orjson.loads(packed)[:6]
-    return Kept(in_force(Seq(sequence), text.decode(), retired=Seq(retired)), retired_at, buried_to, looked, buried)
+def unpacked(name: bytes, packed: bytes) -> Kept:
+    """What `Kept.packed` wrote under the pattern's name."""
+    said = (*orjson.loads(packed), 0.0, False)  # an older version did not write the last two
+    sequence, retired, retired_at, buried_to, looked, buried, at, soft = said[:8]
+    text = name.decode().removeprefix(SOFT)
+    one = in_force(Seq(sequence), text, retired=Seq(retired), at=at, soft=soft)
+    return Kept(one, retired_at, buried_to, looked, buried)
 
 
 class RedisPatterns:
@@ -77,10 +80,10 @@ class RedisPatterns:
 
     async def bury(self, pattern: InForce, walk: Walk, *, limit: int, now: float) -> Burial:
         """See `ports.Authority.bury`. `walk` gives the keys that match after one, in order, in pages."""
-        text = pattern.pattern.text
-        noted = await self._server.ask("HGET", self._names.patterns, text)
-        kept = unpacked(text.encode(), noted) if noted is not None else None
-        if kept is None or kept.one != pattern:
+        name = pattern.name
+        noted = await self._server.ask("HGET", self._names.patterns, name)
+        kept = unpacked(name.encode(), noted) if noted is not None else None
+        if kept is None or kept.one.sequence != pattern.sequence or kept.one.retired:
             return Burial(done=True)
         keys: list[Key] = []
         async for page in walk(pattern.pattern, Key(kept.buried_to) if kept.buried_to else None):
@@ -89,11 +92,11 @@ class RedisPatterns:
                 break
         keys = keys[:limit]
         if keys:
-            dead = await self._older(keys, pattern.sequence, now)
+            dead = await (self._softened(keys, kept.one) if pattern.soft else self._older(keys, pattern.sequence, now))
             names = self._names
-            buried = kept.buried + len(dead) // 3
+            buried = kept.buried + len(dead) // 4
             kept = kept._replace(buried_to=keys[-1], looked=kept.looked + len(keys), buried=buried)
-            said: list[Argument] = [text, noted, kept.packed(), names.rows, VERSION_DIGITS, repr(now + ENDED_KEPT), *dead]
+            said: list[Argument] = [name, noted, kept.packed(), names.rows, VERSION_DIGITS, int(pattern.soft), *dead]
             await self._server.run("bury", (names.keys, names.ends, names.gone, names.patterns), said)
         return Burial(len(keys) < limit, kept.looked, kept.buried)
 
@@ -102,18 +105,32 @@ class RedisPatterns:
         return {kept.one: Burial(bool(kept.one.retired), kept.looked, kept.buried) for kept in await self.load()}
 
     async def _older(self, keys: list[Key], sequence: int, now: float) -> list[Argument]:
-        """Key, version as the row has it, and tombstone, of those that are older."""
+        """Key, version as the row has it, tombstone and its end, of those that are older."""
         asking = [("GETRANGE", self._names.rows + key, 0, VERSION_DIGITS - 1) for key in keys]
         dead: list[Argument] = []
         for key, version in zip(keys, await self._server.together(*asking), strict=True):
             if version and version_of(version) < sequence:
-                dead += (key, version, pack_row(tombstone(key, version_of(version), now=now, keep=ENDED_KEPT)))
+                gone = tombstone(key, version_of(version), now=now, keep=ENDED_KEPT)
+                dead += (key, version, pack_row(gone), repr(gone.expires_at))
         return dead
+
+    async def _softened(self, keys: list[Key], one: InForce) -> list[Argument]:
+        """The same of those that are older, with what is left of them; what a harder one kills is left to that."""
+        others = Patterns(kept.one for kept in await self.load() if not kept.one.soft)
+        stale: list[Argument] = []
+        rows = await self._server.ask("MGET", *(self._names.rows + key for key in keys))
+        for key, row in zip(keys, rows, strict=True):
+            entry = unpack_row(key, row) if row is not None else None
+            if entry is None or entry.deleted or entry.version >= one.sequence or others.newest(key, entry.version):
+                continue
+            left = softened(entry, one.sequence, at=one.at)
+            stale += (key, row[:VERSION_DIGITS], pack_row(left), repr(left.expires_at))
+        return stale
 
     async def forget_retired(self, now: float) -> None:
         """Forget what was retired long ago: what began before it cannot be judged any more."""
         old = [kept for kept in await self.load() if kept.one.retired and kept.retired_at < now - ENDED_KEPT]
         if old:
             highest = max(kept.one.sequence for kept in old)
-            said: list[Any] = [argument for kept in old for argument in (kept.one.pattern.text, kept.packed())]
+            said: list[Any] = [argument for kept in old for argument in (kept.one.name, kept.packed())]
             await self._server.run("forget", (self._names.state, self._names.patterns), (highest, *said))

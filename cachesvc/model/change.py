@@ -229,5 +229,5 @@ def unpack_change(sequence: int, kind: str, key: str | None, record: bytes, valu
 
 
 def _invalidation(named: Sequence[Any]) -> Invalidation:
-    pattern, keys, tags, cascade, retires = named[:5]
-    return Invalidation(pattern, tuple(map(Key, keys)), tuple(tags), cascade, Seq(retires))
+    pattern, keys, tags, cascade, retires, soft = (*named, False)[:6]  # records of an older version do not say the last
+    return Invalidation(pattern, tuple(map(Key, keys)), tuple(tags), cascade, Seq(retires), soft)

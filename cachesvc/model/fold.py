@@ -13,7 +13,7 @@ from decimal import Decimal
 from cachesvc.errors import InvalidInput, Refusal, Refused
 from cachesvc.model.change import ABSENT, PRESENT, Change, Draft, Idempotency, Kind, Operation, Receipt, request_id
 from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
-from cachesvc.model.invalidation import Invalidation, Patterns, Related, in_force, mark_of
+from cachesvc.model.invalidation import Invalidation, Patterns, Related, in_force, mark_of, softened
 from cachesvc.model.keys import Key
 from cachesvc.model.numbers import add_exactly, format_number, parse_number
 from cachesvc.model.position import Position, Seq, Version
@@ -92,6 +92,17 @@ def touched(drafts: Iterable[Draft]) -> set[Key]:
         if draft.token is not None:
             keys.update(Key(parent) for parent in draft.parents)
             keys.update(map(mark_of, draft.parents))
+    return keys
+
+
+def valued(drafts: Iterable[Draft], related: Related = _UNRELATED) -> set[Key]:
+    """Those of the keys whose values the fold of these drafts looks at, or writes again."""
+    keys: set[Key] = set()
+    for draft in drafts:
+        if draft.operation is Operation.INCREMENT:
+            keys.add(draft.key)
+        elif draft.invalidation is not None and draft.invalidation.soft:
+            keys.update(draft.invalidation.keys, related.tagged, related.dependents)
     return keys
 
 
@@ -212,19 +223,22 @@ def _invalidate(state: State, folded: Folded, draft: Draft, change_id: str, term
     cascaded = _live(state, folded, related.dependents)
     version = Seq(state.position.sequence + len(folded.changes) + 1)
     if named.pattern:
-        _put_in_force(state, folded, named.pattern, version, terms)
+        _put_in_force(state, folded, named, version, terms)
     keys = (*meant, *related.dependents)
     for start in range(0, max(len(keys), 1), CHUNK):
         version = Seq(state.position.sequence + len(folded.changes) + 1)
         chunk = keys[start : start + CHUNK]
-        said = named._replace(keys=chunk) if start == 0 else Invalidation(keys=chunk)
+        said = named._replace(keys=chunk) if start == 0 else Invalidation(keys=chunk, soft=named.soft)
         folded.changes.append(
             Change(version, Kind.INVALIDATE, change_id, state.now, invalidation=said, distribute=draft.distribute)
         )
         for key in chunk:
             row = _row(state, folded, key)
-            gone = tombstone(key, Version(version), now=state.now, keep=terms.tombstone_ttl)
-            folded.rows[key] = gone._replace(updated_by=draft.actor, source=draft.source)
+            if named.soft and row is not None and not row.deleted:
+                folded.rows[key] = softened(row, version, at=state.now)
+            else:
+                gone = tombstone(key, Version(version), now=state.now, keep=terms.tombstone_ttl)
+                folded.rows[key] = gone._replace(updated_by=draft.actor, source=draft.source)
             if row is not None and row.tags:
                 _mark(folded, row.tags, Version(version), state.now, terms)
     _mark(folded, (*named.tags, *related.marks), Version(version), state.now, terms)
@@ -233,7 +247,7 @@ def _invalidate(state: State, folded: Folded, draft: Draft, change_id: str, term
 
 def _retire(state: State, folded: Folded, named: Invalidation, change_id: str) -> Receipt:
     version = Seq(state.position.sequence + len(folded.changes) + 1)
-    known = folded.patterns.find(named.pattern) or state.patterns.find(named.pattern)
+    known = folded.patterns.find(named.name) or state.patterns.find(named.name)
     if known is None or known.retired or known.sequence != named.retires:
         current = known.sequence if known is not None else 0
         raise Refused(Refusal.VERSION_CONFLICT, "pattern", "is not active at that sequence any more", current=current)
@@ -242,12 +256,12 @@ def _retire(state: State, folded: Folded, named: Invalidation, change_id: str) -
     return Receipt(Operation.RETIRE, Version(version))
 
 
-def _put_in_force(state: State, folded: Folded, text: str, version: Seq, terms: Terms) -> None:
-    known = folded.patterns.find(text) or state.patterns.find(text)
+def _put_in_force(state: State, folded: Folded, named: Invalidation, version: Seq, terms: Terms) -> None:
+    known = folded.patterns.find(named.name) or state.patterns.find(named.name)
     active = state.patterns.active + folded.patterns.active  # never too few: one that takes another's place counts twice
     if (known is None or known.retired) and active >= terms.max_patterns:
         raise Refused(Refusal.TOO_MANY_PATTERNS, "pattern", f"{active} patterns are active already, which is the limit")
-    folded.patterns.add(in_force(version, text))
+    folded.patterns.add(in_force(version, named.pattern, at=state.now, soft=named.soft))
 
 
 def _live(state: State, folded: Folded, keys: Iterable[Key]) -> int:
@@ -335,11 +349,12 @@ def _check_token(state: State, folded: Folded, draft: Draft, token: Position, cu
 
 
 def _row(state: State, folded: Folded, key: Key) -> Entry | None:
-    """The row as it stands, deleted where a pattern kills it."""
+    """The row as it stands, deleted where a pattern kills it, stale where a soft one does."""
     row = folded.rows.get(key) or state.rows.get(key)
     if row is None or row.deleted or not _killed(state, folded, key, row.version):
         return row
-    return buried(row, now=state.now)
+    stands = folded.patterns.hide(state.patterns.hide(row))
+    return buried(row, now=state.now) if stands.deleted else stands
 
 
 def _killed(state: State, folded: Folded, name: str, version: int) -> bool:

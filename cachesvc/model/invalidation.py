@@ -1,7 +1,8 @@
 """Invalidations: what one names, and the patterns that are in force.
 
 The rule that must not break: a pattern kills what is older than its own sequence and matches, and nothing else; so what is
-written after it is never touched by it, however late it is looked at.
+written after it is never touched by it, however late it is looked at. A soft one does not delete: it is a write to all that
+it matches, which leaves the content, past its life, at the version of the invalidation. So no older copy is fresher.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from cachesvc.errors import Refused
 from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern, parse_pattern
-from cachesvc.model.position import Seq
+from cachesvc.model.position import Seq, Version
 
 _NEVER = Seq(0)
+SOFT = "\x1f"  # what the name of a soft pattern begins with: no pattern has a control character
 
 
 class Invalidation(NamedTuple):
@@ -30,6 +32,12 @@ class Invalidation(NamedTuple):
     tags: tuple[str, ...] = ()
     cascade: bool = False
     retires: Seq = _NEVER  # the sequence of the invalidation that a retirement ends, 0 for an invalidation
+    soft: bool = False  # what it names is past its life from then on, and kept
+
+    @property
+    def name(self) -> str:
+        """What its pattern is known by."""
+        return _name(self.pattern, self.soft)
 
     @property
     def relates(self) -> bool:
@@ -62,40 +70,50 @@ class InForce(NamedTuple):
     pattern: Pattern
     retired: Seq = _NEVER  # the sequence of its retirement, 0 while it is active
     at: float = 0.0  # Unix seconds of the authority, when it came into force
+    soft: bool = False
+
+    @property
+    def name(self) -> str:
+        """The same text twice is one pattern, but a soft one does not take the place of one that is not."""
+        return _name(self.pattern.text, self.soft)
+
+
+def _name(text: str, soft: bool) -> str:
+    return f"{SOFT}{text}" if soft else text
 
 
 class Patterns:
     """The patterns in force, found by the literal prefix of a key, so that many of them cost a read little.
 
-    The same text twice is one pattern: the newer one kills all that the older one does.
+    The same name twice is one pattern: the newer one kills all that the older one does.
     """
 
     def __init__(self, in_force: Iterable[InForce] = ()) -> None:
         self.highest = _NEVER  # no pattern in force is newer
-        self._by_text: dict[str, InForce] = {}
+        self._by_name: dict[str, InForce] = {}
         self._by_prefix: dict[str, list[InForce]] = {}  # the newest first
         self._lengths: tuple[int, ...] = ()  # of those prefixes
         for one in in_force:
             self.add(one)
 
     def __len__(self) -> int:
-        return len(self._by_text)
+        return len(self._by_name)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Patterns) and self._by_text == other._by_text
+        return isinstance(other, Patterns) and self._by_name == other._by_name
 
     __hash__ = None  # type: ignore[assignment] # it changes
 
     def __iter__(self) -> Iterator[InForce]:
-        return iter(self._by_text.values())
+        return iter(self._by_name.values())
 
     @property
     def active(self) -> int:
         """How many are not retired."""
         return sum(not one.retired for one in self)
 
-    def find(self, text: str) -> InForce | None:
-        return self._by_text.get(text)
+    def find(self, name: str) -> InForce | None:
+        return self._by_name.get(name)
 
     def newest(self, key: str, above: int = 0) -> int:
         """The sequence of the newest pattern that matches the key and is newer than `above`; 0 for none."""
@@ -112,26 +130,29 @@ class Patterns:
         return newest if newest > above else 0
 
     def hide(self, entry: Entry) -> Entry:
-        """The entry as it counts: deleted at its own version where a pattern kills it."""
-        if self.highest and not entry.deleted and self.newest(entry.key, entry.version):
-            return entry._replace(value=b"", deleted=True)
-        return entry
+        """The entry as it counts: deleted at its own version where a pattern kills it, stale where only soft ones do."""
+        if entry.deleted or not self.newest(entry.key, entry.version):
+            return entry
+        killers = [one for one in self if one.sequence > entry.version and one.pattern.matches(entry.key)]
+        if all(one.soft for one in killers):
+            newest = max(killers, key=lambda one: one.sequence)
+            return softened(entry, newest.sequence, at=newest.at)
+        return entry._replace(value=b"", deleted=True)
 
     def add(self, one: InForce) -> None:
-        """From now on it is in force. Of the same text the newest counts; what is retired stays so, however late it is told."""
-        text = one.pattern.text
-        known = self._by_text.get(text)
+        """From now on it is in force. Of the same name the newest counts; what is retired stays so, however late it is told."""
+        known = self._by_name.get(one.name)
         if known is not None:
             if (known.sequence, known.retired) >= (one.sequence, one.retired):
                 return
             self._drop(known)
-        self._by_text[text] = one
+        self._by_name[one.name] = one
         insort(self._by_prefix.setdefault(one.pattern.prefix, []), one, key=lambda held: -held.sequence)
         self._measure()
 
-    def retire(self, text: str, sequence: Seq, *, at: Seq) -> None:
+    def retire(self, name: str, sequence: Seq, *, at: Seq) -> None:
         """The pattern of that sequence was retired at `at`; nothing when it is not known, or a newer one took its place."""
-        known = self._by_text.get(text)
+        known = self._by_name.get(name)
         if known is not None and known.sequence == sequence:
             self.add(known._replace(retired=at))
 
@@ -142,7 +163,7 @@ class Patterns:
         self._measure()
 
     def _drop(self, one: InForce) -> None:
-        del self._by_text[one.pattern.text]
+        del self._by_name[one.name]
         same = self._by_prefix[one.pattern.prefix]
         same.remove(one)
         if not same:
@@ -153,6 +174,12 @@ class Patterns:
         self.highest = max((one.sequence for one in self), default=_NEVER)
 
 
-def in_force(sequence: Seq, text: str, *, retired: Seq = _NEVER) -> InForce:
+def in_force(sequence: Seq, text: str, *, retired: Seq = _NEVER, at: float = 0.0, soft: bool = False) -> InForce:
     """A pattern as the log tells of it. Raises `InvalidInput` for a text that is none."""
-    return InForce(sequence, parse_pattern(text), retired)
+    return InForce(sequence, parse_pattern(text), retired, at, soft)
+
+
+def softened(entry: Entry, sequence: int, *, at: float) -> Entry:
+    """What a soft invalidation leaves of an entry: its content at the invalidation's version, past its life since then."""
+    ends = at if entry.expires_at is None else min(entry.expires_at, at)
+    return entry._replace(version=Version(sequence), expires_at=ends)

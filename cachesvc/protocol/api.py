@@ -104,6 +104,7 @@ class Invalidate(Body):
     tags: Names = Field(default_factory=list)
     cascade: StrictBool = Field(False, description="also what depends on them, transitively")
     dry_run: StrictBool = Field(False, description="only tell what would be hit")
+    soft: StrictBool = Field(False, description="keep them as stale: past their life from now on, and loaded at the next use")
     distribute: StrictBool = True
 
 

@@ -61,6 +61,7 @@ def invalidation_of(body: Invalidate, *, most: int, path: str = "") -> Invalidat
         tuple(parse_key(key, field=f"{path}keys[{place}]") for place, key in enumerate(keys)),
         names(body.tags, field=f"{path}tags"),
         body.cascade,
+        soft=body.soft,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, case, func, select
 
 from cachesvc.model.entry import NO_CONTENT
 from cachesvc.model.fold import ENDED_KEPT
@@ -46,8 +46,12 @@ class PatternsRead:
 
 def load(connection: Connection) -> list[InForce]:
     """All in force, the retired ones too."""
-    rows = connection.execute(select(patterns.c.sequence, patterns.c.pattern, patterns.c.retired))
-    return [in_force(Seq(sequence), text, retired=Seq(retired)) for sequence, text, retired in rows]
+    columns = select(patterns.c.sequence, patterns.c.pattern, patterns.c.retired, patterns.c.at, patterns.c.soft)
+    return [_in_force(*row) for row in connection.execute(columns)]
+
+
+def _in_force(sequence: int, text: str, retired: int, at: float, soft: bool) -> InForce:
+    return in_force(Seq(sequence), text, retired=Seq(retired), at=at, soft=soft)
 
 
 def write(connection: Connection, changed: Iterable[InForce], *, head: int, now: float) -> None:
@@ -57,8 +61,16 @@ def write(connection: Connection, changed: Iterable[InForce], *, head: int, now:
             retired = patterns.update().where(patterns.c.sequence == one.sequence)
             if connection.execute(retired.values(retired=one.retired, retired_at=now)).rowcount:
                 continue
-        connection.execute(patterns.delete().where(patterns.c.pattern == one.pattern.text))
-        row = {"sequence": one.sequence, "pattern": one.pattern.text, "at": now, "buried_to": "", "looked": 0, "buried": 0}
+        connection.execute(patterns.delete().where(patterns.c.pattern == one.pattern.text, patterns.c.soft == one.soft))
+        row = {
+            "sequence": one.sequence,
+            "pattern": one.pattern.text,
+            "at": one.at,
+            "soft": one.soft,
+            "buried_to": "",
+            "looked": 0,
+            "buried": 0,
+        }
         connection.execute(patterns.insert().values(**row, retired=one.retired, retired_at=now if one.retired else 0.0))
     connection.execute(log_state.update().values(patterns_at=head))
 
@@ -74,7 +86,7 @@ def burials(connection: Connection) -> dict[InForce, Burial]:
     """How far it has come for every pattern in force."""
     rows = connection.execute(select(patterns)).all()
     return {
-        in_force(Seq(row.sequence), row.pattern, retired=Seq(row.retired)): Burial(row.retired > 0, row.looked, row.buried)
+        _in_force(row.sequence, row.pattern, row.retired, row.at, row.soft): Burial(row.retired > 0, row.looked, row.buried)
         for row in rows
     }
 
@@ -89,22 +101,34 @@ class Page(NamedTuple):
 
 
 def bury(connection: Connection, store: Store, one: InForce, page: Page, *, now: float) -> int:
-    """End what is dead in the page; a key that was written since is left alone. How many: 0 where another node was faster."""
+    """End what is dead in the page, or leave it stale; a key that was written since is left alone.
+
+    How many: 0 where another node was faster.
+    """
     moved = patterns.update().where(patterns.c.sequence == one.sequence, patterns.c.buried_to == page.after)
     if not connection.execute(moved.values(buried_to=page.upto, looked=patterns.c.looked + page.looked)).rowcount:
         return 0
     bound = {"keys": store.texts(page.keys)}
-    dead = select(entries.c.key).where(
+    dead = select(entries.c.key, entries.c.version).where(
         store.one_of(entries.c.key, "keys"), entries.c.version < bindparam("below"), ~entries.c.deleted
     )
-    found = connection.execute(dead, {**bound, "below": one.sequence}).scalars().all() if page.keys else ()
-    if found:
-        bound = {"keys": store.texts(found)}
+    found = connection.execute(dead, {**bound, "below": one.sequence}).all() if page.keys else ()
+    if one.soft:  # what a harder one kills is left to that
+        others = Patterns(other for other in load(connection) if not other.soft)
+        found = [row for row in found if not others.newest(row.key, row.version)]
+    keys = [row.key for row in found]
+    if found and one.soft:
+        ends = func.coalesce(case((entries.c.expires_at < one.at, entries.c.expires_at)), one.at)
+        stale = entries.update().where(store.one_of(entries.c.key, "keys"))
+        connection.execute(stale.values(version=one.sequence, expires_at=ends), {"keys": store.texts(keys)})
+    elif found:
+        bound = {"keys": store.texts(keys)}
         for table in (tags, dependencies, entry_field):
             connection.execute(table.delete().where(store.one_of(table.c.key, "keys")), bound)
         gone = {"value": b"", "content_type": "", "content_hash": NO_CONTENT, "details": b"", "deleted": True}
         ended = entries.update().where(store.one_of(entries.c.key, "keys"))
         connection.execute(ended.values(**gone, updated_at=now, expires_at=now + ENDED_KEPT), bound)
+    if found:
         counted = patterns.update().where(patterns.c.sequence == one.sequence)
         connection.execute(counted.values(buried=patterns.c.buried + len(found)))
     return len(found)

@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0003"  # of the migrations: what this version reads and writes
+REVISION: Final = "0004"  # of the migrations: what this version reads and writes
 
 CHANNEL: Final = "cachesvc_changes"  # where PostgreSQL tells of an append
 
@@ -116,6 +116,7 @@ patterns = Table(
     Column("buried_to", Name, nullable=False),  # the keys up to this one have been swept
     Column("looked", BigInteger, nullable=False),  # at so many keys
     Column("buried", BigInteger, nullable=False),  # so many entries were ended
+    Column("soft", Boolean, nullable=False),  # or left stale
 )
 
 idempotency = Table(

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from cachesvc.ports import Authority, Leases
-from tests.conformance.authority_invalidations import Invalidations, Relations
+from tests.conformance.authority_invalidations import Invalidations, Relations, Soft
 from tests.conformance.authority_jobs import Jobs
 from tests.conformance.authority_log import Log
 from tests.conformance.authority_rows import Rows
@@ -19,7 +19,7 @@ from tests.conformance.authority_writes import Writes
 from tests.conformance.lease_contract import LeaseContract
 
 
-class AuthorityContract(Writes, Log, Rows, Invalidations, Relations, Jobs, LeaseContract):
+class AuthorityContract(Writes, Log, Rows, Invalidations, Soft, Relations, Jobs, LeaseContract):
     """Inherit it as `Test…`, next to a `store` fixture."""
 
     @pytest.fixture

@@ -7,13 +7,15 @@ import asyncio
 import pytest
 
 from cachesvc.errors import Refusal, Refused
+from cachesvc.logs import redis_patterns
 from cachesvc.model import fold as fold_module
-from cachesvc.model.change import Appended, Kind, Operation, invalidate
+from cachesvc.model.change import ABSENT, Appended, Kind, Operation, invalidate
 from cachesvc.model.fold import Terms
 from cachesvc.model.invalidation import InForce, Invalidation
 from cachesvc.model.keys import Key
-from cachesvc.model.position import Position, Seq
+from cachesvc.model.position import Position, Seq, Version
 from cachesvc.ports import Authority
+from cachesvc.tiers import database_patterns
 from tests.conformance.authority_store import (
     EVERYTHING,
     LONG,
@@ -21,6 +23,8 @@ from tests.conformance.authority_store import (
     add,
     append,
     delete,
+    entry_at,
+    expire,
     fill,
     put,
     receipts,
@@ -45,7 +49,7 @@ async def only_pattern(authority: Authority) -> InForce:
 async def retire(authority: Authority, one: InForce) -> int:
     while not (await authority.bury(one, limit=2)).done:
         pass
-    named = Invalidation(one.pattern.text, retires=one.sequence)
+    named = Invalidation(one.pattern.text, retires=one.sequence, soft=one.soft)
     return receipts(await append(authority, invalidate(named)))[0].version
 
 
@@ -187,6 +191,106 @@ class Invalidations:
         await asyncio.gather(write(), look())
 
 
+class Soft:
+    """`append` of soft invalidations: what they name is past its life, at their version, and nothing older is fresher."""
+
+    async def test_a_soft_pattern_leaves_the_content_past_its_life(self, authority: Authority, second: Authority) -> None:
+        await append(authority, put("a:1", b"1", tags=("t",), parents=("p",)), put("a:2", b"2", ttl=500.0), put("b:1"))
+        before = await entry_at(authority, "a:1")
+        appended = await append(authority, invalidate(Invalidation("a:*", soft=True)), put("a:2", b"3"))
+        at, sequence = appended.changes[0].at, appended.changes[0].sequence
+        assert list(await second.read(appended.before, 10)) == list(appended.changes)
+        for one in (authority, second):
+            stale = await entry_at(one, "a:1")
+            assert before is not None
+            assert stale == before._replace(version=Version(sequence), expires_at=at)
+            fresh = await entry_at(one, "a:2")
+            assert fresh is not None
+            assert fresh.live(await one.time())
+            assert [entry.key for entry in await one.list_entries(EVERYTHING, after=None, limit=10)] == ["a:2", "b:1"]
+            [pattern] = (await one.standing()).patterns
+            assert (pattern.soft, pattern.at) == (True, at)
+            assert pattern.sequence == sequence
+
+    async def test_it_stays_so_when_it_is_swept_and_forgotten(
+        self, authority: Authority, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in (database_patterns, redis_patterns):
+            monkeypatch.setattr(module, "ENDED_KEPT", -1.0)
+        await append(authority, put("a:1", b"1"), put("a:2", b"2", ttl=0.001), put("a:3", b"3"), put("a:4", b"4"))
+        await append(authority, invalidate(Invalidation("a:*", soft=True)), put("a:3", b"33"), delete("a:4"))
+        stale = [await entry_at(authority, key) for key in ("a:1", "a:2")]
+        await retire(authority, await only_pattern(authority))
+        [(_, burial)] = (await authority.burials()).items()
+        assert (burial.done, burial.buried) == (True, 2)
+        await authority.sweep(limit=10)
+        assert [await entry_at(authority, key) for key in ("a:1", "a:2")] == stale
+        assert await values(authority, "a:3", "a:4") == [b"33", None]
+        assert stale[0] is not None
+        assert (Key("a:1"), stale[0].version) in await authority.expired(limit=10)
+        receipts(await append(authority, expire("a:1", stale[0].version)))
+        assert await entry_at(authority, "a:1") is None
+
+    async def test_what_was_computed_before_is_refused(self, authority: Authority) -> None:
+        await append(authority, put("a:1"))
+        token = await authority.head()
+        await append(authority, invalidate(Invalidation("a:*", (Key("k"), Key("none")), soft=True)))
+        for key in ("a:1", "a:7", "k", "none"):
+            assert refusal(await append(authority, fill(key, token))) is Refusal.STALE_FILL
+        receipts(await append(authority, fill("a:1", await authority.head(), b"new")))
+        assert await values(authority, "a:1") == [b"new"]
+
+    async def test_to_conditions_it_is_absent(self, authority: Authority) -> None:
+        await append(authority, put("a:1", b"5"), put("k", b"5"))
+        await append(authority, invalidate(Invalidation("a:*", (Key("k"),), soft=True)))
+        outcomes = receipts(await append(authority, put("a:1", expected=ABSENT), add("k")))
+        assert [receipt.found for receipt in outcomes] == [False, False]
+        assert await values(authority, "k") == [b"1"]
+
+    async def test_by_keys(self, authority: Authority, second: Authority) -> None:
+        await append(authority, put("k", b"value", tags=("t",)), put("other"))
+        appended = await append(authority, invalidate(Invalidation(keys=(Key("k"), Key("none")), soft=True)))
+        [receipt] = receipts(appended)
+        assert receipt.matched == 1
+        assert receipt.version == Version(appended.changes[0].sequence)
+        stale = await entry_at(second, "k")
+        assert stale is not None
+        assert (stale.value, stale.version, stale.expires_at, stale.tags) == (
+            b"value",
+            receipt.version,
+            appended.changes[0].at,
+            ("t",),
+        )
+        again = receipts(await append(authority, invalidate(Invalidation(keys=(Key("k"),), soft=True))))[0]
+        assert again.matched == 0
+        stale = await entry_at(second, "k")
+        assert stale is not None
+        assert (stale.version, stale.expires_at) == (again.version, appended.changes[0].at)
+
+    async def test_what_a_harder_one_kills_is_gone(self, authority: Authority) -> None:
+        await append(authority, put("a:1"), put("a:2"), put("b:1"))
+        await append(authority, invalidate(wipe("a:1*")))
+        await append(authority, invalidate(Invalidation("a:*", soft=True)), invalidate(Invalidation("*", soft=True)))
+        await append(authority, invalidate(wipe("b:*")))
+        assert await values(authority, "a:1", "a:2", "b:1") == [None, b"1", None]
+        softer = [one for one in (await authority.standing()).patterns if one.soft]
+        for one in softer:  # swept before the harder ones
+            await retire(authority, one)
+        assert await values(authority, "a:1", "a:2", "b:1") == [None, b"1", None]
+        for one in (await authority.standing()).patterns:
+            await retire(authority, one)
+        assert await values(authority, "a:1", "a:2", "b:1") == [None, b"1", None]
+
+    async def test_the_same_text_soft_and_hard_are_two(self, authority: Authority) -> None:
+        await append(authority, put("a:1"))
+        for _ in range(2):
+            await append(authority, invalidate(wipe("a:*")))
+            await append(authority, invalidate(Invalidation("a:*", soft=True)))
+        head = (await authority.head()).sequence
+        assert await in_force(authority) == [("a:*", head - 1), ("a:*", head)]
+        assert await values(authority, "a:1") == [None]
+
+
 class Relations:
     """Tags and cascades; an authority that keeps no index of them refuses them by name."""
 
@@ -227,6 +331,25 @@ class Relations:
         appended = await append(indexed, invalidate(Invalidation(keys=(Key("root"),), cascade=True)))
         assert receipts(appended)[0][-2:] == (1, 3)
         assert await values(indexed, "root", "b", "c", "d", "e") == [None] * 4 + [b"1"]
+
+    async def test_a_soft_one_keeps_the_content_of_all_of_them(self, indexed: Authority) -> None:
+        await append(
+            indexed,
+            put("root", tags=("t",)),
+            put("b", b"2", parents=("root",)),
+            put("p:1", b"3"),
+            put("c", b"4", parents=("p:1",)),
+            put("e"),
+        )
+        named = Invalidation("p:*", tags=("t",), cascade=True, soft=True)
+        appended = await append(indexed, invalidate(named))
+        assert receipts(appended)[0][-2:] == (1, 2)
+        assert await values(indexed, "root", "b", "p:1", "c", "e") == [b"1", b"2", b"3", b"4", b"1"]
+        live = await indexed.list_entries(EVERYTHING, after=None, limit=10)
+        assert [entry.key for entry in live] == ["e"]
+        again = await append(indexed, invalidate(Invalidation(keys=(Key("root"),), cascade=True)))
+        assert receipts(again)[0][-2:] == (0, 0)  # none of them was live
+        assert await values(indexed, "root", "b") == [None, None]
 
     async def test_a_cascade_of_a_parent_that_is_no_entry(self, indexed: Authority) -> None:
         await append(indexed, put("b", parents=("somewhere:else",)))

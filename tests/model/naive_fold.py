@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -40,7 +41,8 @@ class NaiveStore:
     answers: dict[tuple[str, str, int], tuple[str, Fields]] = field(default_factory=dict)
     last_tagged: dict[str, int] = field(default_factory=dict)  # the sequence of the last change to anything with the tag
     invalidations: list[tuple[int, str]] = field(default_factory=list)  # every pattern ever, with its sequence
-    active: dict[str, int] = field(default_factory=dict)
+    known: dict[tuple[str, bool], int] = field(default_factory=lambda: defaultdict(int))
+    active: dict[tuple[str, bool], int] = field(default_factory=dict)
 
     def take(self, draft: Draft, now: float) -> Fields:
         """What the draft comes to, as the fields that count; it is done at once."""
@@ -60,7 +62,7 @@ class NaiveStore:
     def _do(self, draft: Draft, now: float) -> Fields:
         if draft.invalidation is not None:
             return self._invalidate(draft, now)
-        row = self.standing(draft.key)
+        row = self.rows.get(draft.key)
         live = row if row is not None and row.live(now) else None
         current = live.version if live else 0
 
@@ -115,34 +117,39 @@ class NaiveStore:
         """The sequence of the last pattern that matched the key."""
         return max((sequence for sequence, text in self.invalidations if matches(tokens_of(text) or [], key)), default=0)
 
-    def standing(self, key: str) -> NaiveRow | None:
-        row = self.rows.get(key)
-        if row is not None and row.version < self.killed(key):
-            row.deleted = True
-        return row
-
     def _invalidate(self, draft: Draft, now: float) -> Fields:
         named = draft.invalidation
         assert named is not None
+        pattern = (named.pattern, named.soft)
         if named.retires:
-            if self.active.get(named.pattern) != named.retires:
-                return {"refused": Refusal.VERSION_CONFLICT, "current": self.known(named.pattern)}
-            del self.active[named.pattern]
+            if self.active.get(pattern) != named.retires:
+                return {"refused": Refusal.VERSION_CONFLICT, "current": self.known[pattern]}
+            del self.active[pattern]
             self.sequence += 1
             return {"version": self.sequence, "found": False, "conflict": False}
-        found = any(row is not None and row.live(now) for row in map(self.standing, named.keys))
+        found = any(row is not None and row.live(now) for row in map(self.rows.get, named.keys))
         self.sequence += 1
         if named.pattern:
             self.invalidations.append((self.sequence, named.pattern))
-            self.active[named.pattern] = self.sequence
+            self.active[pattern] = self.known[pattern] = self.sequence
+            for key, held in self.rows.items():
+                if matches(tokens_of(named.pattern) or [], key) and not held.deleted:
+                    self._end(held, now, soft=named.soft)
         for key in named.keys:
             self.last_written[key] = self.sequence
             self.mark((), key)
-            self.rows[key] = NaiveRow(b"", "", self.sequence, now, None, (), (), deleted=True)
+            row = self.rows.get(key)
+            if row is None or row.deleted or not named.soft:
+                self.rows[key] = NaiveRow(b"", "", self.sequence, now, None, (), (), deleted=True)
+            else:
+                self._end(row, now, soft=True)
         return {"version": self.sequence, "found": found, "conflict": False}
 
-    def known(self, pattern: str) -> int:
-        return max((sequence for sequence, text in self.invalidations if text == pattern), default=0)
+    def _end(self, row: NaiveRow, now: float, *, soft: bool) -> None:
+        if soft:
+            row.version, row.expires_at = self.sequence, now if row.expires_at is None else min(row.expires_at, now)
+        else:
+            row.deleted = True
 
 
 def number_of(row: NaiveRow) -> Fraction | None:

@@ -55,6 +55,7 @@ INVALIDATIONS = st.builds(
         st.sampled_from([()]),
         st.sampled_from([False]),
         st.sampled_from([0, 0, 1]),
+        st.booleans(),
     ),
     idempotency=IDEMPOTENCY,
 )
@@ -184,7 +185,7 @@ def check_changes(folded: Folded, drafts: list[Draft], before: Position, now: fl
         if entry is not None:
             assert folded.rows[key] == entry
         else:
-            assert folded.rows[key].deleted
+            assert not folded.rows[key].live(now)
 
 
 def unmarked(rows: dict[Key, Entry]) -> dict[Key, Entry]:
@@ -197,7 +198,7 @@ def check_rows(store: Store, naive: NaiveStore, now: float) -> None:
     assert rows.keys() == naive.rows.keys()
     for key, held in rows.items():
         row = store.patterns.hide(held)
-        model = naive.standing(key)
+        model = naive.rows.get(key)
         assert model is not None
         assert (row.key, row.version, row.deleted) == (key, model.version, model.deleted)
         assert row.live(now) is model.live(now)

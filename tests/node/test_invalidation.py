@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from cachesvc.engine.answers import Want
 from cachesvc.engine.invalidate import invalidate
 from cachesvc.model.change import Draft, Operation
 from cachesvc.model.change import invalidate as draft_of
@@ -74,3 +75,24 @@ async def test_a_node_that_starts_knows_what_is_in_force(tmp_path: Path, valkey_
         async with opened(chosen) as two:
             assert two.cache.floors.patterns.active == 1
             assert {answer.entry for answer in await two.cache.read_many(KEYS)} == {None}
+
+
+async def test_what_was_invalidated_softly_is_stale_in_every_tier(node: Node) -> None:
+    key = Key("s:1")
+    await node.cache.write(Draft(Operation.SET, key, b"1"))
+    await node.cache.puts.drained()
+    assert (await node.cache.read(key)).live
+    done = await invalidate(node.cache, draft_of(Invalidation("s:*", soft=True)))
+    assert (done.matched, done.job) == (1, f"invalidation-{done.written.receipt.version}")
+
+    async def stale() -> bool:
+        answer = await node.cache.read(key, Want(max_stale=60.0))
+        assert answer.entry is None or (answer.entry.value == b"1" and not answer.live)
+        return answer.entry is not None and answer.entry.version == done.written.receipt.version
+
+    assert await stale()
+    assert (await node.cache.read(key)).entry is None
+    await retired(node)
+    assert (await node.cache.read(key)).entry is None
+    await node.cache.write(Draft(Operation.SET, key, b"2"))
+    assert (await node.cache.read(key)).live

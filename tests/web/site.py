@@ -71,8 +71,10 @@ class Store(FakeAuthority, MemoryJobs):
         return Appended(before, batch, folded.changes, folded.outcomes, frozenset(folded.replayed))
 
     async def bury(self, pattern: InForce, *, limit: int) -> Burial:
-        dead = [row for row in self.rows.values() if not row.deleted and self.patterns.hide(row).deleted]
-        self.rows |= {row.key: buried(row, now=self.clock.now()) for row in dead[:limit]}
+        dead = [row for row in self.rows.values() if self.patterns.hide(row) is not row]
+        for row in dead[:limit]:
+            left = self.patterns.hide(row)
+            self.rows[row.key] = buried(row, now=self.clock.now()) if left.deleted else left
         return Burial(len(dead) <= limit, len(dead), len(dead))
 
     async def burials(self) -> Mapping[InForce, Burial]:

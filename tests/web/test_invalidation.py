@@ -184,3 +184,18 @@ async def test_the_authority_is_away() -> None:
         assert answer.status_code == 503
         assert "Retry-After" in answer.headers
         assert await status(http, "a") == 200
+
+
+@pytest.mark.parametrize("body", [{"pattern": "k*"}, {"keys": ["k1"]}, {"tags": ["t"]}])
+async def test_soft_keeps_the_content_for_who_takes_what_is_stale(site: Site, http: httpx.AsyncClient, body: Any) -> None:
+    await put(http, "k1", tags="t")
+    told = await invalidate(http, soft=True, **body)
+    assert told["matched"] == 1
+    site.clock.advance(1.0)
+    for _ in range(2):
+        assert await status(http, "k1") == 404
+        stale = await http.get("/v1/cache/k1", headers={"Cache-Control": "max-stale=60"})
+        assert (stale.status_code, stale.content, stale.headers["ETag"]) == (200, b"1", f'"{told["sequence"]}"')
+        assert "ttl=-1" in stale.headers["Cache-Status"]
+    await put(http, "k1")
+    assert await status(http, "k1") == 200
