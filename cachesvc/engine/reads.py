@@ -244,7 +244,7 @@ class Reads:
             entry = found.get(flight.key)
             if entry is None or not entry.live(now):
                 # an absence that is told is a floor too: what was there before it is served no more
-                gone = entry.version + entry.deleted if entry is not None else 0
+                gone = entry.version if entry is not None else 0
                 if not floors.admits(flight.key, max(floor, gone), flight.token):
                     last.note(flight.key, Reason.OVERTAKEN, now)
                     self._again(flight)  # written since: absent was true only before

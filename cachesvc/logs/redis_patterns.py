@@ -18,7 +18,7 @@ from cachesvc.model.fold import ENDED_KEPT
 from cachesvc.model.invalidation import SOFT, InForce, Patterns, in_force, softened
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
-from cachesvc.model.position import Seq
+from cachesvc.model.position import Seq, Version
 from cachesvc.ports import Burial
 
 Walk = Callable[[Pattern, Key | None], AsyncIterator[list[Key]]]
@@ -110,7 +110,7 @@ class RedisPatterns:
         dead: list[Argument] = []
         for key, version in zip(keys, await self._server.together(*asking), strict=True):
             if version and version_of(version) < sequence:
-                gone = tombstone(key, version_of(version), now=now, keep=ENDED_KEPT)
+                gone = tombstone(key, Version(sequence), now=now, keep=ENDED_KEPT)
                 dead += (key, version, pack_row(gone), repr(gone.expires_at))
         return dead
 

@@ -130,14 +130,14 @@ class Patterns:
         return newest if newest > above else 0
 
     def hide(self, entry: Entry) -> Entry:
-        """The entry as it counts: deleted at its own version where a pattern kills it, stale where only soft ones do."""
-        if entry.deleted or not self.newest(entry.key, entry.version):
+        """The entry as it counts: where patterns kill it, deleted since the newest of them; stale where only soft ones do."""
+        if entry.deleted or not (since := self.newest(entry.key, entry.version)):
             return entry
         killers = [one for one in self if one.sequence > entry.version and one.pattern.matches(entry.key)]
         if all(one.soft for one in killers):
             newest = max(killers, key=lambda one: one.sequence)
             return softened(entry, newest.sequence, at=newest.at)
-        return entry._replace(value=b"", deleted=True)
+        return entry._replace(version=Version(since), value=b"", deleted=True)
 
     def add(self, one: InForce) -> None:
         """From now on it is in force. Of the same name the newest counts; what is retired stays so, however late it is told."""

@@ -125,7 +125,14 @@ def bury(connection: Connection, store: Store, one: InForce, page: Page, *, now:
         bound = {"keys": store.texts(keys)}
         for table in (tags, dependencies, entry_field):
             connection.execute(table.delete().where(store.one_of(table.c.key, "keys")), bound)
-        gone = {"value": b"", "content_type": "", "content_hash": NO_CONTENT, "details": b"", "deleted": True}
+        gone = {
+            "version": one.sequence,
+            "value": b"",
+            "content_type": "",
+            "content_hash": NO_CONTENT,
+            "details": b"",
+            "deleted": True,
+        }
         ended = entries.update().where(store.one_of(entries.c.key, "keys"))
         connection.execute(ended.values(**gone, updated_at=now, expires_at=now + ENDED_KEPT), bound)
     if found:

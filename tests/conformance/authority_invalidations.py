@@ -77,6 +77,16 @@ class Invalidations:
             assert await one.expired(limit=10) == []
             assert await values(one, "a:1", "b:1") == [None, b"1"]
 
+    async def test_what_is_dead_is_gone_since_the_pattern(self, authority: Authority) -> None:
+        await append(authority, put("a:1"))
+        await append(authority, invalidate(wipe("a:*")))
+        one = await only_pattern(authority)
+        for _ in range(2):  # before it is buried, and after
+            found = await authority.get([Key("a:1")], horizon=await authority.head())
+            assert {row.version for row in found.values()} <= {one.sequence}  # an authority may know nothing of it any more
+            while not (await authority.bury(one, limit=10)).done:
+                pass
+
     async def test_the_fold_takes_the_dead_for_absent(self, authority: Authority) -> None:
         await append(authority, put("n", b"41"), put("m"))
         await append(authority, invalidate(wipe("n")))

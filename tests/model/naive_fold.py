@@ -24,6 +24,7 @@ class NaiveRow:
     tags: tuple[str, ...]
     parents: tuple[str, ...]
     deleted: bool = False
+    killed: bool = False  # by a pattern
 
     def live(self, now: float) -> bool:
         return not self.deleted and (self.expires_at is None or self.expires_at > now)
@@ -133,8 +134,11 @@ class NaiveStore:
             self.invalidations.append((self.sequence, named.pattern))
             self.active[pattern] = self.known[pattern] = self.sequence
             for key, held in self.rows.items():
-                if matches(tokens_of(named.pattern) or [], key) and not held.deleted:
-                    self._end(held, now, soft=named.soft)
+                if matches(tokens_of(named.pattern) or [], key):
+                    if held.killed:
+                        held.version = self.sequence
+                    elif not held.deleted:
+                        self._end(held, now, soft=named.soft)
         for key in named.keys:
             self.last_written[key] = self.sequence
             self.mark((), key)
@@ -149,7 +153,8 @@ class NaiveStore:
         if soft:
             row.version, row.expires_at = self.sequence, now if row.expires_at is None else min(row.expires_at, now)
         else:
-            row.deleted = True
+            row.deleted = row.killed = True
+            row.version = self.sequence
 
 
 def number_of(row: NaiveRow) -> Fraction | None:

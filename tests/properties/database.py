@@ -12,8 +12,8 @@ from typing import Any
 from cachesvc.errors import EpochChanged, LogTrimmed
 from cachesvc.logs.following import Bell, following
 from cachesvc.model.change import Appended, Change, Draft
-from cachesvc.model.entry import Entry
-from cachesvc.model.fold import ENDED_KEPT, Result, State, Terms, asked, buried, fold
+from cachesvc.model.entry import Entry, tombstone
+from cachesvc.model.fold import ENDED_KEPT, Result, State, Terms, asked, fold
 from cachesvc.model.invalidation import InForce, Patterns
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Epoch, Position, Seq, Version
@@ -116,7 +116,7 @@ class Database:
         dead = [key for key in page if self.patterns.hide(self.rows[key]).deleted and not self.rows[key].deleted]
         for key in dead:
             if self.rows[key].version < one.sequence and one.pattern.matches(key):
-                self.rows[key] = buried(self.rows[key], now=self._time.now())
+                self.rows[key] = tombstone(key, Version(one.sequence), now=self._time.now(), keep=ENDED_KEPT)
         burial = Burial(len(page) < limit, burial.looked + len(page), burial.buried + len(dead))
         self._buried_to[one.sequence] = (page[-1] if page else after), burial
         return burial

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
-from cachesvc.engine.answers import Want
+from cachesvc.engine.answers import Answer, Want
 from cachesvc.errors import CacheError, OutcomeUnknown, TierUnavailable
 from cachesvc.model.change import Draft, Kind, Operation
 from cachesvc.model.keys import Key
@@ -127,7 +127,7 @@ class History:
         if chance < 0.73 and key == COUNTER:
             return self._increment(node)
         if chance < 0.70:
-            return self._insist(node, clients.set_draft(node, key, ttl=rng.choice((None, None, 0.3, 2.0))))
+            return self._insist(node, clients.set_draft(node, key, ttl=rng.choice((None, None, 0.25, 2.0))))
         if chance < 0.73:
             held = self.site.truth.states[key].at[-1]
             return self._insist(node, clients.set_draft(node, key, expected=Version(held)))
@@ -335,16 +335,25 @@ class History:
 
     def _same(self, node: Node, how: str) -> None:
         site = self.site
-        asked = {key: node.start(clients.read(node, key, Want(only_cached=True))) for key in KEYS}
-        site.settle()
-        for key, task in asked.items():
-            answer = task.result()
+        for key, answer in self._read_all(node).items():
             wanted = site.truth.now_is(key, site.time.now())
             if answer is None:
                 site.truth.violated("no answer at rest", f"{node.name} does not answer {key}")
             elif answer.entry != wanted:
                 text = f"{node.name}, {how}, has {answer.entry} of {key} from {answer.tier}, not {wanted}"
                 site.truth.violated("disagreement at rest", text)
+
+    def _read_all(self, node: Node) -> dict[Key, Answer | None]:
+        """All keys at once, again after a while where a breaker is still open."""
+        answers: dict[Key, Answer | None] = {}
+        for _ in range(5):
+            asked = {key: node.start(clients.read(node, key, Want(only_cached=True))) for key in KEYS}
+            self.site.settle()
+            answers = {key: task.result() for key, task in asked.items()}
+            if None not in answers.values():
+                break
+            self.site.time.reach(self.site.time.seconds + 5.0)
+        return answers
 
     def _exact(self) -> None:
         """Every increment that was acknowledged is in the log once, and no other but those of which nobody knows."""

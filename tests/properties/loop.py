@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from asyncio import events
 from collections import deque
 from collections.abc import Callable
@@ -16,15 +17,23 @@ from typing import Any
 
 from cachesvc.errors import CacheError
 
+_STEP = 2**-16
 _MOST = 200_000  # callbacks in one run: more, and they call each other for ever
 
 
 class Time:
-    """The one time of an interleaving, in seconds: both clocks of every node and of the authority."""
+    """The one time of an interleaving, in seconds: both clocks of every node and of the authority.
+
+    It goes in steps that a double holds exactly, also added to the time of day, so that nothing ends a little too late.
+    """
 
     def __init__(self, now: float = 1_700_000_000.0) -> None:
         self.began = now
         self.seconds = 0.0
+
+    def reach(self, seconds: float) -> None:
+        """It is at least so late."""
+        self.seconds = max(self.seconds, math.ceil(seconds / _STEP) * _STEP)
 
     def now(self) -> float:
         return self.began + self.seconds

@@ -82,6 +82,11 @@ class RedisServer:
         found = sorted(name for name in self.held if name > after)[:PAGE]
         return (found[-1] if len(found) == PAGE else b""), found
 
+    def live(self) -> dict[bytes, Value]:
+        """What is not past its time."""
+        now = self._time.seconds
+        return {name: value for name, value in self.held.items() if self.ends.get(name, now + 1) > now}
+
     def names(self) -> list[bytes]:
         return sorted(self.held)
 

@@ -262,7 +262,7 @@ class Site:
         """Time goes on to the node's next timer."""
         due = node.loop.due
         if due is not None:
-            self.time.seconds = max(self.time.seconds, due)
+            self.time.reach(due)
             node.loop.ring()
             self.run(node)
 
@@ -279,7 +279,7 @@ class Site:
     def look_at_redis(self) -> None:
         """Hold what Redis has against how far it says that it was replayed, and against what it had before."""
         redis = self.redis
-        held = redis.held if isinstance(redis, RedisServer) else redis.dump()
+        held = redis.live() if isinstance(redis, RedisServer) else redis.dump()
         versions: dict[bytes, int] = {}
         for name, value in held.items():
             parts = redis_partitions.entry_key(name)

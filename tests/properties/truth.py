@@ -10,14 +10,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from cachesvc.model.change import Change, Kind
 from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern, parse_pattern
-
-_ROUNDING: Final = 0.001  # of times, in seconds
 
 
 class Violation(NamedTuple):
@@ -145,7 +143,7 @@ class Truth:
         if place < first:
             kind = "invalidated served" if entry.version < max(states.killed, default=0) <= floor else "backwards"
             self.violated(kind, f"{who} serves {key}@{entry.version} after it had {states.at[first]} (floor {floor})")
-        if not entry.live(now - _ROUNDING):
+        if not entry.live(now):
             self.violated("stale", f"{who} serves {key}@{entry.version} past its life, unasked")
         return entry.version
 
