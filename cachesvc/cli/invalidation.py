@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from cachesvc.protocol.api import Invalidate, Invalidated, Previewed
 
 ASKS_FROM: Final = 100
-_BRANCHES: Final = 50  # lines of a cascade's tree
+_SAMPLE: Final = 10  # keys that are shown
+_BRANCHES: Final = 20  # lines of a cascade's tree
 
 
 @operator
@@ -112,7 +113,7 @@ def _show_preview(told: Previewed, *, cascade: bool) -> None:
         add(rows, "all", count(entries), nbytes(told.bytes), count(loads), style="bold")
     show(rows)
     some = Tree("some of them")
-    for key in told.sample:
+    for key in told.sample[:_SAMPLE]:
         some.add(shown(key))
     show(some)
     if told.cascade:
@@ -127,7 +128,7 @@ def _tree(told: Previewed) -> RenderableType:
 
     root = Tree("cascade")
     below: dict[str, list[str]] = {}
-    for key, parents in told.cascade.items():
+    for key, parents in sorted(told.cascade.items()):
         below.setdefault(parents[0] if parents else "", []).append(key)
     starts = [parent for parent in below if parent not in told.cascade] or list(below)[:1]
     seen: set[str] = set()

@@ -61,7 +61,8 @@ def show(*parts: RenderableType) -> None:
 
 
 def say(text: str) -> None:
-    """A remark to people, beside what was asked for."""
+    """A remark to people, beside what was asked for and after it."""
+    sys.stdout.flush()
     console(sys.stderr).print(shown(text), soft_wrap=True)
 
 
