@@ -15,7 +15,8 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError)
+# the last is what it says of a connection that was lost between two of its steps
+DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class Lost(asyncpg.InterfaceError):
