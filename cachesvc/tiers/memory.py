@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mappi
 from itertools import islice
 from typing import Final, Literal
 
-from cachetools import Cache, FIFOCache, LRUCache
+from cachetools import FIFOCache, LRUCache
 
-from cachesvc.model.entry import Entry, tombstone
+from cachesvc.model.entry import Entry
 from cachesvc.model.invalidation import InForce, Patterns
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
@@ -26,38 +26,30 @@ EvictionPolicy = Literal["LRU", "FIFO", "S3FIFO"]
 # also the monotonic times from which it is no hit (no wall clock is asked then) and since when it is held, and its size
 Held = tuple[Entry, float, float, int]
 
-# what a look-up of an absent key finds, past its time at all times: cachetools' own hook for it costs less than an exception
-_ABSENT: Final[Held] = (tombstone(Key(""), Version(0), now=0.0, keep=0.0), float("-inf"), 0.0, 0)
 
-
-class _LRU(LRUCache[Key, Held]):
+class _LRU(LRUCache[Key, None]):
     _LRUCache__order: OrderedDict[Key, None]  # cachetools keeps it so, and gives no way to look at it that is no use
-
-    def __missing__(self, key: Key) -> Held:
-        return _ABSENT
 
     def hottest(self) -> Iterator[Key]:
         return reversed(self._LRUCache__order)
 
 
-class _FIFO(FIFOCache[Key, Held]):
-    __missing__ = _LRU.__missing__
-
+class _FIFO(FIFOCache[Key, None]):
     def hottest(self) -> Iterator[Key]:
         return reversed(list(self))
 
 
-class _S3FIFO(S3FIFOCache[Key, Held]):
-    __missing__ = _LRU.__missing__
-
-
-_POLICIES: Final[Mapping[EvictionPolicy, type[_LRU | _FIFO | _S3FIFO]]] = {"LRU": _LRU, "FIFO": _FIFO, "S3FIFO": _S3FIFO}
+_POLICIES: Final[Mapping[EvictionPolicy, type[_LRU | _FIFO | S3FIFOCache[Key, None]]]] = {
+    "LRU": _LRU,
+    "FIFO": _FIFO,
+    "S3FIFO": S3FIFOCache,
+}
 _SCAN_STEP: Final = 1_000  # keys looked at before others have a turn
 _SETTLE_STEP: Final = 250  # the same where each is matched against patterns
 
 
 class MemoryTier:
-    """`ports.Memory` over a cachetools cache.
+    """`ports.Memory`: a dict of what is held, beside a cachetools cache of its keys that says what goes first.
 
     An entry is a hit for `ttl` seconds, or to the end of its own life if that is sooner. Over `max_size` items or `max_bytes`
     (of `Entry.size`) the policy chooses what goes; an entry that is larger than `max_bytes` alone passes by.
@@ -72,8 +64,9 @@ class MemoryTier:
         self._ttl = ttl
         self._max_size = max_size
         self._max_bytes = max_bytes
-        self._held = _POLICIES[eviction_policy](max_size)
-        self._count = 0  # of what is held: cachetools counts in Python
+        self._held: dict[Key, Held] = {}
+        self._order = _POLICIES[eviction_policy](max_size)
+        self._use = self._order.__getitem__
         self._now = clock.now
         self._monotonic = clock.monotonic
         self._hits = 0
@@ -84,10 +77,13 @@ class MemoryTier:
 
     def hit(self, key: Key) -> Entry | None:
         """The entry, counted and refreshed; None when absent, or past its stay or its life."""
-        entry, deadline, _, _ = self._held[key]
-        if self._monotonic() < deadline and not (self._doubted and self._doubts.newest(key, entry.version)):
-            self._hits += 1
-            return entry
+        held = self._held.get(key)
+        if held is not None:
+            entry, deadline, _, _ = held
+            if self._monotonic() < deadline and not (self._doubted and self._doubts.newest(key, entry.version)):
+                self._use(key)
+                self._hits += 1
+                return entry
         self._misses += 1
         return None
 
@@ -108,8 +104,7 @@ class MemoryTier:
 
     def _keep(self, entry: Entry, now: float, monotonic: float) -> Entry:
         key = entry.key
-        held = self._held
-        older = self._find(key) if key in held else None
+        older = self._find(key) if key in self._held else None
         if older is not None and older[0].version > entry.version:
             return older[0]
         size = entry.size
@@ -119,14 +114,13 @@ class MemoryTier:
             return entry
         if older is not None:
             self.nbytes -= older[3]
-        else:
-            if self._count >= self._max_size or self.nbytes + size > self._max_bytes:
-                self._shrink(self._max_size - 1, self._max_bytes - size)
-            self._count += 1
+        elif len(self._held) >= self._max_size or self.nbytes + size > self._max_bytes:
+            self._shrink(self._max_size - 1, self._max_bytes - size)
         ends, stay = entry.expires_at, self._ttl
         if ends is not None and ends - now < stay:
             stay = ends - now
-        held[key] = (entry, monotonic + stay, monotonic, size)
+        self._held[key] = (entry, monotonic + stay, monotonic, size)
+        self._order[key] = None
         self.nbytes += size
         if older is not None:
             self._shrink(self._max_size, self._max_bytes)  # it may have grown in its place
@@ -154,7 +148,7 @@ class MemoryTier:
         for place, key in enumerate(list(self._held)):
             if place % _SETTLE_STEP == _SETTLE_STEP - 1:
                 await asyncio.sleep(0)
-            held = Cache.__getitem__(self._held, key) if key in self._held else None
+            held = self._held.get(key)
             if held is not None and self._doubts.newest(key, held[0].version):
                 self._forget(held)
         self._doubts = Patterns(one for one in self._doubts if one.sequence > upto)
@@ -162,25 +156,26 @@ class MemoryTier:
 
     def room(self, entry: Entry) -> bool:
         """Whether it would enter without anything else going."""
-        return self._count < self._max_size and self.nbytes + entry.size <= self._max_bytes
+        return len(self._held) < self._max_size and self.nbytes + entry.size <= self._max_bytes
 
     def hot(self, limit: int) -> list[tuple[Key, Version]]:
         """What is held, as the policy ranks it, the hottest first."""
         found: list[tuple[Key, Version]] = []
-        for key in islice(self._held.hottest(), limit):
-            held = Cache.__getitem__(self._held, key)
-            if not (self._doubted and self._doubts.newest(key, held[0].version)):
-                found.append((key, held[0].version))
+        for key in islice(self._order.hottest(), limit):
+            version = self._held[key][0].version
+            if not (self._doubted and self._doubts.newest(key, version)):
+                found.append((key, version))
         return found
 
     def clear(self) -> None:
         """Forget everything; the counts go on."""
         self._doubts, self._doubted = Patterns(), 0
         self._held.clear()
-        self.nbytes = self._count = 0
+        self._order.clear()
+        self.nbytes = 0
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._held)
 
     async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
         """Those that are hits. `horizon` says nothing here: what is held is coherent, or the engine dropped it."""
@@ -220,19 +215,18 @@ class MemoryTier:
         )
 
     async def stats(self) -> TierStats:
-        return TierStats(self._count, self.nbytes, self._hits, self._misses, self._evictions)
+        return TierStats(len(self._held), self.nbytes, self._hits, self._misses, self._evictions)
 
     def _shrink(self, items: int, nbytes: int) -> None:
         """Let the policy choose what goes until no more than so many items and bytes are held."""
-        while self._count > items or self.nbytes > nbytes:
-            _, (_, _, _, size) = self._held.popitem()
-            self.nbytes -= size
-            self._count -= 1
+        while len(self._held) > items or self.nbytes > nbytes:
+            key, _ = self._order.popitem()
+            self.nbytes -= self._held.pop(key)[3]
             self._evictions += 1
 
     def _find(self, key: Key) -> Held | None:
-        """What is held, without using it: the class's own look-up, since what the policies put in its place counts as a use."""
-        held: Held | None = Cache.__getitem__(self._held, key) if key in self._held else None
+        """What is held, without using it."""
+        held = self._held.get(key)
         if held is not None and self._doubted and self._doubts.newest(key, held[0].version):
             self._forget(held)
             return None
@@ -241,5 +235,5 @@ class MemoryTier:
     def _forget(self, held: Held) -> None:
         entry, _, _, size = held
         del self._held[entry.key]
+        del self._order[entry.key]
         self.nbytes -= size
-        self._count -= 1

@@ -34,7 +34,7 @@ class S3FIFOCache(Cache[K, V]):
 
     def __getitem__(self, key: K) -> V:
         value = _value_of(self, key)
-        hits = self._hits.get(key, _MOST)  # of a key that is not there, where a subclass says what stands for it: as many
+        hits = self._hits[key]
         if hits < _MOST:
             self._hits[key] = hits + 1
         return value
