@@ -50,17 +50,15 @@ class Flight:
 
 
 class Flights:
-    """The flights that may still be joined, by key and by whether they may load."""
+    """The flights that may still be joined, by key: those that may load, and those that only read."""
 
     def __init__(self) -> None:
         self._loading: dict[Key, Flight] = {}
         self._reading: dict[Key, Flight] = {}
 
-    def find(self, key: Key, *, load: bool) -> Flight | None:
-        return (self._loading if load else self._reading).get(key)
-
-    def open(self, flight: Flight) -> None:
-        (self._loading if flight.load else self._reading)[flight.key] = flight
+    def joinable(self, *, load: bool) -> dict[Key, Flight]:
+        """Those of one kind; whoever begins one puts it there."""
+        return self._loading if load else self._reading
 
     def part(self, key: Key) -> None:
         """The key changed: who comes now starts anew."""

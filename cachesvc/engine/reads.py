@@ -102,13 +102,14 @@ class Reads:
 
     def ask(self, key: Key, *, load: bool) -> asyncio.Future[Answer]:
         """Join the flight of this key, or start one. Raises `Overloaded`."""
-        flight = self._flights.find(key, load=load)
-        if flight is not None:
+        joinable = self._flights.joinable(load=load)
+        flight = joinable.get(key)
+        if flight is None:
+            flight = Flight(key, self._floors.applied, load=load)
+            self.combiner.add(flight)
+            joinable[key] = flight
+        else:
             self.counts.joined += 1
-            return flight.join(self._loop)
-        flight = Flight(key, self._floors.applied, load=load)
-        self.combiner.add(flight)
-        self._flights.open(flight)
         return flight.join(self._loop)
 
     async def ask_authority(self, key: Key) -> Answer:

@@ -39,10 +39,11 @@ _LARGE: Final = 64 << 10
 
 _FORMAT: Final = 1
 _RARE: Final = 4
-_PLAIN, _ZSTD, _DICTIONARY, _UNUSED = range(4)
+_PLAIN, _ZSTD, _DICTIONARY = range(3)
 
 _HEADER: Final = struct.Struct(">QIH")  # up to updated_at
-_LEAST: Final = _HEADER.size + 4
+_TIME: Final = _HEADER.size  # where updated_at begins
+_LEAST: Final = _TIME + 4
 _CHECKED: Final = 11  # where the checksum has ended
 _CHECK: Final = 0xFFFFFF
 _VERSION: Final = (1 << 56) - 1
@@ -58,6 +59,17 @@ _TICK: Final = 1 / _TICKS
 _SINCE: Final = 1_577_836_800 << 22  # 2020-01-01
 _ABSOLUTE: Final = 7
 _MINUTES: Final = 0x8000
+
+_ABSOLUTE_START: Final = _TIME + _ABSOLUTE
+_FORMS: Final = {  # what byte 0 may be: the codec, where the payload or the rare fields begin, whether there are any
+    _FORMAT << 5 | size - 4 << 3 | rare | codec: (codec, _TIME + size, rare)
+    for size in (4, 5, 6, _ABSOLUTE)
+    for rare in (0, _RARE)
+    for codec in (_PLAIN, _ZSTD, _DICTIONARY)
+}
+
+
+_digest: Final = xxhash.xxh3_64_intdigest
 
 
 class Unreadable(CacheError):
@@ -111,7 +123,7 @@ class Codec:
             form |= _RARE
         head = ((form << 56) | entry.version).to_bytes(8)
         rest = b"%c%b%b%b%b" % (number, life.to_bytes(2), updated, rare, payload)
-        check = xxhash.xxh3_64_intdigest(entry.key.encode() + head + rest) & _CHECK
+        check = _digest(entry.key.encode() + head + rest) & _CHECK
         return head + check.to_bytes(3) + rest
 
     def decode(self, key: Key, stored: bytes) -> Entry:
@@ -120,25 +132,25 @@ class Codec:
         if len(stored) < _LEAST:
             raise Corrupt(key)
         first, second, life = _HEADER.unpack_from(stored)
-        if second >> 8 != xxhash.xxh3_64_intdigest(key.encode() + stored[:8] + stored[_CHECKED:]) & _CHECK:
+        if second >> 8 != _digest(b"%b%.8b%b" % (key.encode(), stored, stored[_CHECKED:])) & _CHECK:
             raise Corrupt(key)
-        form = first >> 56
-        if form >> 5 != _FORMAT or form & 3 == _UNUSED:
-            raise Newer(key)
-        version = Version(first & _VERSION)
-        size = 4 + (form >> 3 & 3)
-        start = _HEADER.size + size
-        at = (int.from_bytes(stored[_HEADER.size : start]) + (_SINCE if size == _ABSOLUTE else _begun(version))) * _TICK
+        version = first & _VERSION
+        try:
+            codec, start, rare = _FORMS[first >> 56]
+        except KeyError:
+            raise Newer(key) from None
+        since = _SINCE if start == _ABSOLUTE_START else (version << 22) // 1_000_000  # as in `_begun`
+        at = (int.from_bytes(stored[_TIME:start]) + since) * _TICK
         if life & _MINUTES:
             life = (life - _MINUTES) * 60
         ends = at + life if life else None
         try:
-            if form & _RARE:
+            if rare:
                 return self._decode_rare(key, stored, start, at, ends)
-            value = self._unpack(form & 3, second & 0xFF, stored[start:])
+            value = self._unpack(codec, second & 0xFF, stored[start:])
         except (struct.error, zstandard.ZstdError, ValueError, IndexError) as exc:
             raise Corrupt(key) from exc
-        return Entry(key, version, value, JSON, at, at, ends, content_hash(JSON, value))
+        return Entry(key, Version(version), value, JSON, at, at, ends, content_hash(JSON, value))
 
     def _decode_rare(self, key: Key, stored: bytes, start: int, at: float, ends: float | None) -> Entry:
         """The same where something does not fit into the header."""

@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Final, NamedTuple
 
 import hiredis
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
@@ -68,7 +68,8 @@ class Connection:
 
     client: Redis | RedisCluster
     timeout: float
-    slots: asyncio.Semaphore  # a Cluster's pools refuse instead of waiting, so the wait is here
+    slots: asyncio.Semaphore  # how many calls at once: redis-py's pools refuse instead of waiting, so the wait is here
+    idle: list[AbstractConnection] = field(default_factory=list)  # to the one server; the one used last is used next
     stale: bool = field(default=False)  # the Cluster's layout may have changed
 
     @asynccontextmanager
@@ -130,30 +131,43 @@ class Connection:
                 for command in commands:
                     pipeline.execute_command(*command)
                 answers = await pipeline.execute(raise_on_error=False)
-        elif len(commands) == 1:
-            try:
-                answers = [await self.client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
-            except ResponseError as exc:
-                answers = [exc]
         else:
-            pipe = self.client.pipeline(transaction=False)
-            for command in commands:
-                pipe.execute_command(*command)
-            answers = await pipe.execute(raise_on_error=False)
+            packed = b"".join(map(hiredis.pack_command, commands))  # type: ignore[arg-type] # its stub says: a tuple of one
+            answers = await self._exchange(self.client.connection_pool, packed, len(commands))
         for answer in answers:
             if isinstance(answer, Exception) and not (keep is not None and isinstance(answer, keep)):
                 raise answer
         return answers
 
+    async def _exchange(self, pool: ConnectionPool, packed: bytes, count: int) -> list[object]:
+        """The answers of the one server, by a connection of redis-py's; what its client does around a call takes as long."""
+        async with self.slots:
+            line = self.idle.pop() if self.idle else pool.make_connection()
+            try:
+                try:
+                    return await _exchanged(line, packed, count)
+                except RedisConnectionError:  # it may only have been idle while the server restarted
+                    return await _exchanged(line, packed, count)
+            finally:
+                self.idle.append(line)  # where anything went wrong, redis-py has disconnected it
+
+    async def close(self) -> None:
+        """Disconnect from everything."""
+        for line in self.idle:
+            await line.disconnect()
+        await self.client.aclose()
+
+    async def servers(self) -> Sequence[Redis | ClusterNode]:
+        """The one server, or every master of the Cluster."""
+        if not isinstance(self.client, RedisCluster):
+            return [self.client]
+        await self.client.initialize()
+        return [*self.client.get_primaries()]
+
     async def scan(self, match: bytes) -> AsyncIterator[list[bytes]]:
         """The keys that match, step by step, on every master; each step has the time limit for itself. May repeat a key."""
-        servers: list[Redis | ClusterNode]
-        if isinstance(self.client, RedisCluster):
-            async with self.limited():
-                await self.client.initialize()
-            servers = [*self.client.get_primaries()]
-        else:
-            servers = [self.client]
+        async with self.limited():
+            servers = await self.servers()
         for server in servers:
             cursor = 0
             while True:
@@ -163,6 +177,18 @@ class Connection:
                     yield keys
                 if cursor == 0:
                     break
+
+
+async def _exchanged(line: AbstractConnection, packed: bytes, count: int) -> list[object]:
+    """Send commands, and read an answer for each; an error that one is answered with is its answer."""
+    await line.send_packed_command(packed)
+    answers: list[object] = []
+    for _ in range(count):
+        try:
+            answers.append(await line.read_response())
+        except ResponseError as exc:
+            answers.append(exc)
+    return answers
 
 
 def _was_reset(error: RuntimeError) -> bool:
@@ -221,7 +247,8 @@ async def connected(url: str, *, timeout: float, max_connections: int) -> AsyncI
             client = Redis.from_pool(pool)
     except (ValueError, TypeError, *_DRIVER_ERRORS) as exc:
         raise SettingsError("levels.redis.url", scheme + separator + "…", f"is not a Redis URL: {exc}") from exc
+    connection = Connection(client, timeout, asyncio.Semaphore(max_connections))
     try:
-        yield Connection(client, timeout, asyncio.Semaphore(max_connections))
+        yield connection
     finally:
-        await client.aclose()
+        await connection.close()

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from itertools import islice
 from typing import Final
 
-from redis.asyncio import RedisCluster
 from redis.exceptions import ResponseError
 
 from cachesvc.model.entry import Entry
@@ -165,14 +164,10 @@ def _doubt(state: State | None, horizon: Position) -> str:
 async def size(connection: Connection) -> Size:
     """The keys of the whole Redis database, and the memory of its server; of a Cluster, summed over its masters."""
     entries = nbytes = 0
+    asked = ("DBSIZE",), ("INFO", "memory")
     async with connection.limited():
-        if isinstance(connection.client, RedisCluster):
-            await connection.client.initialize()
-            servers = [*connection.client.get_primaries()]
-            asked = ("DBSIZE",), ("INFO", "memory")
-            answers = [[await server.execute_command(*command) for command in asked] for server in servers]
-        else:
-            answers = [await connection.send([("DBSIZE",), ("INFO", "memory")])]
+        servers = await connection.servers()
+        answers = [[await server.execute_command(*command) for command in asked] for server in servers]
     for keys, memory in answers:
         entries += int(keys)
         nbytes += int(memory["used_memory"])
