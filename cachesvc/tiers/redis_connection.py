@@ -142,7 +142,7 @@ class Connection:
     async def _exchange(self, pool: ConnectionPool, packed: bytes, count: int) -> list[object]:
         """The answers of the one server, by a connection of redis-py's; what its client does around a call takes as long."""
         async with self.slots:
-            line = self.idle.pop() if self.idle else pool.make_connection()
+            line = self.idle.pop() if self.idle else pool.make_connection()  # type: ignore[no-untyped-call]
             try:
                 try:
                     return await _exchanged(line, packed, count)
