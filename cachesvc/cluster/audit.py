@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import asdict
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
 BATCH: Final = 250  # entries of one look, and of one statement
 PATIENCE: Final = 5.0  # seconds that a tier may take until it was told
 SOON: Final = 0.02  # between two looks at what it is waited for
+REPAIRED: Final = "an entry differed from the authority and was repaired"
 LOGGED: Final = 10  # repairs of one round that are logged one by one
 
 
@@ -103,6 +105,16 @@ class Auditor:
     def told(self) -> dict[str, dict[str, object]]:
         """The latest report of each tier."""
         return {name: report.told() for name, report in self.latest.items()}
+
+    def stats(self) -> dict[str, dict[str, object]]:
+        """Counts of each tier since the start, and when its latest round began, how long that took and what share agreed."""
+        told: dict[str, dict[str, object]] = {}
+        for name, totals in self.totals.items():
+            told[name] = asdict(totals)
+            if name in self.latest:
+                latest = self.latest[name]
+                told[name]["latest"] = {"at": latest.at, "seconds": latest.seconds, "coherence": latest.coherence}
+        return told
 
     async def round(self, name: str) -> Report | None:
         """Audit the next sample of a tier; None where there is no such tier."""
@@ -227,7 +239,7 @@ class Auditor:
             cache.memory.drop(key, below=copy.entry.version + 1)
         for key, copy in islice(wrong.items(), max(0, LOGGED - report.repaired)):
             found = {"tier": tier.name, "key": key, "version": copy.entry.version, "why": _why(copy.entry, held.get(key))}
-            _log.warning("an entry differed from the authority and was repaired", extra=found)
+            _log.warning(REPAIRED, extra=found)
         report.audited += len(wrong)
         report.repaired += len(wrong)
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cachesvc.clock import SystemClock
@@ -328,7 +328,7 @@ class Node:
             "duties": {duty.name: {"held": duty.held, "failures": duty.failures} for duty in self.duties},
             "replay": self._replay(),
             "jobs": {"running": self.runner.running, **self.runner.ended},
-            "audit": {name: asdict(totals) for name, totals in self.auditor.totals.items()},
+            "audit": self.auditor.stats(),
             "sweep": {"expired": self.sweeper.expired, "trimmed": self.sweeper.trimmed},
         }
 

@@ -98,6 +98,9 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _counter("audit.*.agreed", "audit_agreed", "Entries that agreed with it", "tier"),
     _counter("audit.*.repaired", "audit_repaired", "Entries that did not, and were taken out: a fault, tell us", "tier"),
     _counter("audit.*.undecided", "audit_undecided", "Entries of which it could not be told", "tier"),
+    _gauge("audit.*.latest.at", "audit_latest_timestamp_seconds", "When the latest audit began, in Unix time", "tier"),
+    _gauge("audit.*.latest.seconds", "audit_latest_duration_seconds", "How long it took", "tier"),
+    _gauge("audit.*.latest.coherence", "audit_coherence", "The share of its audited entries that agreed", "tier"),
     # the socket
     _gauge("realtime.open", "ws_connections", "Open connections of the socket"),
     _gauge("realtime.inFlight", "ws_in_flight", "Requests over the socket that are being carried out"),

@@ -15,6 +15,7 @@ from enum import StrEnum
 from itertools import accumulate
 from typing import NamedTuple
 
+from cachesvc.cluster.audit import REPAIRED
 from tests.faults.history import TRUTH, Kind, Mode, Op, Outcome
 
 
@@ -35,11 +36,17 @@ class Wrong(StrEnum):
     ORDER = "versions not in order"
     ODD = "odd answer"
     AWAY = "no answer after heal"
+    REPAIRED = "repaired by an audit"
 
 
 class Violation(NamedTuple):
     kind: Wrong
     text: str
+
+
+def repaired(said: Iterable[str]) -> list[Violation]:
+    """What the audits of the services, going by what they logged, had to take out of memory or Redis."""
+    return [Violation(Wrong.REPAIRED, line) for line in said if REPAIRED in line]
 
 
 class _Event(NamedTuple):

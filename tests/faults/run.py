@@ -18,7 +18,7 @@ from typing import Final
 import orjson
 
 from tests.faults import site as sites
-from tests.faults.checker import Violation, Wrong, check
+from tests.faults.checker import Violation, Wrong, check, repaired
 from tests.faults.client import Client
 from tests.faults.connection import Connection, Lost, NotSent
 from tests.faults.history import Kind, Mode, Op, Outcome
@@ -42,6 +42,7 @@ class Result:
     troubles: list[tuple[float, float, Trouble]] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
     said: list[str] = field(default_factory=list)  # by the services
+    audited: Counter[str] = field(default_factory=Counter)  # entries at rest, by tier
     took: float = 0.0
 
     def outcomes(self) -> Counter[tuple[Kind, Outcome]]:
@@ -57,6 +58,7 @@ def run(stores: Stores, seed: int, seconds: float, directory: Path, *, rate: flo
         tell(f"{stores}: the stores are up after {time.monotonic() - began:.1f} s")
         asyncio.run(_run(started, result, directory, rate, tell))
     result.violations += check(result.history)
+    result.violations += repaired(result.said)
     result.took = time.monotonic() - began
     return result
 
@@ -81,6 +83,7 @@ async def _over(site: Site, result: Result, nemesis: Nemesis, rate: float, tell:
             for client in clients:
                 group.create_task(client.settle(within=PEACE))
         await _read_all(site, result)
+        await _audit_all(site, result)
     except TimeoutError as exc:
         result.violations.append(Violation(Wrong.AWAY, f"not every node was ready within {PEACE:g} s: {exc}"))
     finally:
@@ -185,6 +188,19 @@ async def _read_all(site: Site, result: Result) -> None:
                 await reader.read(_wish(place, key), mode)
     for reader in readers:
         reader.close()
+
+
+async def _audit_all(site: Site, result: Result) -> None:
+    """What all tiers of all nodes hold is what the authority has."""
+    for machine in site.machines:
+        for connection in await _each_node(machine, _per_machine(site)):
+            answer = await connection.ask("POST", "/v1/sync", within=PEACE)
+            told = orjson.loads(answer.body)
+            for tier, report in told.get("tiers", {}).items():
+                if report["error"] or report["undecided"] or not report["whole"]:
+                    result.violations.append(Violation(Wrong.ODD, f"an audit at rest came to no end: {tier}: {report}"))
+                result.audited[tier] += report["audited"]
+            connection.close()
 
 
 def _wish(number: int, key: str) -> Wish:

@@ -31,6 +31,8 @@ SETTINGS = {
     "log__max_count": "2000",  # a frozen node finds it trimmed
     "cluster__heartbeat": "0.3",
     "cluster__lease": "1",
+    "audit__interval": "0.5",
+    "audit__sample": "200",
 }
 
 

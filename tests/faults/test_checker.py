@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.checker import Wrong, check
+from tests.faults.checker import Violation, Wrong, check, repaired
 from tests.faults.history import Kind, Mode, Op, Outcome
 
 _WHERE = {"key": "k", "node": "a"}
@@ -203,4 +203,9 @@ def test_a_planted_violation_is_found(kind: Wrong, history: list[Op]) -> None:
 
 
 def test_each_kind_is_planted() -> None:
-    assert {kind for _, kind, _ in PLANTED} == set(Wrong)
+    assert {kind for _, kind, _ in PLANTED} == set(Wrong) - {Wrong.REPAIRED}  # that one is told by the services
+
+
+def test_a_repair_that_a_service_logged_is_found() -> None:
+    logged = '{"event": "an entry differed from the authority and was repaired", "tier": "redis", "key": "k:1"}'
+    assert repaired(["ready", logged]) == [Violation(Wrong.REPAIRED, logged)]

@@ -21,3 +21,4 @@ def test_no_promise_is_broken(tmp_path: Path, stores: Stores, seconds: float) ->
     ended = result.outcomes()
     assert min(ended[kind, Outcome.OK] for kind in (Kind.READ, Kind.SET, Kind.INCREMENT)) > 0
     assert result.troubles
+    assert min(result.audited["memory"], result.audited["redis"]) > 0

@@ -96,6 +96,7 @@ async def test_what_is_wrong_in_redis(node: Node) -> None:
 
 async def test_large_values_are_compared_too(tmp_path: Path, valkey_url: str) -> None:
     async with opened(settings(tmp_path, redis={"url": valkey_url}, database={"url": "sqlite:a.db"})) as node:
+        await told(node)
         large = random.Random(1).randbytes(900_000)
         for number in range(4):
             await node.cache.write(Draft(Operation.SET, Key(f"large:{number}"), large, content_type="application/x"))
