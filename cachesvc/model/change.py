@@ -46,6 +46,7 @@ class Operation(StrEnum):
     EXPIRE = "expire"
     INVALIDATE = "invalidate"
     RETIRE = "retire"
+    RESTORE = "restore"
 
 
 class Idempotency(NamedTuple):
@@ -102,6 +103,12 @@ class Draft(NamedTuple):
     actor: str = ""
     source: str = ""
     invalidation: Invalidation | None = None
+    original: Entry | None = None  # what a restore brings back: its version is to be newer than all that is known of the key
+
+
+def restore(entry: Entry) -> Draft:
+    """A draft that brings an entry of a snapshot back."""
+    return Draft(Operation.RESTORE, entry.key, entry.value, entry.content_type, original=entry, actor="restore")
 
 
 def invalidate(

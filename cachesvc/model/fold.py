@@ -27,6 +27,7 @@ _KINDS = {
     Operation.INCREMENT: Kind.WRITE,
     Operation.DELETE: Kind.DELETE,
     Operation.FILL: Kind.FILL,
+    Operation.RESTORE: Kind.WRITE,
     Operation.ABSENT: Kind.FILL,
 }
 ENDED_KEPT = 300.0  # seconds that an expiry or a sweep leaves a tombstone: longer than any load, short where lives are short
@@ -173,6 +174,8 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
     _check_expected(draft, current)
     if draft.token is not None:
         _check_token(state, folded, draft, draft.token, current)
+    if draft.original is not None:
+        _check_original(state, folded, draft.original, row)
     conflict = change_id if draft.base is not None and draft.base != current else ""
 
     if draft.operation is Operation.DELETE:
@@ -182,6 +185,8 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
         # what ended by itself is forgotten soon, so that absences in great number take no room for long
         nothing = tombstone(key, version, now=now, keep=max(ENDED_KEPT, draft.ttl or 0.0))
         entry = nothing._replace(updated_by=draft.actor, source=draft.source)
+    elif draft.original is not None:
+        entry = draft.original._replace(version=version)
     else:
         entry = _written(draft, live, version, now, terms)
     before = live.content_hash if live is not None else None
@@ -346,6 +351,21 @@ def _check_token(state: State, folded: Folded, draft: Draft, token: Position, cu
             raise refuse(f"{name.removeprefix(mark_of(''))} changed since")
         if _killed(state, folded, name, token.sequence):
             raise refuse(f"{name} was invalidated since")
+
+
+def _check_original(state: State, folded: Folded, original: Entry, row: Entry | None) -> None:
+    """What is restored is live, and newer than all that is known of its key: its row, be it deleted, and patterns."""
+
+    def refuse(reason: str) -> Refused:
+        code = Refusal.VERSION_CONFLICT if row is not None and not row.deleted else Refusal.STALE_FILL
+        return Refused(code, "key", reason, current=row.version if row is not None else ABSENT)
+
+    if not original.live(state.now):
+        raise refuse("is past its life")
+    if row is not None and row.version >= original.version:
+        raise refuse("was deleted since" if row.deleted else "is there, as new or newer")
+    if _killed(state, folded, original.key, original.version):
+        raise refuse("was invalidated since")
 
 
 def _row(state: State, folded: Folded, key: Key) -> Entry | None:

@@ -22,6 +22,7 @@ import uvicorn
 
 from cachesvc.errors import CacheError, SchemaMismatch, SettingsError
 from cachesvc.node.building import opened
+from cachesvc.node.restoring import spool_of
 from cachesvc.observability.logs import configure
 from cachesvc.realtime.session import SessionLimits
 from cachesvc.settings import Settings
@@ -94,10 +95,12 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
                 max_invalidate_keys=settings.server.max_invalidate_keys,
                 max_followers=settings.server.max_followers,
                 warming=_warm_limits(settings),
+                max_snapshots=settings.jobs.max_snapshots,
                 max_job_listeners=settings.jobs.max_listeners,
                 request_timeout=settings.engine.request_timeout,
             ),
             version=node.version,
+            spool=spool_of(settings),
             admission=admission,
         )
         live = Live(service, _live_limits(settings, service.limits))

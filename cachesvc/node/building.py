@@ -37,6 +37,7 @@ from cachesvc.node.batches import new_batch
 from cachesvc.node.node import Node
 from cachesvc.node.offset import authority_offset
 from cachesvc.node.peers import Peers
+from cachesvc.node.restoring import Restorer, spool_of
 from cachesvc.ports import Authority, Loader, Retention
 from cachesvc.settings import Settings
 from cachesvc.tiers.memory import MemoryTier
@@ -119,12 +120,14 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             pause=settings.levels.database.sweep_pause,
         )
         warmer = Warmer(cache, clock, hot=Peers(authority, node_id).hot)
+        spool = spool_of(settings)
+        restorer = Restorer(cache, authority, spool.folder, max_value_size=settings.server.max_value_size)
         runner = JobRunner(
             authority,
-            {"warm": warmer.work},
+            {"warm": warmer.work, "restore": restorer.work},
             clock,
             node=node_id,
-            place=f"{socket.gethostname()}:{settings.server.data_dir.resolve()}",
+            place=spool.place,
             limits=_job_limits(settings),
         )
         jobs = JobBook(authority, clock, new_id=new_batch, most=settings.jobs.max_open, begun=runner.wake)
@@ -163,6 +166,7 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             jobs=jobs,
             runner=runner,
             warmer=warmer,
+            restorer=restorer,
             warming=settings.warm.on_start != "no",
         )
         async with _running(node):
@@ -182,6 +186,7 @@ async def _running(node: Node) -> AsyncIterator[None]:
             group.create_task(node.runner.run(), name="jobs"),
             group.create_task(node.auditor.run(), name="audit"),
             group.create_task(node.warm_up(), name="warm-up"),
+            group.create_task(node.tidy(), name="tidy"),
             *(group.create_task(duty.run(), name=f"duty {duty.name}") for duty in node.duties),
         ]
         try:

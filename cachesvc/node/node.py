@@ -30,6 +30,7 @@ from cachesvc.model.keys import PARTITIONS, Key
 from cachesvc.model.pattern import parse_pattern
 from cachesvc.model.warming import Warming, WarmSource, pack_warming
 from cachesvc.node.offset import authority_offset
+from cachesvc.node.restoring import Restorer
 from cachesvc.ports import Authority, NodeRecord, TierStats
 from cachesvc.settings import Settings
 
@@ -40,6 +41,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _READS_ONLY = "reads only: "
 SOON = 0.02  # seconds
+TIDYING = 600.0  # seconds
 GONE_AFTER = 5.0  # heartbeats missed for so many seconds: the node is no longer listed
 
 
@@ -64,6 +66,7 @@ class Node:
     jobs: JobBook
     runner: JobRunner
     warmer: Warmer
+    restorer: Restorer
     warming: bool = False  # before it says that it is ready
     started_at: float = 0.0
     clock_known: bool = True
@@ -153,6 +156,15 @@ class Node:
             _log.warning("not all is warm: %s", str(exc) or "there was no more time")
         _log.info("%s: %d of %s keys", job.title, job.done, job.total)
         self.warming = False
+
+    async def tidy(self) -> None:
+        """Remove what restores that never ran have left, now and then."""
+        while True:
+            try:
+                await self.restorer.tidy(self.clock.now())
+            except (Unavailable, OSError) as exc:
+                _log.info("restores are not tidied up: %s", exc)
+            await self.clock.sleep(TIDYING)
 
     async def leave(self) -> None:
         """Give up the leases and the place in the list."""

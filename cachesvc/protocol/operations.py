@@ -258,7 +258,8 @@ class JobTold(_Told):
     rate: float | None = Field(description="keys a second since it started")
     eta: float | None = Field(description="seconds, at that rate")
     counts: dict[str, int] = Field(
-        description="what became of them: of a warm-up warmed, skipped and absent; of a restore restored, skipped and refused;"
+        description="what became of them: of a warm-up warmed, skipped and absent; of a restore restored, skipped"
+        " (as new or newer here) and refused (deleted or invalidated since);"
         " of an invalidation buried"
     )
     errors: list[JobError] = Field(description="the first hundred")

@@ -23,6 +23,7 @@ from cachesvc.web.openapi import document
 from cachesvc.web.operations import router
 from cachesvc.web.routes import DataRoute, Endpoint
 from cachesvc.web.service import Service
+from cachesvc.web.snapshot import Snapshots
 from cachesvc.web.sync import get_sync, post_sync
 from cachesvc.web.warming import get_hot, post_warm
 
@@ -55,6 +56,7 @@ def create_app(service: Service, live: Live | None = None) -> FastAPI:
 
 def data_endpoints(service: Service) -> dict[str, dict[str, Endpoint]]:
     """The routes of the data: path, method, endpoint. The most used comes first."""
+    snapshots = Snapshots(service)
     return {
         "/v1/cache/{key}": {"GET": get_entry, "PUT": put_entry, "DELETE": delete_entry, "POST": post_entry},
         "/v1/batch": {"POST": post_batch},
@@ -64,6 +66,8 @@ def data_endpoints(service: Service) -> dict[str, dict[str, Endpoint]]:
         "/v1/keys": {"GET": get_keys},
         "/v1/query": {"GET": get_query},
         "/v1/explain/{key}": {"GET": get_explanation},
+        "/v1/snapshot": {"GET": snapshots.get},
+        "/v1/restore": {"POST": snapshots.post},
         "/v1/jobs": {"GET": get_jobs},
         "/v1/jobs/{id}/events": {"GET": JobEvents(service).get},
         "/v1/jobs/{id}": {"GET": get_job, "DELETE": delete_job},

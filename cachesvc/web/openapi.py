@@ -17,6 +17,7 @@ from pydantic.json_schema import models_json_schema
 from cachesvc.protocol import api
 from cachesvc.protocol.exact import MAX_NESTING
 from cachesvc.protocol.operations import Explanation, HotKeys, Jobs, JobTold, SyncAnswer, SyncOverview, Warm
+from cachesvc.protocol.snapshot import MEDIA_TYPE
 
 Schema = dict[str, Any]  # JSON Schema: any JSON
 _STRING: Final[Schema] = {"type": "string"}
@@ -45,6 +46,7 @@ PARAMETERS: Final[Mapping[str, tuple[str, Schema, str]]] = {
     "distribute": ("query", {"type": "boolean", "default": True}, "Whether it is sent to other sites"),
     "pattern": ("query", {"type": "string", "default": "*"}, "A glob: * ? [abc] [a-z] [!a], \\ escapes"),
     "id": ("path", _STRING, "Of a job"),
+    "force": ("query", {"type": "boolean", "default": False}, "Also where what happened since cannot be known"),
     "wait": ("query", {"type": "string", "enum": ["all"]}, "Answers once every live node has applied it, or says which not"),
     "limit": ("query", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}, "Entries of a page"),
     "cursor": ("query", _STRING, "From the page before"),
@@ -152,6 +154,27 @@ DATA: Final[Mapping[str, Mapping[str, Documented]]] = {
             problems=(400, 422, 503),
         ),
     },
+    "/v1/snapshot": {
+        "get": Documented(
+            "The live entries that match, as checksummed lines of JSON",
+            ("pattern",),
+            "The first line is a SnapshotHeader; then a SnapshotEntry each, in byte order of the keys; after every thousand a"
+            " SnapshotChecksum, and one at the end. One without its end was cut off.",
+            gives={200: "lines"},
+            problems=(400, 422, 503),
+        ),
+    },
+    "/v1/restore": {
+        "post": Documented(
+            "Take a snapshot back, as a job",
+            ("force",),
+            "All of it is verified before anything is written. An entry comes back only where nothing as new is there, and"
+            " where it was neither deleted nor invalidated since; where the log does not reach back so far, only with force.",
+            takes="lines",
+            gives={200: JobTold, 202: JobTold},
+            problems=(400, 409, 413, 422, 503),
+        ),
+    },
     "/v1/jobs": {
         "get": Documented(
             "Jobs, the newest first; the sweeps of invalidations among them",
@@ -252,6 +275,8 @@ def _response(status: int, model: type[BaseModel] | str) -> Schema:
 def _content(model: type[BaseModel] | str) -> Schema:
     if model == "bytes":
         return {"application/json": {"schema": {}}, "*/*": {"schema": {"type": "string", "format": "binary"}}}
+    if model == "lines":
+        return {MEDIA_TYPE: {"schema": _STRING}}
     if isinstance(model, str):
         return {"text/event-stream": {"schema": _STRING}}
     return {"application/json": {"schema": _ref(model)}}

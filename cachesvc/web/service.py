@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from cachesvc.cluster.audit import Order
@@ -28,6 +29,8 @@ class Searched(Buries, Outlined, Protocol):
     """Where keys are listed and queried: the authority."""
 
     async def query(self, fields: Mapping[str, Sequence[str]], *, after: Key | None, limit: int) -> Sequence[Entry]: ...
+
+    async def read(self, after: Position, limit: int) -> Sequence[Change]: ...
 
 
 class Hot(Protocol):
@@ -135,6 +138,20 @@ class Streams(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Spool:
+    """Where what is to be restored waits: a folder of this machine, by the name of the place, and its bytes at most."""
+
+    folder: Path
+    place: str
+    max_bytes: int = 1 << 30
+
+    def room(self) -> int:
+        """Bytes that are left. Files that no job needs any more are removed by who restores."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.max_bytes - sum(file.stat().st_size for file in self.folder.iterdir())
+
+
+@dataclass(frozen=True, slots=True)
 class WarmLimits:
     """The pace of a warm-up, unless it names one, and its limits; `templates` has how a module's keys are made."""
 
@@ -155,6 +172,7 @@ class Limits:
     max_invalidate_keys: int = 100_000
     max_followers: int = 1_000
     max_job_listeners: int = 100
+    max_snapshots: int = 4  # leaving at once, and coming
     request_timeout: float = 10.0
     warming: WarmLimits = field(default_factory=WarmLimits)
     heartbeat: float = 15.0  # the longest silence of a stream of changes
@@ -181,6 +199,7 @@ class Service:
     jobs: JobBook
     limits: Limits = field(default_factory=Limits)
     version: str = ""
+    spool: Spool | None = None  # None: nothing can be restored
     admission: Admission | None = None  # None: all is taken up
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     streams: dict[str, Streams] = field(default_factory=dict)  # by what they are of

@@ -1,4 +1,4 @@
-"""Streams: server-sent events, of which only so many are open at once.
+"""Streams: answers that go on, of which only so many are open at once.
 
 What a client has not read yet is not kept for it: one that stops reading loses the stream.
 """
@@ -11,7 +11,7 @@ import logging
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from cachesvc.errors import Overloaded
+from cachesvc.errors import Overloaded, Unavailable
 from cachesvc.web.service import Service
 
 _log = logging.getLogger(__name__)
@@ -46,11 +46,11 @@ class Followers:
         self._open -= 1
 
 
-class EventStream(Response):
-    """Events as `tell` sends them, until it ends, the client leaves or the service closes."""
+class Stream(Response):
+    """What `tell` sends, until it ends, the client leaves or the service closes."""
 
     def __init__(self, service: Service, followers: Followers) -> None:
-        super().__init__(headers={"Cache-Control": "no-store"}, media_type="text/event-stream")
+        super().__init__(headers={"Cache-Control": "no-store"})
         del self.headers["content-length"]
         self.service = service
         self._followers = followers
@@ -70,9 +70,9 @@ class EventStream(Response):
                     for task in ends:
                         task.cancel()
             await self.send(send, b"", more=False)
-        except* TimeoutError:
+        except* (TimeoutError, Unavailable) as group:
             # the server cuts a connection whose answer was left unfinished
-            _log.info("the reader of a stream of events stopped reading")
+            _log.info("a stream was given up: %s", str(group.exceptions[0]) or "its reader stopped reading")
         finally:
             self._followers.leave()
 
@@ -84,6 +84,12 @@ class EventStream(Response):
         """Send, and wait until the client has room for more; one that never has loses the stream."""
         async with asyncio.timeout(self.service.limits.request_timeout):
             await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+class EventStream(Stream):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
 
 
 async def _gone(receive: Receive) -> None:
