@@ -32,10 +32,16 @@ load: $(VENV)/load.stamp
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python -W ignore::RuntimeWarning -m tests.bench $(ARGS)
 
-# make faults [SECONDS=] [SEED=] [STORES=postgres,cluster,sqlite] [RATE=] [REPORTS=]: break everything, and check what was promised
+# make faults [HISTORIES=] [SECONDS=] [SEED=] [STORES=postgres,cluster,sqlite] [RATE=] [REPORTS=]: break everything, and check
+# what was promised: random interleavings of engines in one process first, then real nodes over real stores
+INTERLEAVED := HISTORIES SEED REPORTS
 FAULTS := SECONDS SEED STORES RATE REPORTS
+options = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
 faults: $(VENV)/dev.stamp
-	@$(BIN)/python -W ignore::RuntimeWarning -m tests.faults $(foreach name,$(FAULTS),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
+	@failed=0; \
+	$(BIN)/python -W ignore::RuntimeWarning -m tests.properties $(call options,$(INTERLEAVED)) || failed=1; \
+	$(BIN)/python -W ignore::RuntimeWarning -m tests.faults $(call options,$(FAULTS)) || failed=1; \
+	exit $$failed
 
 # The data of `make run`, in var/, stay.
 clean:

@@ -207,6 +207,8 @@ class RedisServer:
             recent = self._recent(recent_key)
             for member in [member for member, version in recent.items() if version <= sequence]:
                 del recent[member]
+            if not recent:
+                self.evict(recent_key)
         for name in names:
             if 0 <= self._version(name) < sequence:
                 self.evict(name)

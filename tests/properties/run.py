@@ -24,10 +24,13 @@ class Convicted:
     seed: int
     violations: tuple[str, ...]
 
+    without: str = ""
+
     @property
     def replay(self) -> str:
         """How to see it again, step by step."""
-        return f".venv/bin/python -m tests.properties --replay {self.seed}"
+        rule = f" --without '{self.without}'" if self.without else ""
+        return f".venv/bin/python -m tests.properties --replay {self.seed}{rule}"
 
 
 def convict(seeds: range, *, without: str = "") -> list[Convicted]:
@@ -40,7 +43,7 @@ def convict(seeds: range, *, without: str = "") -> list[Convicted]:
             for seed in seeds:
                 violations = play_without(seed, without)
                 if violations:
-                    found.append(Convicted(seed, tuple(violations)))
+                    found.append(Convicted(seed, tuple(violations), without))
     finally:
         gc.enable()
         gc.collect()
