@@ -15,6 +15,10 @@ from cachesvc.ports import Clock
 
 WINDOW: Final = 0.1  # seconds after which the share is settled anew
 LEAST_SHARE: Final = 0.02  # so many are let in at the worst: without any there would be nothing to measure
+MOST_DELAYS: Final = 5  # a turn takes up no more than it begins in so many times the delay that is borne
+LEAST_ROOM: Final = 16  # or so many
+_TELLING: Final = 10  # turns of fewer requests say little of what one costs
+_LATEST: Final = 0.3  # the weight of the latest turn in what one costs
 _STEEPEST: Final = 0.5  # the most that a window takes from the share
 _REGAINED: Final = 0.05  # what a window in time gives back of it
 
@@ -93,6 +97,8 @@ class Admission:
         self.connections = 0
         self._clock = clock
         self._reading = False  # a turn's requests are being read
+        self._taken = 0  # of them taken up
+        self._cost = 0.0  # seconds that one request makes a turn longer, lately
         self._open = 0  # turns that have not ended
         self._since = self._rested = clock.monotonic()
 
@@ -103,16 +109,28 @@ class Admission:
             now = self._clock.monotonic()
             self._settle(now)
             self._open += 1
+            self._taken = 0
             asyncio.get_running_loop().call_soon(self._begun, now, self.writes.standing())
         if self.in_progress >= self.limits.max_requests:
             self.crowded += 1
             return False
-        return (self.writes if writing else self.reads).admits()
+        gate = self.writes if writing else self.reads
+        if self._full:
+            gate.shed += 1
+            return False
+        admitted = gate.admits()
+        self._taken += admitted
+        return admitted
 
     @property
     def shedding(self) -> bool:
         """Whether some reads are refused."""
-        return self.reads.share < 1.0
+        return self.reads.share < 1.0 or self._full
+
+    @property
+    def _full(self) -> bool:
+        """Whether this turn has taken up as much as it may: who came after would wait too long."""
+        return self._taken >= LEAST_ROOM and self._taken * self._cost > MOST_DELAYS * self.limits.max_delay
 
     def stats(self) -> dict[str, int | float]:
         """Counts since the start, and how it stands now."""
@@ -132,12 +150,15 @@ class Admission:
     def _begun(self, since: float, standing: float) -> None:
         """What was read in this turn comes after this; what is scheduled here comes after that."""
         self._reading = False
-        asyncio.get_running_loop().call_soon(self._ended, since, standing)
+        asyncio.get_running_loop().call_soon(self._ended, since, standing, self._taken)
 
-    def _ended(self, since: float, standing: float) -> None:
+    def _ended(self, since: float, standing: float, taken: int) -> None:
         self._open -= 1
         now = self._rested = self._clock.monotonic()
         turn = now - since
+        if taken >= _TELLING:
+            one = turn / taken
+            self._cost = one if not self._cost else _LATEST * one + (1 - _LATEST) * self._cost
         self.reads.sample(turn)
         self.writes.sample(max(turn, standing))
 
@@ -146,6 +167,8 @@ class Admission:
         if not silent and now - self._since < WINDOW:
             return
         self._since = now
+        if silent:
+            self._cost = 0.0
         for gate in (self.reads, self.writes):
             if silent:
                 gate.rest(silent)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from cachesvc.web.admission import LEAST_SHARE, WINDOW, Admission, AdmissionLimits
+from cachesvc.web.admission import LEAST_ROOM, LEAST_SHARE, WINDOW, Admission, AdmissionLimits
 from tests.fakes import FakeClock
 
-LATE = 1.0
+LATE = 0.5
 
 
 async def turn(admission: Admission, clock: FakeClock, *, takes: float, asked: int = 100, writing: bool = False) -> int:
@@ -58,6 +58,26 @@ async def test_turns_that_follow_one_another_at_once_are_no_silence() -> None:
         clock.advance(LATE)
         let_in.append(sum(admission.admits(writing=False) for _ in range(100)))
     assert let_in[-1] == 100 * LEAST_SHARE
+
+
+async def test_a_turn_takes_up_no_more_than_it_can_begin_soon() -> None:
+    clock = FakeClock()
+    admission = Admission(clock)
+    assert await turn(admission, clock, takes=LATE) == 100  # so one costs 5 ms
+    assert await turn(admission, clock, takes=WINDOW / 2, asked=1_000) == 101
+    assert admission.reads.shed == 899
+    for _ in range(30):  # it costs less now
+        await turn(admission, clock, takes=0.01)
+    assert await turn(admission, clock, takes=WINDOW / 2, asked=1_000) == 1_000
+    await turn(admission, clock, takes=LATE, asked=20)
+    clock.advance(60.0)
+    assert await turn(admission, clock, takes=LATE, asked=1_000) == 1_000  # a burst
+
+
+async def test_few_are_always_taken_up() -> None:
+    clock = FakeClock()
+    admission = Admission(clock)
+    assert [await turn(admission, clock, takes=10.0, asked=20) for _ in range(2)] == [20, LEAST_ROOM]
 
 
 async def test_after_a_silence_all_are_let_in() -> None:
