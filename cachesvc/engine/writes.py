@@ -73,7 +73,7 @@ class Writes:
             pending=pending,
             lanes=1,
             now=clock.monotonic,
-            weigh=lambda wish: len(wish.draft.value) + 200 + 300 * _named(wish.draft),
+            weigh=lambda wish: 200 + _weight(wish.draft),
             weight=weight,
             pending_weight=pending_weight,
         )
@@ -161,5 +161,8 @@ class Writes:
         return {change.sequence: change for change in appended.changes}
 
 
-def _named(draft: Draft) -> int:
-    return len(draft.invalidation.keys) if draft.invalidation is not None else 0
+def _weight(draft: Draft) -> int:
+    """Bytes that a draft carries, about."""
+    named = len(draft.invalidation.keys) if draft.invalidation is not None else 0
+    said = len(draft.publication.message) if draft.publication is not None else 0
+    return len(draft.value) + 300 * named + said

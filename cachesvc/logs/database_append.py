@@ -85,7 +85,7 @@ class Appender:
         named = drafts[0].invalidation if drafts else None
         found_related = related(connection, self._store, named, self._terms) if named and named.relates else Related()
         keys = touched(drafts) | {*found_related.tagged, *found_related.dependents}
-        rows = self._read_state(connection, {"keys": texts(keys), "valued": texts(valued(drafts, found_related))})
+        rows = self._read_state(connection, {"keys": texts(keys), "valued": texts(valued(drafts, self._terms, found_related))})
         epoch, head, complete_since, bytes_total, fields, patterns_at, now = rows[0][:7]
         found = {Key(row[7]): entry_of(row[7:]) for row in rows if row[7] is not None}
         position = Position(Epoch(epoch), Seq(head))

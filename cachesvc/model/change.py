@@ -47,6 +47,7 @@ class Operation(StrEnum):
     INVALIDATE = "invalidate"
     RETIRE = "retire"
     RESTORE = "restore"
+    PUBLISH = "publish"
 
 
 class Idempotency(NamedTuple):
@@ -69,6 +70,14 @@ class Idempotency(NamedTuple):
     def answer(self) -> tuple[str, str]:
         """What the answer to this write is kept under. No key of a client has a control character."""
         return self.subject, f"{self.key}\x1f{self.place}" if self.place else self.key
+
+
+class Publication(NamedTuple):
+    """A message that is no entry: to which resource's subscribers, its JSON text, and who sent it ("": nobody known)."""
+
+    resource: str
+    message: bytes
+    sender: str = ""
 
 
 ABSENT: Final = Version(0)
@@ -103,6 +112,7 @@ class Draft(NamedTuple):
     actor: str = ""
     source: str = ""
     invalidation: Invalidation | None = None
+    publication: Publication | None = None
     original: Entry | None = None  # what a restore brings back: its version is to be newer than all that is known of the key
 
 
@@ -119,13 +129,19 @@ def invalidate(
     return Draft(operation, NO_KEY, invalidation=invalidation, idempotency=idempotency, actor=actor, source=source)
 
 
+def publish(publication: Publication, *, distribute: bool = True) -> Draft:
+    """A draft that sends a message."""
+    return Draft(Operation.PUBLISH, NO_KEY, publication=publication, distribute=distribute)
+
+
 class Change(NamedTuple):
     """One record of the log. A NamedTuple: as immutable as a frozen dataclass, built five times as fast.
 
     `id` is unique among all changes ever made (`batch` and the place in it), so that two histories are told apart.
     `entry` is what the key became: None for kinds that write no entry. With `value_held` False the entry's value is
     empty here and is read from the entry, at this version. `before` is the content hash that it replaced (None: there
-    was no live entry), so `before == entry.content_hash` says that the content is unchanged.
+    was no live entry), so `before == entry.content_hash` says that the content is unchanged. `previous` is what the fold was
+    asked to remember of the content that it replaced (`Terms.remembers`), as a JSON text.
     """
 
     sequence: Seq
@@ -139,12 +155,15 @@ class Change(NamedTuple):
     distribute: bool = True
     conflict: str = ""  # the id of the conflict that this write made, "" for none
     invalidation: Invalidation | None = None
+    publication: Publication | None = None
+    previous: bytes | None = None
 
     @property
     def size(self) -> int:
         """Bytes it is counted for where changes are held: its value, the keys that it names, and 300 for the rest."""
         named = self.invalidation.keys if self.invalidation is not None else ()
-        return 300 + (len(self.entry.value) if self.entry is not None else 0) + sum(map(len, named))
+        said = len(self.publication.message) if self.publication is not None else 0
+        return 300 + said + (len(self.entry.value) if self.entry is not None else 0) + sum(map(len, named))
 
     @property
     def touches(self) -> tuple[Key, ...]:
@@ -204,6 +223,11 @@ def pack_change(change: Change) -> tuple[bytes, bytes | None]:
         record["c"] = change.conflict
     if change.invalidation is not None:
         record["n"] = list(change.invalidation)  # orjson takes no subclass of a tuple
+    if change.publication is not None:
+        resource, message, sender = change.publication
+        record["m"] = [resource, message.decode(), sender]
+    if change.previous is not None:
+        record["p"] = change.previous.decode()
     entry = change.entry
     if entry is None:
         return orjson.dumps(record), None
@@ -220,6 +244,7 @@ def unpack_change(sequence: int, kind: str, key: str | None, record: bytes, valu
     if fields is not None and key is not None:
         entry = unpack_fields(Key(key), Version(sequence), value or b"", fields)
     before, named = said.get("b"), said.get("n")
+    published, previous = said.get("m"), said.get("p")
     return Change(
         Seq(sequence),
         Kind(kind),
@@ -232,7 +257,14 @@ def unpack_change(sequence: int, kind: str, key: str | None, record: bytes, valu
         distribute=not said.get("l", False),
         conflict=said.get("c", ""),
         invalidation=_invalidation(named) if named is not None else None,
+        publication=_publication(published) if published is not None else None,
+        previous=previous.encode() if previous is not None else None,
     )
+
+
+def _publication(said: Sequence[Any]) -> Publication:
+    resource, message, sender = said[:3]
+    return Publication(resource, message.encode(), sender)
 
 
 def _invalidation(named: Sequence[Any]) -> Invalidation:

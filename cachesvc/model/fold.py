@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+import orjson
+
 from cachesvc.errors import InvalidInput, Refusal, Refused
 from cachesvc.model.change import ABSENT, PRESENT, Change, Draft, Idempotency, Kind, Operation, Receipt, request_id
 from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
 from cachesvc.model.invalidation import Invalidation, Patterns, Related, in_force, mark_of, softened
-from cachesvc.model.keys import Key
+from cachesvc.model.keys import Key, module_of
 from cachesvc.model.numbers import add_exactly, format_number, parse_number
 from cachesvc.model.position import Position, Seq, Version
 
@@ -30,6 +32,7 @@ _KINDS = {
     Operation.RESTORE: Kind.WRITE,
     Operation.ABSENT: Kind.FILL,
 }
+MAX_REMEMBERED = 1_024  # bytes
 ENDED_KEPT = 300.0  # seconds that an expiry or a sweep leaves a tombstone: longer than any load, short where lives are short
 
 
@@ -42,6 +45,8 @@ class Terms:
     max_patterns: int = 1_000  # active at once
     max_cascade: int = 1_000_000  # keys
     max_cascade_depth: int = 1_000  # levels of dependents
+    # of which modules a change tells what it replaced: the whole value, or the member of that name
+    remembers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,8 @@ def touched(drafts: Iterable[Draft]) -> set[Key]:
     """The keys whose rows the fold of these drafts looks at."""
     keys: set[Key] = set()
     for draft in drafts:
+        if draft.publication is not None:
+            continue
         if draft.invalidation is not None:
             keys.update(draft.invalidation.keys)
             continue
@@ -96,11 +103,11 @@ def touched(drafts: Iterable[Draft]) -> set[Key]:
     return keys
 
 
-def valued(drafts: Iterable[Draft], related: Related = _UNRELATED) -> set[Key]:
+def valued(drafts: Iterable[Draft], terms: Terms, related: Related = _UNRELATED) -> set[Key]:
     """Those of the keys whose values the fold of these drafts looks at, or writes again."""
     keys: set[Key] = set()
     for draft in drafts:
-        if draft.operation is Operation.INCREMENT:
+        if draft.operation is Operation.INCREMENT or module_of(draft.key) in terms.remembers:
             keys.add(draft.key)
         elif draft.invalidation is not None and draft.invalidation.soft:
             keys.update(draft.invalidation.keys, related.tagged, related.dependents)
@@ -155,6 +162,8 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
     """One draft. Raises `Refused` before anything of it is noted in `folded`."""
     if draft.invalidation is not None:
         return _invalidate(state, folded, draft, change_id, terms)
+    if draft.publication is not None:
+        return _publish(state, folded, draft, change_id)
     now = state.now
     key = draft.key
     row = _row(state, folded, key)
@@ -166,7 +175,10 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
         # the sweep names the version that it saw past its time; one that was written since lives on
         if row is None or row.live(now) or row.deleted or row.version != draft.expected:
             raise Refused(Refusal.VERSION_CONFLICT, "key", "is not the expired version any more", current=current)
-        folded.changes.append(Change(Seq(version), Kind.EXPIRE, change_id, now, key, before=row.content_hash))
+        previous = _remembered(row, terms)
+        folded.changes.append(
+            Change(Seq(version), Kind.EXPIRE, change_id, now, key, before=row.content_hash, previous=previous)
+        )
         folded.rows[key] = buried(row, now=now, keep=min(terms.tombstone_ttl, ENDED_KEPT))
         _mark(folded, row.tags, version, now, terms)
         return Receipt(draft.operation, version, found=True)
@@ -200,6 +212,7 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
         before=before,
         distribute=draft.distribute,
         conflict=conflict,
+        previous=_remembered(live, terms) if live is not None and terms.remembers else None,
     )
     folded.changes.append(change)
     folded.rows[key] = entry
@@ -207,6 +220,30 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
         _mark(folded, (*entry.tags, *(row.tags if row is not None else ())), version, now, terms)
     value = entry.value if draft.operation is Operation.INCREMENT else None
     return Receipt(draft.operation, version, found=live is not None, value=value, conflict=conflict)
+
+
+def _publish(state: State, folded: Folded, draft: Draft, change_id: str) -> Receipt:
+    version = Seq(state.position.sequence + len(folded.changes) + 1)
+    change = Change(version, Kind.PUBLISH, change_id, state.now, publication=draft.publication, distribute=draft.distribute)
+    folded.changes.append(change)
+    return Receipt(Operation.PUBLISH, Version(version))
+
+
+def _remembered(live: Entry, terms: Terms) -> bytes | None:
+    """What a change tells of the content that it replaces, as a JSON text; None where that is nothing, or too long."""
+    member = terms.remembers.get(module_of(live.key))
+    if member is None or live.content_type != JSON:
+        return None
+    text = live.value
+    if member:
+        try:
+            value = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return None
+        if not isinstance(value, dict) or member not in value:
+            return None
+        text = orjson.dumps(value[member])
+    return text if len(text) <= MAX_REMEMBERED else None
 
 
 def _invalidate(state: State, folded: Folded, draft: Draft, change_id: str, terms: Terms) -> Receipt:

@@ -22,15 +22,15 @@ import uvicorn
 
 from cachesvc.errors import CacheError, SchemaMismatch, SettingsError
 from cachesvc.node.building import opened
+from cachesvc.node.live import live_limits, modules_of
 from cachesvc.node.restoring import spool_of
 from cachesvc.observability.logs import configure
-from cachesvc.realtime.session import SessionLimits
 from cachesvc.settings import Settings
 from cachesvc.web.accepting import Acceptor
 from cachesvc.web.admission import Admission, AdmissionLimits
 from cachesvc.web.app import create_app
 from cachesvc.web.hot import hot
-from cachesvc.web.live import Live, LiveLimits
+from cachesvc.web.live import Live
 from cachesvc.web.live_protocol import live_protocol
 from cachesvc.web.protocol import HeadLimits, limited
 from cachesvc.web.service import Limits, Service, WarmLimits
@@ -103,7 +103,7 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
             spool=spool_of(settings),
             admission=admission,
         )
-        live = Live(service, _live_limits(settings, service.limits))
+        live = Live(service, live_limits(settings.realtime, service.limits), modules=modules_of(settings.realtime))
         session = live.limits.session
         server = _Server(
             uvicorn.Config(
@@ -135,7 +135,9 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
         try:
             async with asyncio.TaskGroup() as group:
                 server.group = group
+                telling = group.create_task(live.run())
                 await server.serve(sockets=[listening])
+                telling.cancel()
         finally:
             loop.remove_reader(sys.stdin.fileno())
 
@@ -149,28 +151,6 @@ def _head_limits(settings: Settings) -> HeadLimits:
         server.header_timeout,
         server.max_pipelined,
         server.stall_timeout,
-    )
-
-
-def _live_limits(settings: Settings, limits: Limits) -> LiveLimits:
-    realtime = settings.realtime
-    return LiveLimits(
-        SessionLimits(
-            max_frame_size=limits.max_update_size,
-            max_subscriptions=realtime.max_subscriptions,
-            max_in_flight=realtime.max_in_flight,
-            max_batch=realtime.max_batch,
-            queue_size=realtime.queue_size,
-            ping_interval=realtime.ping_interval,
-            ping_timeout=realtime.ping_timeout,
-            auth_timeout=realtime.auth_timeout,
-            max_errors=realtime.max_errors,
-            error_window=realtime.error_window,
-        ),
-        send_timeout=realtime.send_timeout,
-        drain_spread=realtime.drain_spread,
-        drain_timeout=realtime.drain_timeout,
-        allowed_origins=frozenset(realtime.allowed_origins),
     )
 
 

@@ -34,6 +34,7 @@ from cachesvc.errors import Unavailable
 from cachesvc.loaders import python
 from cachesvc.model.fold import Terms
 from cachesvc.node.batches import new_batch
+from cachesvc.node.live import modules_of
 from cachesvc.node.node import Node
 from cachesvc.node.offset import authority_offset
 from cachesvc.node.peers import Peers
@@ -236,7 +237,14 @@ async def _authority(settings: Settings, clock: SystemClock, memory: MemoryTier 
     levels = settings.levels
     ttl = {"database": levels.database.ttl, "redis": levels.redis.ttl, "memory": levels.memory.ttl}[settings.authority]
     engine = settings.engine
-    terms = Terms(ttl, levels.database.tombstone_ttl, engine.max_patterns, engine.max_cascade, engine.max_cascade_depth)
+    terms = Terms(
+        ttl,
+        levels.database.tombstone_ttl,
+        engine.max_patterns,
+        engine.max_cascade,
+        engine.max_cascade_depth,
+        modules_of(settings.realtime).remembers,
+    )
     if settings.authority == "database":
         from cachesvc.logs import database  # noqa: PLC0415
 

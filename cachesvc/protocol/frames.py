@@ -19,6 +19,7 @@ from cachesvc.protocol.exact import Parts, parts
 MAX_ID: Final = 200  # characters of an id that a client chooses
 MAX_THROTTLE: Final = 3_600_000  # milliseconds
 MAX_FILTERS: Final = 32
+MAX_FILTERED: Final = 100  # values of one filter
 COMPRESSIONS: Final = ("gzip", "brotli")
 
 Id = Annotated[StrictStr, Field(min_length=1, max_length=MAX_ID)]

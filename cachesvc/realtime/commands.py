@@ -13,16 +13,20 @@ from typing import Any, Final, NamedTuple, Protocol
 from cachesvc.engine.answers import ANY, Answer, Want, Written
 from cachesvc.engine.invalidate import Buries, Floored, invalidate
 from cachesvc.engine.preview import Outlined, preview
-from cachesvc.errors import OutcomeUnknown, Unavailable
-from cachesvc.model.change import Draft, Idempotency, Operation
+from cachesvc.errors import InvalidInput, OutcomeUnknown, Unavailable
+from cachesvc.model.change import Draft, Idempotency, Operation, Publication, publish
 from cachesvc.model.change import invalidate as draft_of_invalidation
 from cachesvc.model.keys import Key, parse_key
 from cachesvc.model.position import Position
 from cachesvc.ports import Clock
 from cachesvc.protocol.drafts import draft_of, fingerprint, invalidation_of, told
-from cachesvc.protocol.frames import CacheGet, CacheInvalidate, CacheUpdate
+from cachesvc.protocol.exact import check_nesting
+from cachesvc.protocol.frames import CacheGet, CacheInvalidate, CacheUpdate, Publish
 from cachesvc.protocol.values import value_members
+from cachesvc.realtime.modules import Modules
+from cachesvc.realtime.resources import parse_resource
 from cachesvc.realtime.session import Request
+from cachesvc.realtime.told import MAX_PUSHED
 
 
 class Store(Buries, Outlined, Protocol):
@@ -55,6 +59,7 @@ class Commands:
 
     cache: Cache
     clock: Clock
+    modules: Modules
     max_value_size: int = 1 << 20
     max_invalidate_keys: int = 100_000
     time_limit: float = 10.0
@@ -113,6 +118,21 @@ class Commands:
         done = await invalidate(self.cache, _signed(draft, request, body.idempotency_key))
         return Reply("ack", done.told() | _again(done.written))
 
+    async def _publish(self, request: Request, asked: Publish) -> Reply:
+        said = asked.payload
+        parse_resource(said.resource, self.modules, field="payload.resource")
+        if said.message is None:
+            raise InvalidInput("payload.message", "is missing: give one, null if that is meant")
+        if len(said.message) > MAX_PUSHED:
+            raise InvalidInput("payload.message", f"is larger than the limit of {MAX_PUSHED} bytes", too_large=True)
+        check_nesting(said.message, field="payload.message")
+        publication = Publication(said.resource, bytes(said.message), request.identity.subject)
+        written = await self.cache.write(
+            _signed(publish(publication, distribute=said.distribute), request, said.idempotency_key)
+        )
+        told = {"resource": said.resource, "sequence": written.receipt.version, "operation": Operation.PUBLISH.value}
+        return Reply("ack", told | _again(written))
+
 
 class Reply(NamedTuple):
     """What a request is answered with."""
@@ -132,6 +152,7 @@ CARRIED_OUT: Final[Mapping[str, Command]] = {
     "cache:get": Command(Commands._get, writes=False),
     "cache:update": Command(Commands._update),
     "cache:invalidate": Command(Commands._invalidate),
+    "publish": Command(Commands._publish),
 }
 
 

@@ -46,6 +46,7 @@ class Doorman(Protocol):
         ...
 
 
+NOBODY: Final = Identity("", ())
 ANONYMOUS: Final = Identity("anonymous", (ADMIN,))
 
 

@@ -6,15 +6,14 @@ once, by `answer` or `fail`. It is told the time by a clock and wakes its driver
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import orjson
 
-from cachesvc.errors import CacheError, Forbidden, InvalidInput, Unauthenticated
-from cachesvc.model.position import Position
+from cachesvc.errors import CacheError, Forbidden, InvalidInput, LimitExceeded, Unauthenticated
 from cachesvc.ports import Clock
 from cachesvc.protocol.api import parse
 from cachesvc.protocol.codes import CloseCode, Code
@@ -22,6 +21,7 @@ from cachesvc.protocol.exact import parts, read_object
 from cachesvc.protocol.frames import (
     EXACT,
     FROM_CLIENTS,
+    MAX_FILTERED,
     MAX_ID,
     Auth,
     AuthzCheck,
@@ -31,10 +31,15 @@ from cachesvc.protocol.frames import (
     Frame,
     Ping,
     Publish,
+    Subscribe,
+    Unsubscribe,
 )
+from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import Doorman, Identity
 from cachesvc.realtime.outbox import Outbox
 from cachesvc.realtime.replies import frame, moment, refusal, refusal_of
+from cachesvc.realtime.resources import Resource, parse_resource
+from cachesvc.realtime.stream import Stream, StreamLimits, Subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,8 @@ class SessionLimits:
     auth_timeout: float = 10.0
     max_errors: int = 100
     error_window: float = 60.0
+    remembered: int = 1_000  # messages that were pushed, for who missed some
+    remembered_bytes: int = 256 << 10
 
 
 class Names(NamedTuple):
@@ -83,23 +90,26 @@ _NOT_COUNTED: Final = frozenset(  # against the budget: no fault of the client's
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """The state of one connection. `position` tells up to where the log was told to sessions of this node."""
+    """The state of one connection to a node, whose `hub` tells it what happens."""
 
     names: Names
     limits: SessionLimits
     clock: Clock
     doorman: Doorman
+    hub: Hub
     identity: Identity | None
-    position: Callable[[], Position]
     wake: Callable[[], None]
     closing: Closing | None = None
     outbox: Outbox = field(init=False)
+    stream: Stream = field(init=False)
     _opened_at: float = field(init=False)
     _errors: int = 0
     _errors_since: float = 0.0
 
     def __post_init__(self) -> None:
         self.outbox = Outbox(self.limits.queue_size)
+        stream_limits = StreamLimits(self.limits.queue_size, self.limits.remembered, self.limits.remembered_bytes)
+        self.stream = Stream(self.outbox, stream_limits, self.clock, self.hub.sequence, self.wake, self._slow)
         self._opened_at = self._errors_since = self.clock.monotonic()
 
     # effects
@@ -142,6 +152,14 @@ class Session:
         """A request could not be carried out."""
         self._refuse(refusal_of(error), asked.request_id)
 
+    def next_frame(self) -> bytes | None:
+        """What is to be sent next, if anything is."""
+        frame = self.outbox.take()
+        if frame is None and self.closing is None:
+            self.stream.release()
+            frame = self.outbox.take()
+        return frame
+
     def tick(self) -> None:
         """Do what is due."""
         if self.identity is None and self.closing is None and self.clock.monotonic() >= self._auth_until:
@@ -150,7 +168,12 @@ class Session:
     @property
     def due(self) -> float | None:
         """When `tick` has something to do, by the monotonic clock."""
-        return self._auth_until if self.identity is None else None
+        return self._auth_until if self.identity is None else self.stream.due
+
+    def end(self) -> None:
+        """The connection is gone."""
+        for subscription in self.stream.subscriptions.values():
+            self.hub.remove(subscription)
 
     def drain(self, next_reconnect_in: int, reason: str) -> None:
         """The node is about to stop: tell when to come back (milliseconds), then close."""
@@ -214,9 +237,43 @@ class Session:
         told = {"resource": asked.resource, "action": asked.action, "allowed": allowed}
         self._send("authz:result", told, received.request_id)
 
+    def _subscribe(self, received: Subscribe) -> None:
+        identity, stream, asked = self.identity, self.stream, received.payload
+        assert identity is not None
+        filters = _filters(asked.filters)
+        resources = self._resources(asked.resources)
+        for resource in resources:
+            if not identity.may("read", resource.reach):
+                raise Forbidden("read", resource.text)
+        most = self.limits.max_subscriptions
+        if len(stream.subscriptions.keys() | {resource.text for resource in resources}) > most:
+            raise LimitExceeded("payload.resources", "makes too many subscriptions of one connection", most)
+        for resource in resources:
+            known = stream.subscriptions.get(resource.text)
+            since = self.hub.sequence() if known is None else known.since
+            if known is not None:
+                self.hub.remove(known)
+            made = Subscription(stream, resource, filters, asked.throttle / 1000, since)
+            stream.subscriptions[resource.text] = made
+            self.hub.add(made)
+        self.answer(received, "ack", {"resources": [resource.text for resource in resources]}, **self._place())
+
+    def _unsubscribe(self, received: Unsubscribe) -> None:
+        resources = self._resources(received.payload.resources)
+        for resource in resources:
+            known = self.stream.subscriptions.pop(resource.text, None)
+            if known is not None:
+                self.hub.remove(known)
+        self.answer(received, "ack", {"resources": [resource.text for resource in resources]}, **self._place())
+
+    def _resources(self, texts: Sequence[str]) -> list[Resource]:
+        modules = self.hub.modules
+        return [parse_resource(text, modules, field=f"payload.resources[{place}]") for place, text in enumerate(texts)]
+
     # sending
 
     def _establish(self, identity: Identity) -> None:
+        self.stream.identity = identity
         limits = self.limits
         payload = {
             "connectionId": self.names.connection,
@@ -234,8 +291,8 @@ class Session:
         self._send("connection:established", payload, None)
 
     def _place(self) -> dict[str, object]:
-        position = self.position()
-        return {"epoch": position.epoch, "position": position.sequence}
+        """Up to where the session was told of changes."""
+        return {"epoch": self.hub.position.epoch, "position": self.stream.position}
 
     def _send(self, kind: str, payload: Mapping[str, object], asked: str | None, **more: object) -> None:
         if not self.outbox.answer(frame(kind, payload, self.clock.now(), answers=asked, **more)):
@@ -256,6 +313,7 @@ class Session:
     def _slow(self) -> None:
         """Nothing more fits: what waits would never be complete again, so none of it is sent."""
         self.outbox.clear()
+        self.stream.clear()
         self.close(CloseCode.SLOW, "what was to be read was not read")
 
     @property
@@ -299,10 +357,25 @@ SERVED: Final[Mapping[str, Served]] = {
     "auth": Served(None, Session._auth),
     "ping": Served(None, Session._ping),
     "authz:check": Served(_nothing, Session._check),
+    "subscribe": Served(_nothing, Session._subscribe),
+    "unsubscribe": Served(_nothing, Session._unsubscribe),
     "cache:get": Served(_read),
     "cache:update": Served(_written),
     "cache:invalidate": Served(_invalidated),
+    "publish": Served(_published),
 }
+
+
+def _filters(asked: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
+    """For each field the values that it may have. Raises `InvalidInput`."""
+    filters: dict[str, Sequence[Any]] = {}
+    for name, wanted in asked.items():
+        allowed = wanted if isinstance(wanted, list) else [wanted]
+        if len(allowed) > MAX_FILTERED or any(isinstance(value, list | dict) for value in allowed):
+            reason = f"must be a text, number, boolean or null, or an array of up to {MAX_FILTERED} of them"
+            raise InvalidInput(f"payload.filters.{name}", reason)
+        filters[name] = allowed
+    return filters
 
 
 def _members(data: str | bytes) -> dict[str, Any]:

@@ -110,6 +110,7 @@ def _allowed(field: FieldInfo) -> str:
 _READ = {  # by the function that reads it from text
     "_seconds": 'durations{range} seconds: a number, or like "250ms", "30s", "5m", "1h", "1d"',
     "_bytes": 'sizes{range} bytes: a number, or like "64KiB", "16MiB", "1GiB"',
+    "_words": 'up to 16 names, like "notes"',
     "_origins": 'up to 1000 origins, like "https://app.example.com"',
     "_listed": 'up to 64 names of JSON fields, like "status" or "assignee.id"',
 }

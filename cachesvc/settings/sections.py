@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from cachesvc.settings.values import Duration, HeadSize, Origins, Section, Size
+from cachesvc.settings.values import Duration, HeadSize, Origins, Section, Size, Words
 
 
 class Server(Section):
@@ -97,6 +97,14 @@ class Audit(Section):
     rate: float = Field(5_000.0, gt=0, le=1_000_000)  # entries a second, also of what is asked for
 
 
+class ModuleSettings(Section):
+    """`[realtime.modules.NAME]`: as which message changes of the keys NAME:… are told."""
+
+    type: str = Field(pattern=r"^[a-z][a-z-]*:[a-z][a-z-]*$", max_length=64)
+    entity: str = Field("", max_length=64)  # the member of the payload that carries the value; not given: NAME
+    also: Words = ()  # other names of the module as a resource
+
+
 class Realtime(Section):
     """The socket at /v1/ws/realtime."""
 
@@ -113,6 +121,9 @@ class Realtime(Section):
     error_window: Duration = 60.0
     drain_spread: Duration = 5.0  # over which clients are asked to come back when the node stops
     drain_timeout: Duration = 2.0  # for them to be told
+    remembered: int = Field(1_000, ge=0, le=100_000)  # messages pushed to a connection, for when it missed some
+    remembered_bytes: Size = 256 << 10
+    modules: dict[str, ModuleSettings] = Field(default_factory=dict)
 
 
 class Warm(Section):

@@ -45,6 +45,11 @@ def _origins(value: object) -> object:
     return _listed(value)
 
 
+def _words(value: object) -> object:
+    """As `_listed`: `"notes, memos"`."""
+    return _listed(value)
+
+
 MAX_TTL = 10 * 365 * 86_400.0
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=MAX_TTL, allow_inf_nan=False)]
 Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
@@ -54,6 +59,10 @@ FieldPaths = Annotated[tuple[FieldPath, ...], BeforeValidator(_listed), Field(ma
 
 Origin = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^/\s]+$", max_length=300)]
 Origins = Annotated[tuple[Origin, ...], BeforeValidator(_origins), Field(max_length=1_000)]
+
+Words = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[^:\x00-\x20]+$", max_length=64)], ...], BeforeValidator(_words), Field(max_length=16)
+]
 
 
 class Section(BaseModel):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import uuid4
@@ -16,16 +16,20 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
-from cachesvc.errors import CacheError, Forbidden, Unauthenticated, Unavailable
+from cachesvc.errors import CacheError, Forbidden, PositionLost, Unauthenticated, Unavailable
+from cachesvc.model.change import Change
 from cachesvc.protocol.codes import CloseCode
 from cachesvc.realtime.commands import Commands
+from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import Doorman, Identity, OpenDoor
+from cachesvc.realtime.modules import Modules
 from cachesvc.realtime.session import Names, Request, Session, SessionLimits
 from cachesvc.web.call import raw_path, read_headers
 from cachesvc.web.live_protocol import PEER, LiveProtocol
 from cachesvc.web.problems import problem_of
 from cachesvc.web.service import Service
 
+AT_ONCE: Final = 256  # changes that are read at a time
 PATH: Final = "/v1/ws/realtime"
 VERSION: Final = "v1"  # the subprotocol that is selected
 _TOKEN: Final = "jwt."  # noqa: S105 - what a subprotocol begins with that carries one
@@ -49,7 +53,6 @@ class LiveCounts:
 
     connections: int = 0
     refused: int = 0  # by Origin or credentials
-    slow: int = 0
     received: int = 0
     sent: int = 0
     sent_bytes: int = 0
@@ -59,12 +62,21 @@ class LiveCounts:
 class Live:
     """The sockets of one node."""
 
-    def __init__(self, service: Service, limits: LiveLimits | None = None, doorman: Doorman | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        limits: LiveLimits | None = None,
+        *,
+        doorman: Doorman | None = None,
+        modules: Modules | None = None,
+    ) -> None:
         self.limits = limits or LiveLimits()
         self.counts = LiveCounts()
+        self.hub = Hub(service.feed.position, modules)
         self.commands = Commands(
             service.cache,
             service.clock,
+            self.hub.modules,
             service.limits.max_value_size,
             service.limits.max_invalidate_keys,
             service.limits.request_timeout,
@@ -112,17 +124,66 @@ class Live:
             for connection in self._open:
                 connection.peer.abort()
 
+    async def run(self) -> None:
+        """Tell the sessions what happens, for ever: one reader of the log for all of them."""
+        feed, hub = self.service.feed, self.hub
+        while True:
+            try:
+                changes = await feed.next(hub.position, AT_ONCE)
+            except PositionLost as lost:
+                self._start_over(lost)
+                continue
+            except Unavailable as exc:
+                _log.info("the log cannot be read for the sockets: %s", exc)
+                await self.service.clock.sleep(exc.retry_after)
+                continue
+            told = hub.deliveries
+            for change in await self._with_values(changes):
+                hub.route((change,))
+                if hub.deliveries - told >= AT_ONCE * 8:
+                    told = hub.deliveries
+                    await asyncio.sleep(0)  # others have their turn
+
+    async def _with_values(self, changes: Sequence[Change]) -> Sequence[Change]:
+        """The changes with values that the log does not hold, where someone wants them and they are still the newest."""
+        wanted = {change.key for change in changes if self._lacks_value(change) and change.key is not None}
+        if not wanted:
+            return changes
+        try:
+            answers = await self.service.cache.read_many(list(wanted))
+        except CacheError:
+            return changes  # told without their values
+        newest = {int(answer.entry.version): answer.entry for answer in answers if answer.entry is not None}
+        return [
+            change._replace(entry=newest[change.sequence], value_held=True)
+            if self._lacks_value(change) and change.sequence in newest
+            else change
+            for change in changes
+        ]
+
+    def _lacks_value(self, change: Change) -> bool:
+        return not change.value_held and change.key is not None and self.hub.concerns(change.key)
+
+    def _start_over(self, lost: PositionLost) -> None:
+        _log.warning("the sockets start over: %s", lost)
+        self.hub.start_over(self.service.feed.position)
+        for connection in self._open:
+            connection.session.close(CloseCode.STATE_LOST, "the log goes on from elsewhere: start over")
+
     def stats(self) -> dict[str, object]:
         counts = self.counts
         return {
             "open": len(self._open),
             "connections": counts.connections,
             "refused": counts.refused,
-            "slow": counts.slow,
             "received": counts.received,
             "sent": counts.sent,
             "sentBytes": counts.sent_bytes,
-            "queuedBytes": sum(c.session.outbox.pushed + c.session.outbox.answered for c in self._open),
+            "queuedBytes": sum(c.session.stream.waiting + c.session.outbox.answered for c in self._open),
+            "subscriptions": self.hub.index.size,
+            "changesTold": self.hub.told,
+            "deliveries": self.hub.deliveries,
+            "conflated": sum(c.session.stream.conflated for c in self._open),
             "inFlight": sum(c.in_flight for c in self._open),
             "closed": dict(counts.closed),
         }
@@ -159,9 +220,9 @@ class Connection:
             live.limits.session,
             self._clock,
             doorman,
+            live.hub,
             identity,
-            lambda: live.service.feed.position,
-            self._woken.set,
+            self._wake,
         )
 
     async def run(self, receive: Receive, send: Send) -> None:
@@ -175,7 +236,14 @@ class Connection:
                 for task in ends:
                     task.cancel()
         finally:
+            self.session.end()
             self.ended.set()
+
+    def _wake(self) -> None:
+        closing = self.session.closing
+        if closing is not None and closing.code is CloseCode.SLOW and not self.peer.writable.is_set():
+            self.peer.abort()  # who takes nothing takes no goodbye either
+        self._woken.set()
 
     async def _read(self, receive: Receive, group: asyncio.TaskGroup) -> None:
         while True:
@@ -211,14 +279,12 @@ class Connection:
         while True:
             self._woken.clear()
             session.tick()
-            while (frame := session.outbox.take()) is not None:
+            while (frame := session.next_frame()) is not None:
                 try:
                     async with asyncio.timeout(self._live.limits.send_timeout):
                         await self.peer.write(frame)
                 except TimeoutError:
                     session.close(CloseCode.SLOW, "what was to be read was not read")
-                    counts.slow += 1
-                    self.peer.abort()
                     return
                 counts.sent += 1
                 counts.sent_bytes += len(frame)

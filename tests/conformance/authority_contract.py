@@ -13,13 +13,14 @@ from cachesvc.ports import Authority, Leases
 from tests.conformance.authority_invalidations import Invalidations, Relations, Soft
 from tests.conformance.authority_jobs import Jobs
 from tests.conformance.authority_log import Log
+from tests.conformance.authority_publications import Publications
 from tests.conformance.authority_rows import Rows
 from tests.conformance.authority_store import Store
 from tests.conformance.authority_writes import Writes
 from tests.conformance.lease_contract import LeaseContract
 
 
-class AuthorityContract(Writes, Log, Rows, Invalidations, Soft, Relations, Jobs, LeaseContract):
+class AuthorityContract(Writes, Log, Rows, Invalidations, Soft, Relations, Jobs, Publications, LeaseContract):
     """Inherit it as `Test…`, next to a `store` fixture."""
 
     @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from cachesvc.model.change import MAX_RECORDED_VALUE, Change, Kind
+from cachesvc.model.change import MAX_RECORDED_VALUE, Change, Kind, Publication
 from cachesvc.model.entry import JSON, Entry, Origin, content_hash, tombstone
 from cachesvc.model.keys import Key
 from cachesvc.model.position import MAX_SEQ, Seq, Version
@@ -95,4 +95,6 @@ SAMPLES: Final = {
     "fill": Change(_AT[0], Kind.FILL, *_AT[1:], PLAIN._replace(source="loader", parents=("task:2",))),
     "expire": Change(_AT[0], Kind.EXPIRE, *_AT[1:], before=PLAIN.content_hash),
     "publish": Change(_AT[0], Kind.PUBLISH, *_AT[1:3]),
+    "publication": Change(_AT[0], Kind.PUBLISH, *_AT[1:3], publication=Publication("task:42", b'{"typing": 1e400}', "ann")),
+    "write over what is remembered": Change(_AT[0], Kind.WRITE, *_AT[1:], PLAIN, before=bytes(range(16)), previous=b"23"),
 }

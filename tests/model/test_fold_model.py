@@ -61,7 +61,7 @@ INVALIDATIONS = st.builds(
 )
 DRAFTS = INVALIDATIONS | st.builds(
     Draft,
-    st.sampled_from([one for one in Operation if one not in (Operation.INVALIDATE, Operation.RETIRE, Operation.RESTORE)]),
+    st.sampled_from([one for one in Operation if one not in (Operation.INVALIDATE, Operation.RETIRE, Operation.RESTORE, Operation.PUBLISH)]),
     KEYS,
     st.sampled_from([b"1", b"2.50", b'"text"', b"", b"9" * 100]),
     st.sampled_from([JSON, JSON, "text/plain"]),
@@ -72,6 +72,7 @@ DRAFTS = INVALIDATIONS | st.builds(
     idempotency=IDEMPOTENCY,
     distribute=st.booleans(),
     invalidation=st.none(),
+    publication=st.none(),
 )
 WISHES = st.builds(Wish, DRAFTS, near(-6), near(-6), st.none() | st.tuples(st.sampled_from([0, 0, 0, 0, 1]), st.integers(0, 6)))
 BATCHES = st.lists(st.tuples(st.sampled_from([0.0, 2.0, 5.0, 30.0]), st.lists(WISHES, max_size=8)), max_size=6)

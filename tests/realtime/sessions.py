@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from cachesvc.model.position import Epoch, Position, Seq
+from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import ANONYMOUS, Doorman, Identity, OpenDoor
 from cachesvc.realtime.session import Names, Request, Session, SessionLimits
 from tests.fakes import FakeClock
@@ -20,17 +21,19 @@ LIMITS = SessionLimits()
 class Said:
     """A session under test; `frames` are those it has said and nobody has looked at."""
 
-    def __init__(self, *, identity: Identity | None = ANONYMOUS, doorman: Doorman | None = None, **limits: Any) -> None:
+    def __init__(
+        self, *, identity: Identity | None = ANONYMOUS, doorman: Doorman | None = None, hub: Hub | None = None, **limits: Any
+    ) -> None:
         self.clock = FakeClock(NOW)
-        self.position = Position(Epoch(7), Seq(1000))
+        self.hub = hub or Hub(Position(Epoch(7), Seq(1000)))
         self.woken = 0
         self.session = Session(
             Names("c-1", "s-1"),
             replace(LIMITS, **limits),
             self.clock,
             doorman or OpenDoor(),
+            self.hub,
             identity,
-            lambda: self.position,
             self._wake,
         )
 
@@ -47,7 +50,7 @@ class Said:
 
     def raw(self) -> list[bytes]:
         frames = []
-        while (frame := self.session.outbox.take()) is not None:
+        while (frame := self.session.next_frame()) is not None:
             frames.append(frame)
         return frames
 

@@ -272,11 +272,12 @@ async def opened(
     async with asyncio.TaskGroup() as group:
         for lane in cache.lanes():
             group.create_task(_run(lane))
-        auditing = group.create_task(auditor.run())
+        running = [group.create_task(auditor.run()), group.create_task(live.run())]
         try:
             yield site
         finally:
-            auditing.cancel()
+            for task in running:
+                task.cancel()
             service.closing.set()
             cache.close()
 

@@ -1,0 +1,41 @@
+"""The sockets as the settings want them."""
+
+from __future__ import annotations
+
+from cachesvc.realtime.modules import SOURCE, Module, Modules
+from cachesvc.realtime.session import SessionLimits
+from cachesvc.settings import Realtime
+from cachesvc.web.live import LiveLimits
+from cachesvc.web.service import Limits
+
+
+def modules_of(realtime: Realtime) -> Modules:
+    """The table of modules, with those that the settings add."""
+    return Modules(
+        Module(name, added.type, entity=added.entity or name, also=added.also, members=(SOURCE,))
+        for name, added in realtime.modules.items()
+    )
+
+
+def live_limits(realtime: Realtime, limits: Limits) -> LiveLimits:
+    """The limits of the sockets."""
+    return LiveLimits(
+        SessionLimits(
+            max_frame_size=limits.max_update_size,
+            max_subscriptions=realtime.max_subscriptions,
+            max_in_flight=realtime.max_in_flight,
+            max_batch=realtime.max_batch,
+            queue_size=realtime.queue_size,
+            ping_interval=realtime.ping_interval,
+            ping_timeout=realtime.ping_timeout,
+            auth_timeout=realtime.auth_timeout,
+            max_errors=realtime.max_errors,
+            error_window=realtime.error_window,
+            remembered=realtime.remembered,
+            remembered_bytes=realtime.remembered_bytes,
+        ),
+        send_timeout=realtime.send_timeout,
+        drain_spread=realtime.drain_spread,
+        drain_timeout=realtime.drain_timeout,
+        allowed_origins=frozenset(realtime.allowed_origins),
+    )

@@ -1,0 +1,107 @@
+"""Conflation: what a subscriber has not seen yet is told by what became of it.
+
+The latest of an entity wins, a deletion beats an update, what was created and deleted unseen is nothing, and a metric keeps
+what it was first and sums what it moved. What stands for itself (new mail, publications, invalidations) is never conflated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from cachesvc.realtime.told import CREATED, DELETED, UPDATED, Told
+
+Owner = TypeVar("Owner")
+_METRIC: Final = "dashboard:update"
+
+
+@dataclass(slots=True)
+class Waiting(Generic[Owner]):
+    """A message that waits: since which change, until when (monotonic seconds), and for whom."""
+
+    told: Told
+    oldest: int
+    due: float
+    owner: Owner
+
+
+class Conflator(Generic[Owner]):
+    """Messages of one session that are not sent yet, in the order of the oldest change that each stands for."""
+
+    def __init__(self) -> None:
+        self.size = 0  # bytes
+        self.due: float | None = None  # no earlier is any of them
+        self._waiting: dict[object, Waiting[Owner]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __contains__(self, told: Told) -> bool:
+        """Whether something of the same entity waits."""
+        return bool(told.entity) and told.entity in self._waiting
+
+    @property
+    def oldest(self) -> int | None:
+        """The oldest change that nobody was told of."""
+        return next((waiting.oldest for waiting in self._waiting.values()), None)
+
+    def add(self, told: Told, due: float, owner: Owner) -> None:
+        """Keep a message until it is due, together with what waits of the same entity."""
+        name = told.entity or told.version
+        known = self._waiting.get(name)
+        if known is None:
+            known = self._waiting[name] = Waiting(told, told.version, due, owner)
+        else:
+            self.size -= known.told.size
+            merged = merge(known.told, told)
+            if merged is None:
+                del self._waiting[name]
+                return
+            known.told, known.due = merged, min(known.due, due)
+        self.size += known.told.size
+        self.due = known.due if self.due is None else min(self.due, known.due)
+
+    def take(self, now: float) -> Waiting[Owner] | None:
+        """The first that is due, gone from here."""
+        if self.due is None or self.due > now:
+            return None
+        for name, waiting in self._waiting.items():
+            if waiting.due <= now:
+                del self._waiting[name]
+                self.size -= waiting.told.size
+                return waiting
+        self.due = min((waiting.due for waiting in self._waiting.values()), default=None)
+        return None
+
+    def clear(self) -> None:
+        self._waiting.clear()
+        self.size, self.due = 0, None
+
+
+def merge(earlier: Told, later: Told) -> Told | None:
+    """One message for two of the same entity, of which the first was not seen; None when there is nothing to tell."""
+    if later.action == DELETED and earlier.action == CREATED:
+        return None
+    action = DELETED if later.action == DELETED else CREATED if earlier.action == CREATED else UPDATED
+    if later.type == earlier.type == _METRIC:
+        return later.changed(action, change=_moved(earlier, later))
+    return later if later.action == action else later.changed(action)
+
+
+def _moved(earlier: Told, later: Told) -> dict[str, object]:
+    first, last = _change(earlier), _change(later)
+    total = _delta(first) + _delta(last)
+    return {"previous": first.get("previous"), "current": last.get("current"), "delta": total}
+
+
+def _change(told: Told) -> Mapping[str, object]:
+    change = told.payload["change"]
+    assert isinstance(change, Mapping)
+    return change
+
+
+def _delta(change: Mapping[str, object]) -> float:
+    delta = change["delta"]
+    assert isinstance(delta, int | float)
+    return delta

@@ -1,0 +1,209 @@
+"""Hub: which sessions of this node a change concerns, found by an index over segments, keys and globs.
+
+The rule that must not break: there is no await in here, so a subscription sees every change after the one at which it was made.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Sequence
+
+from cachesvc.model.change import Change, Kind
+from cachesvc.model.invalidation import Invalidation
+from cachesvc.model.keys import Key
+from cachesvc.model.pattern import Pattern, parse_pattern
+from cachesvc.model.position import Position
+from cachesvc.realtime.modules import Modules
+from cachesvc.realtime.stream import Stream, Subscription
+from cachesvc.realtime.told import Told, tell, tell_invalidation
+
+Subscriptions = dict[Subscription, None]  # a set, in order
+
+
+class Hub:
+    """The subscriptions of a node. `position` is that of the change that is told now, or was told last."""
+
+    def __init__(self, at: Position, modules: Modules | None = None) -> None:
+        self.position = at
+        self.modules = modules or Modules()
+        self.told = 0
+        self.deliveries = 0
+        self.index = Index()
+
+    def sequence(self) -> int:
+        return self.position.sequence
+
+    def add(self, subscription: Subscription) -> None:
+        self.index.add(subscription)
+
+    def remove(self, subscription: Subscription) -> None:
+        self.index.remove(subscription)
+
+    def route(self, changes: Iterable[Change]) -> None:
+        """Tell everyone whom these changes concern, in order."""
+        for change in changes:
+            self.position = Position(self.position.epoch, change.sequence)
+            for stream, (told, subscription) in self.audience(change).items():
+                stream.offer(told, subscription)
+                self.deliveries += 1
+
+    def audience(self, change: Change) -> dict[Stream, tuple[Told, Subscription]]:
+        """Who is told of a change, what, and by the most eager of which subscriptions."""
+        if change.kind is Kind.INVALIDATE and change.invalidation is not None:
+            return self._invalidated(change, change.invalidation)
+        resource = change.publication.resource if change.publication is not None else change.key
+        if resource is None:
+            return {}
+        covering = self.index.covering(self._called(resource) if change.publication is not None else resource)
+        first = next(covering, None)
+        if first is None:
+            return {}
+        told = tell(change, self.modules, self.position.epoch)
+        if told is None:
+            return {}
+        self.told += 1
+        found: dict[Stream, tuple[Told, Subscription]] = {}
+        _join(found, told, first)
+        for subscription in covering:
+            _join(found, told, subscription)
+        return found
+
+    def concerns(self, key: Key) -> bool:
+        """Whether anyone would be told of a change of this key."""
+        return next(self.index.covering(key), None) is not None
+
+    def start_over(self, at: Position) -> None:
+        """The log goes on from elsewhere. What was subscribed to is to be subscribed to again."""
+        self.position = at
+        self.index = Index()
+
+    def _called(self, resource: str) -> str:
+        module, colon, rest = resource.partition(":")
+        return f"{self.modules.called(module)}{colon}{rest}"
+
+    def _invalidated(self, change: Change, named: Invalidation) -> dict[Stream, tuple[Told, Subscription]]:
+        """Everyone is told of those keys that concern him, and of the pattern if it may match one."""
+        keys: dict[Stream, list[Key]] = {}
+        eager: dict[Stream, Subscription] = {}
+        for key in named.keys:
+            streams: dict[Stream, None] = {}
+            for subscription in self.index.covering(key):
+                streams[subscription.stream] = None
+                eager.setdefault(subscription.stream, subscription)
+            for stream in streams:
+                if stream.may_read(key):
+                    keys.setdefault(stream, []).append(key)
+        matched: set[Stream] = set()
+        if named.pattern:
+            for subscription in self.index.reached(parse_pattern(named.pattern)):
+                matched.add(subscription.stream)
+                eager.setdefault(subscription.stream, subscription)
+        made: dict[tuple[tuple[Key, ...], bool], Told] = {}
+        found: dict[Stream, tuple[Told, Subscription]] = {}
+        for stream, subscription in eager.items():
+            if stream not in keys and stream not in matched:
+                continue
+            part = tuple(keys.get(stream, ())), stream in matched
+            if part not in made:
+                said = Invalidation(named.pattern if part[1] else "", part[0], cascade=named.cascade)
+                made[part] = tell_invalidation(change, said, self.position.epoch)
+            found[stream] = made[part], subscription
+        return found
+
+
+class Index:
+    """Subscriptions by the resources that they are of."""
+
+    def __init__(self) -> None:
+        self._named: dict[str, Subscriptions] = {}  # by what they cover by segments
+        self._exact: dict[str, Subscriptions] = {}  # by the only key that their glob matches
+        self._globs: dict[str, dict[str, tuple[Pattern, Subscriptions]]] = {}  # by prefix, by text
+        self._lengths: Sequence[int] = ()  # of those prefixes
+        self._prefixes: list[str] = []  # of all resources, sorted
+        self.size = 0
+
+    def add(self, subscription: Subscription) -> None:
+        place = self._place(subscription)
+        if not place:
+            insort(self._prefixes, subscription.resource.prefix)
+        place[subscription] = None
+        self.size += 1
+
+    def remove(self, subscription: Subscription) -> None:
+        """It may be gone already."""
+        place = self._place(subscription)
+        if place.pop(subscription, self) is not self:
+            self.size -= 1
+            if not place:
+                prefix = subscription.resource.prefix
+                del self._prefixes[bisect_left(self._prefixes, prefix)]
+        if not place:
+            self._forget(subscription)
+
+    def covering(self, key: str) -> Iterator[Subscription]:
+        """The subscriptions that cover a key."""
+        end = -1
+        while self._named and (end := key.find(":", end + 1)) >= 0:
+            yield from self._named.get(key[:end], ())
+        yield from self._named.get(key, ())
+        yield from self._exact.get(key, ())
+        for length in self._lengths:
+            for pattern, subscriptions in self._globs.get(key[:length], {}).values():
+                if pattern.matches(key):
+                    yield from subscriptions
+
+    def reached(self, pattern: Pattern) -> Iterator[Subscription]:
+        """The subscriptions that may cover a key that a pattern matches: one prefix begins with the other."""
+        prefix = pattern.prefix
+        for length in range(len(prefix)):
+            yield from self._at(prefix[:length])
+        before: str | None = None
+        for place in range(bisect_left(self._prefixes, prefix), len(self._prefixes)):
+            text = self._prefixes[place]
+            if not text.startswith(prefix):
+                return
+            if text != before:
+                before = text
+                yield from self._at(text)
+
+    def _at(self, prefix: str) -> Iterator[Subscription]:
+        yield from self._named.get(prefix, ())
+        yield from self._exact.get(prefix, ())
+        for _, subscriptions in self._globs.get(prefix, {}).values():
+            yield from subscriptions
+
+    def _place(self, subscription: Subscription) -> Subscriptions:
+        resource = subscription.resource
+        pattern = resource.pattern
+        if pattern is None:
+            return self._named.setdefault(resource.name, {})
+        if pattern.exact:
+            return self._exact.setdefault(pattern.prefix, {})
+        globs = self._globs.get(pattern.prefix)
+        if globs is None:
+            globs = self._globs[pattern.prefix] = {}
+            self._lengths = sorted({len(prefix) for prefix in self._globs})
+        return globs.setdefault(pattern.text, (pattern, {}))[1]
+
+    def _forget(self, subscription: Subscription) -> None:
+        """Nobody subscribes to this resource any more."""
+        resource = subscription.resource
+        pattern = resource.pattern
+        if pattern is None:
+            del self._named[resource.name]
+        elif pattern.exact:
+            del self._exact[pattern.prefix]
+        else:
+            globs = self._globs[pattern.prefix]
+            del globs[pattern.text]
+            if not globs:
+                del self._globs[pattern.prefix]
+                self._lengths = sorted({len(prefix) for prefix in self._globs})
+
+
+def _join(found: dict[Stream, tuple[Told, Subscription]], told: Told, subscription: Subscription) -> None:
+    if not (subscription.wants(told) and subscription.stream.may_read(told.resource)):
+        return
+    known = found.get(subscription.stream)
+    if known is None or subscription.throttle < known[1].throttle:
+        found[subscription.stream] = told, subscription

@@ -1,0 +1,84 @@
+"""Modules: which message a change of a key is told as. One table, as data; configuration adds to it.
+
+The first segment of a key names its module. What no module claims is told as `cache:update`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Shape = Literal["entity", "mail", "metric", "plain"]
+Metadata = Literal["", "source", "updated_by", "conflict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of the payload beside the entity: the value's member of that name, else what is known of the entry, else a
+    default; left out where all of them are nothing."""
+
+    name: str
+    metadata: Metadata = ""
+    default: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """How the changes of a module are told.
+
+    `entity` is the member of the payload that carries the value, `also` are other names of the module as a resource,
+    `remembers` is what the log is to tell of the content that a change replaced (None: nothing, "": all of it).
+    """
+
+    name: str
+    type: str
+    shape: Shape = "entity"
+    entity: str = ""
+    also: tuple[str, ...] = ()
+    members: tuple[Member, ...] = ()
+    status_type: str = ""
+    remembers: str | None = None
+
+
+SOURCE: Final = Member("source", "source", "internal")
+PLAIN: Final = Module("", "cache:update", "plain")
+
+TABLE: Final = (
+    Module("task", "task:update", entity="task", also=("tasks",), members=(SOURCE, Member("conflict", "conflict"))),
+    Module("event", "calendar:update", entity="event", also=("events", "calendar"), members=(SOURCE, Member("attendees"))),
+    Module("contact", "contact:update", entity="contact", also=("contacts",), members=(SOURCE, Member("mergeConflict"))),
+    Module(
+        "email",
+        "email:new",
+        "mail",
+        entity="message",
+        also=("emails",),
+        members=(Member("folder", default="inbox"), Member("importance", default="normal")),
+        status_type="email:status",
+        remembers="status",
+    ),
+    Module("dashboard", "dashboard:update", "metric", also=("dashboards",), remembers=""),
+    Module("journal", "cache:update", "plain", also=("journals",)),
+)
+
+
+class Modules:
+    """The table, by the name of a module and by the names of its resource."""
+
+    def __init__(self, added: Iterable[Module] = (), table: Iterable[Module] = TABLE) -> None:
+        self._by_name = {module.name: module for module in (*table, *added)}
+        self._aliases = {alias: module.name for module in self._by_name.values() for alias in module.also}
+
+    def of(self, name: str) -> Module:
+        """The module that a key's first segment names."""
+        return self._by_name.get(name, PLAIN)
+
+    def called(self, name: str) -> str:
+        """The module that a resource names, by whichever of its names."""
+        return name if name in self._by_name else self._aliases.get(name, name)
+
+    @property
+    def remembers(self) -> Mapping[str, str]:
+        """What the log is to tell of replaced content, by module."""
+        return {module.name: module.remembers for module in self._by_name.values() if module.remembers is not None}

@@ -1,0 +1,164 @@
+"""Stream: the messages that are pushed to one session: filtered, conflated, numbered, and remembered for a while.
+
+The rules that must not break: numbers have no holes, for they are given when a message goes into the outbox and not before; and
+a position says that every change up to it was sent, or is superseded by one that was.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from cachesvc.ports import Clock
+from cachesvc.realtime.conflate import Conflator
+from cachesvc.realtime.identity import NOBODY, Identity
+from cachesvc.realtime.outbox import Outbox
+from cachesvc.realtime.resources import Resource
+from cachesvc.realtime.told import Told
+
+_ABSENT: Final = object()
+
+
+class Sent(NamedTuple):
+    """A message that went out, with the number and position that it had."""
+
+    seq: int
+    told: Told
+    position: int
+
+
+@dataclass(slots=True, eq=False)
+class Subscription:
+    """A resource that a session follows: filters, throttle in seconds, and since which change."""
+
+    stream: Stream
+    resource: Resource
+    filters: Mapping[str, Sequence[Any]]
+    throttle: float
+    since: int
+    next_at: float = 0.0  # of its throttle
+
+    def wants(self, told: Told) -> bool:
+        """Whether the filters hold. What says nothing of its content (a deletion, one too large) is not kept back for it."""
+        return not self.filters or all(_holds(told, path, allowed) for path, allowed in self.filters.items())
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """Bytes and counts of one stream."""
+
+    queue_size: int = 1 << 20
+    remembered: int = 1_000  # messages, for who missed some
+    remembered_bytes: int = 256 << 10
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """The pushed messages of one session. `at` tells up to where the hub has come."""
+
+    outbox: Outbox
+    limits: StreamLimits
+    clock: Clock
+    at: Callable[[], int]
+    wake: Callable[[], None]
+    overflow: Callable[[], None]
+    identity: Identity = NOBODY
+    subscriptions: dict[str, Subscription] = field(default_factory=dict)
+    seq: int = 0
+    sent: deque[Sent] = field(default_factory=deque)
+    sent_bytes: int = 0
+    conflated: int = 0
+    closed: bool = False
+    _waiting: Conflator[Subscription] = field(default_factory=Conflator)
+
+    @property
+    def position(self) -> int:
+        """Every change up to it that is due was told."""
+        oldest = self._waiting.oldest
+        return self.at() if oldest is None else min(self.at(), oldest - 1)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are not sent yet."""
+        return self._waiting.size + self.outbox.pushed
+
+    @property
+    def due(self) -> float | None:
+        """When `release` has something to do; what waits for room is not waited for by time."""
+        return self._waiting.due if self._room else None
+
+    def may_read(self, resource: str) -> bool:
+        return self.identity.unrestricted or self.identity.may("read", resource)
+
+    def offer(self, told: Told, subscription: Subscription) -> None:
+        """A message that concerns this session, by the most eager of the subscriptions that want it."""
+        if self.closed:
+            return
+        now = self.clock.monotonic() if subscription.throttle else 0.0
+        due = subscription.next_at if subscription.throttle and told.entity else 0.0
+        if not len(self._waiting) and due <= now and self._room:
+            self._send(told)
+            if subscription.throttle:
+                subscription.next_at = now + subscription.throttle
+        else:
+            self.conflated += told in self._waiting
+            self._waiting.add(told, due, subscription)
+            if self.waiting > self.limits.queue_size:
+                self.overflow()
+        self.wake()
+
+    def release(self) -> None:
+        """Send what is due, as far as there is room for it."""
+        if not len(self._waiting):
+            return
+        now = self.clock.monotonic()
+        while self._room and (waiting := self._waiting.take(now)) is not None:
+            self._send(waiting.told)
+            waiting.owner.next_at = now + waiting.owner.throttle
+
+    def number(self, told: Told) -> Sent:
+        """Give a message its number and remember it; it goes out in whatever way the caller sends it."""
+        self.seq += 1
+        sent = Sent(self.seq, told, self.position)
+        self.sent.append(sent)
+        self.sent_bytes += told.size
+        while len(self.sent) > self.limits.remembered or self.sent_bytes > self.limits.remembered_bytes:
+            self.sent_bytes -= self.sent.popleft().told.size
+        return sent
+
+    def clear(self) -> None:
+        """Nothing can be sent any more."""
+        self.closed = True
+        self._waiting.clear()
+
+    @property
+    def _room(self) -> bool:
+        """Over a quarter of the queue what comes is conflated instead of queued."""
+        return self.outbox.pushed * 4 <= self.limits.queue_size
+
+    def _send(self, told: Told) -> None:
+        sent = self.number(told)
+        if not self.outbox.push(told.frame(sent.seq, sent.position)):
+            self.overflow()
+
+
+def _holds(told: Told, path: str, allowed: Sequence[Any]) -> bool:
+    names = path.split(".")
+    found = _at(told.payload, names)
+    if found is _ABSENT:
+        if told.content is None:
+            return True
+        found = _at(told.content, names)
+        if found is _ABSENT and len(names) > 1:  # as in `task.status`: the payload's member is the content itself
+            found = _at(told.content, names[1:])
+    return any(found == value and isinstance(found, bool) == isinstance(value, bool) for value in allowed)
+
+
+def _at(value: Any, names: Sequence[str]) -> Any:
+    for name in names:
+        if not isinstance(value, Mapping) or name not in value:
+            return _ABSENT
+        value = value[name]
+    return value

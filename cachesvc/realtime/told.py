@@ -1,0 +1,261 @@
+"""Told: a change as subscribers are told of it, made once for all of them.
+
+A frame is its head, the same for everyone, and behind it the number and the position that are a session's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import orjson
+
+from cachesvc.model.change import Change, Kind
+from cachesvc.model.entry import Entry
+from cachesvc.model.invalidation import Invalidation
+from cachesvc.model.keys import Key, module_of
+from cachesvc.protocol.values import is_json, value_members
+from cachesvc.realtime.modules import Member, Module, Modules
+from cachesvc.realtime.replies import moment
+
+MAX_PUSHED: Final = 256 << 10  # bytes of a value that is pushed; a larger one is read by who wants it
+CREATED: Final = "created"
+UPDATED: Final = "updated"
+DELETED: Final = "deleted"
+_KINDS: Final = frozenset({Kind.WRITE, Kind.FILL, Kind.DELETE, Kind.EXPIRE})
+
+
+class Told:
+    """One message. `entity` is what it tells of, "" for what stands for itself and is never conflated."""
+
+    __slots__ = ("_head", "action", "at", "content", "entity", "epoch", "payload", "resource", "type", "version")
+
+    def __init__(
+        self,
+        kind: str,
+        payload: Mapping[str, object],
+        *,
+        version: int,
+        epoch: int,
+        at: float,
+        resource: str = "",
+        entity: str = "",
+        action: str = "",
+        content: object = None,
+    ) -> None:
+        self.type = kind
+        self.payload = payload
+        self.version = version
+        self.epoch = epoch
+        self.at = at
+        self.resource = resource
+        self.entity = entity
+        self.action = action
+        self.content = content  # the decoded value; None where there is none, or it is not told
+        self._head = b""
+
+    @property
+    def head(self) -> bytes:
+        if not self._head:
+            members = {
+                "type": self.type,
+                "payload": self.payload,
+                "timestamp": moment(self.at),
+                "version": self.version,
+                "epoch": self.epoch,
+            }
+            self._head = orjson.dumps(members)[:-1]
+        return self._head
+
+    @property
+    def size(self) -> int:
+        return len(self.head) + 50
+
+    def frame(self, seq: int, position: int) -> bytes:
+        """The whole frame, for one session."""
+        return b'%s,"seq":%d,"position":%d}' % (self.head, seq, position)
+
+    def changed(self, action: str, **members: object) -> Told:
+        """The same with another action, and other members of its payload."""
+        payload = {**self.payload, **members}
+        if "action" in payload:
+            payload["action"] = action
+        return Told(
+            self.type,
+            payload,
+            version=self.version,
+            epoch=self.epoch,
+            at=self.at,
+            resource=self.resource,
+            entity=self.entity,
+            action=action,
+            content=self.content,
+        )
+
+
+def tell(change: Change, modules: Modules, epoch: int) -> Told | None:
+    """What is told of a change of a key, or of a publication; None for what nobody is told of."""
+    if change.publication is not None:
+        resource, message, sender = change.publication
+        payload = {"resource": resource, "message": orjson.Fragment(message), "publishedBy": sender}
+        return Told("publish", payload, version=change.sequence, epoch=epoch, at=change.at, resource=resource)
+    if change.key is None or change.kind not in _KINDS:
+        return None
+    entry = change.entry if change.entry is not None and not change.entry.deleted else None
+    if change.kind is Kind.FILL:
+        unchanged = change.before == entry.content_hash if entry is not None else change.before is None
+        if unchanged:
+            return None
+    module = modules.of(module_of(change.key))
+    return SHAPES[module.shape](_Event(change, change.key, entry, module, epoch))
+
+
+def tell_invalidation(change: Change, named: Invalidation, epoch: int) -> Told:
+    """An invalidation of so much of what it names as concerns a subscriber."""
+    payload: dict[str, object] = {"keys": named.keys, "cascade": named.cascade}
+    if named.pattern:
+        payload["pattern"] = named.pattern
+    return Told("cache:invalidate", payload, version=change.sequence, epoch=epoch, at=change.at)
+
+
+class _Event:
+    """A change on its way to be told: what its key became, as its module has it."""
+
+    def __init__(self, change: Change, key: Key, entry: Entry | None, module: Module, epoch: int) -> None:
+        self.change = change
+        self.key = key
+        self.entry = entry
+        self.module = module
+        self.epoch = epoch
+        self.held = entry is not None and change.value_held and len(entry.value) <= MAX_PUSHED
+        self.content = self._decoded()
+
+    @property
+    def action(self) -> str:
+        if self.entry is None:
+            return DELETED
+        return CREATED if self.change.before is None else UPDATED
+
+    @property
+    def name(self) -> str:
+        """What is left of the key behind its module."""
+        return self.key.partition(":")[2]
+
+    def common(self) -> dict[str, object]:
+        """What is said of every entry."""
+        said: dict[str, object] = {"key": self.key}
+        if self.change.kind is Kind.EXPIRE:
+            said["reason"] = "expired"
+        if self.entry is not None:
+            if not self.held:
+                said["truncated"] = True
+            if not is_json(self.entry.content_type):
+                said |= {"contentType": self.entry.content_type} | ({"encoding": "base64"} if self.held else {})
+        return said
+
+    def value(self) -> object:
+        """As it is told: itself, base64, or null where it is too large or gone."""
+        return value_members(self.entry)["value"] if self.entry is not None and self.held else None
+
+    def member(self, member: Member) -> object:
+        """What a member of the payload is, None for nothing."""
+        if isinstance(self.content, dict) and self.content.get(member.name) is not None:
+            return self.content[member.name]
+        return self._known(member) or member.default
+
+    def members(self) -> dict[str, object]:
+        found = {member.name: self.member(member) for member in self.module.members}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def told(self, kind: str, payload: Mapping[str, object], *, conflates: bool = True) -> Told:
+        return Told(
+            kind,
+            payload,
+            version=self.change.sequence,
+            epoch=self.epoch,
+            at=self.change.at,
+            resource=self.key,
+            entity=self.key if conflates else "",
+            action=self.action,
+            content=self.content,
+        )
+
+    def previous(self) -> Any:
+        """What the log remembers of the content before, decoded; None for nothing."""
+        return _decode(self.change.previous) if self.change.previous is not None else None
+
+    def _known(self, member: Member) -> object:
+        if member.metadata == "conflict":
+            return {"conflictId": self.change.conflict} if self.change.conflict else None
+        written = self.change.entry
+        return getattr(written, member.metadata) if member.metadata and written is not None else None
+
+    def _decoded(self) -> object:
+        if self.entry is None or not self.held or not is_json(self.entry.content_type):
+            return None
+        return _decode(self.entry.value)
+
+
+def _entity(event: _Event) -> Told:
+    module = event.module
+    entity = event.value() if event.entry is not None else {"id": event.name}
+    payload = {"action": event.action, module.entity: entity, **event.members(), **event.common()}
+    return event.told(module.type, payload)
+
+
+def _mail(event: _Event) -> Told:
+    """New mail is news; a mail whose status is another is told by that; anything else as any entry."""
+    module, action = event.module, event.action
+    if action == CREATED:
+        payload = {module.entity: event.value(), **event.members(), **event.common()}
+        return event.told(module.type, payload, conflates=False)
+    status = event.content.get("status") if isinstance(event.content, dict) else None
+    if action == UPDATED and isinstance(status, str) and status != event.previous():
+        by = event.entry.updated_by if event.entry is not None else ""
+        said = event.content.get("changedBy") if isinstance(event.content, dict) else None
+        payload = {"messageId": event.name, "status": status, "changedBy": said or by, **event.common()}
+        return event.told(module.status_type, payload)
+    return _plain(event)
+
+
+def _metric(event: _Event) -> Told:
+    """A metric with what it was before: `dashboard:MODULE:METRIC`."""
+    of, _, metric = event.name.partition(":")
+    if not metric or (event.entry is not None and not event.held):
+        return _plain(event)
+    previous, current = event.previous(), event.content
+    change = {"previous": previous, "current": current, "delta": _number(current) - _number(previous)}
+    payload = {"module": of, "metric": metric, "value": event.value(), "change": change, **event.common()}
+    return event.told(event.module.type, payload)
+
+
+def _plain(event: _Event) -> Told:
+    entry = event.entry
+    payload: dict[str, object] = {
+        "value": event.value(),
+        "operation": "set" if entry is not None else "delete",
+        "distribute": event.change.distribute,
+        **event.common(),
+    }
+    if entry is not None and entry.expires_at is not None:
+        payload["ttl"] = round(entry.expires_at - event.change.at, 3)
+    return event.told("cache:update", payload)
+
+
+SHAPES: Final[Mapping[str, Callable[[_Event], Told]]] = {
+    "entity": _entity,
+    "mail": _mail,
+    "metric": _metric,
+    "plain": _plain,
+}
+
+
+def _decode(text: bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None  # numbers past what a double holds: told as they are, not looked into
+
+
+def _number(value: object) -> float:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else 0

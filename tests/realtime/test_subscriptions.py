@@ -1,0 +1,284 @@
+"""Subscriptions of sessions to a hub: who is told what, when, and with which numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cachesvc.model.change import Change
+from cachesvc.model.pattern import parse_pattern
+from cachesvc.protocol.codes import CloseCode
+from cachesvc.realtime.identity import Identity
+from cachesvc.realtime.modules import Modules
+from cachesvc.realtime.resources import parse_resource
+from tests.realtime.changes import BEFORE, deleted, invalidated, published, written
+from tests.realtime.sessions import Said
+from tests.wire import golden_frames
+
+
+def subscribed(*resources: str, hub: Any = None, **more: Any) -> Said:
+    limits = more.pop("limits", {})
+    said = Said(hub=hub, **limits)
+    said.session.open()
+    said.send("subscribe", {"resources": list(resources), **more}, requestId="r")
+    ack = said.frames()[-1]
+    assert ack["type"] == "ack", ack
+    return said
+
+
+def keys(said: Said) -> list[str]:
+    return [frame["payload"].get("key") or "+".join(frame["payload"].get("keys", ["?"])) for frame in said.frames()]
+
+
+def test_the_ack_tells_since_when() -> None:
+    said = Said()
+    said.session.open()
+    said.raw()
+    said.golden("subscribe", requestId="r-1")
+    (frame,) = said.raw()
+    ack = golden_frames.check(frame)
+    assert (ack["payload"], ack["epoch"], ack["position"]) == ({"resources": ["task"]}, 7, 1000)
+    said.golden("unsubscribe", requestId="r-2")
+    assert said.frame()["payload"] == {"resources": ["task"]}
+    said.hub.route([written(1001, "task:1", 1)])
+    assert said.frames() == []
+    assert said.hub.index.size == 0
+
+
+@pytest.mark.parametrize(
+    ("resource", "key", "covered"),
+    [
+        ("task", "task:1", True),
+        ("tasks", "task:1", True),
+        ("task", "tasks:1", False),
+        ("task", "task", True),
+        ("task:4", "task:4", True),
+        ("tasks:4", "task:4", True),
+        ("task:4", "task:42", False),
+        ("task:4", "task:4:notes", True),
+        ("calendar", "event:1", True),
+        ("dashboard:tasks", "dashboard:tasks:completed", True),
+        ("dashboard:tasks", "dashboard:calendar:x", False),
+        ("other", "other:1", True),
+        ("cache:task:*", "task:1", True),
+        ("cache:*:1", "task:1", True),
+        ("cache:task:1", "task:1", True),
+        ("cache:task:1", "task:1:2", False),
+        ("cache:[ab]?", "b1", True),
+        ("cache:[ab]?", "c1", False),
+    ],
+)
+def test_what_a_resource_covers(resource: str, key: str, covered: bool) -> None:
+    said = subscribed(resource)
+    said.hub.route([written(1001, key, 1)])
+    assert len(said.frames()) == covered
+
+
+RESOURCES = ["task", "task:1", "task:1:a", "event", "cache:*", "cache:task:*", "cache:t*1", "cache:task:1", "cache:?ask:1:[ab]"]
+KEYS = ["task", "task:1", "task:1:a", "task:1:b", "task:2", "event:1", "tusk:1", "x"]
+
+
+@given(st.lists(st.sampled_from(RESOURCES), unique=True), st.lists(st.sampled_from(RESOURCES), unique=True))
+def test_the_index_finds_what_a_loop_would(added: list[str], removed: list[str]) -> None:
+    said = Said()
+    said.session.open()
+    if added:
+        said.send("subscribe", {"resources": added})
+    if removed:
+        said.send("unsubscribe", {"resources": removed})
+    left = [parse_resource(text, Modules(), field="") for text in added if text not in removed]
+    index = said.hub.index
+    assert index.size == len(left)
+    for key in KEYS:
+        found = [subscription.resource for subscription in index.covering(key)]
+        assert sorted(found) == sorted(one for one in left if covers(one, key))
+        for glob in (key, f"{key}*", "*", "t*", "task:?"):
+            pattern = parse_pattern(glob)
+            reached = [subscription.resource for subscription in index.reached(pattern)]
+            assert len(reached) == len(set(reached))
+            needed = {one for one in left for other in KEYS if pattern.matches(other) and covers(one, other)}
+            assert needed <= set(reached)
+
+
+def covers(resource: Any, key: str) -> bool:
+    if resource.pattern is not None:
+        return bool(resource.pattern.matches(key))
+    return key == resource.name or key.startswith(resource.name + ":")
+
+
+def test_numbers_have_no_holes_and_one_change_is_told_once() -> None:
+    said = subscribed("task", "task:1", "cache:task:*")
+    said.hub.route(
+        [written(1001, "task:1", 1), written(1002, "event:1", 1), written(1003, "task:2", 1), deleted(1004, "task:1")]
+    )
+    told = [(f["seq"], f["version"], f["epoch"], f["position"], f["payload"]["action"]) for f in said.frames()]
+    assert told == [(1, 1001, 7, 1001, "created"), (2, 1003, 7, 1003, "created"), (3, 1004, 7, 1004, "deleted")]
+
+
+@pytest.mark.parametrize(
+    ("filters", "versions"),
+    [
+        ({"status": "open"}, [1001, 1003, 1004, 1005]),
+        ({"task.status": "open"}, [1001, 1003, 1004, 1005]),
+        ({"status": ["open", "done"]}, [1001, 1002, 1003, 1004, 1005]),
+        ({"status": "open", "owner.id": 7}, [1003, 1004, 1005]),
+        ({"action": "deleted"}, [1004]),
+        ({"action": ["created", "deleted"]}, [1001, 1002, 1003, 1004, 1005]),
+        ({"owner.id": True}, [1004, 1005]),
+        ({"source": "motion"}, [1002]),
+        ({"nothing": None}, [1004, 1005]),
+    ],
+)
+def test_filters(filters: dict[str, object], versions: list[int]) -> None:
+    said = subscribed("task", filters=filters)
+    said.hub.route(
+        [
+            written(1001, "task:1", {"status": "open", "owner": {"id": 1}}),
+            written(1002, "task:2", {"status": "done", "owner": {"id": 1}}, source="motion"),
+            written(1003, "task:3", {"status": "open", "owner": {"id": 7}}),
+            deleted(1004, "task:4"),
+            written(1005, "task:5", b"", held=False),
+        ]
+    )
+    assert [frame["version"] for frame in said.frames()] == versions
+
+
+def test_a_throttle_tells_the_first_at_once_and_then_the_latest() -> None:
+    said = subscribed("task", throttle=1000)
+    said.hub.route([written(1001, "task:1", 1)])
+    assert [(f["version"], f["position"]) for f in said.frames()] == [(1001, 1001)]
+    said.hub.route(
+        [written(1002, "task:1", 2, before=BEFORE), written(1003, "task:2", 1), written(1004, "task:1", 3, before=BEFORE)]
+    )
+    assert said.frames() == []
+    assert said.session.due == 1.0
+    assert said.session.stream.position == 1001
+    said.clock.advance(1.0)
+    assert [(f["seq"], f["version"], f["position"]) for f in said.frames()] == [(2, 1004, 1002), (3, 1003, 1004)]
+    said.hub.route([written(1005, "task:1", 4, before=BEFORE)])
+    assert said.frames() == []
+    assert said.session.due == 2.0
+
+
+def test_the_most_eager_subscription_counts() -> None:
+    said = subscribed("task", throttle=1000)
+    said.send("subscribe", {"resources": ["task:1"]})
+    said.raw()
+    said.hub.route([written(1001, "task:2", 1), written(1002, "task:1", 1), written(1003, "task:1", 2, before=BEFORE)])
+    assert [frame["version"] for frame in said.frames()] == [1001, 1002, 1003]
+
+
+def test_news_is_not_throttled() -> None:
+    said = subscribed("email", throttle=60_000)
+    said.hub.route([written(1001 + i, f"email:{i}", {}) for i in range(3)])
+    assert [frame["version"] for frame in said.frames()] == [1001, 1002, 1003]
+
+
+def test_subscribing_again_replaces_filters_and_throttle() -> None:
+    said = subscribed("task", filters={"status": "open"}, throttle=1000)
+    said.send("subscribe", {"resources": ["tasks"]})
+    assert said.hub.index.size == 1
+    said.hub.route([written(1001, "task:1", {}), written(1002, "task:1", {}, before=BEFORE)])
+    assert [frame["version"] for frame in said.frames()] == [1001, 1002]
+
+
+def test_an_invalidation_tells_each_what_concerns_it() -> None:
+    said = subscribed("task:1", "event")
+    other = subscribed("cache:task:*", hub=said.hub)
+    nobody = subscribed("contact", hub=said.hub)
+    said.hub.route([invalidated(1001, "task:1", "task:2", "event:1", pattern="ev*")])
+    assert [(f["payload"]["keys"], f["payload"].get("pattern")) for f in said.frames()] == [(["task:1", "event:1"], "ev*")]
+    assert [(f["payload"]["keys"], f["payload"].get("pattern")) for f in other.frames()] == [(["task:1", "task:2"], None)]
+    assert nobody.frames() == []
+
+
+def test_a_publication_reaches_the_subscribers_of_its_resource() -> None:
+    said = subscribed("tasks:42")
+    other = subscribed("task:4", hub=said.hub)
+    said.hub.route([published(1001, "task:42", 1), published(1002, "tasks:42", 2), published(1003, "event", 3)])
+    assert [frame["payload"]["message"] for frame in said.frames()] == [1, 2]
+    assert other.frames() == []
+
+
+def test_deliveries_need_the_scope() -> None:
+    said = Said(identity=Identity("ann", ["read:task:*", "read:cache:*"]))
+    said.session.open()
+    said.raw()
+    for resource in ("event", "cache:*", "cache:t*", "cache:event:*"):
+        said.send("subscribe", {"resources": ["task", resource]})
+        assert said.error()[0] == "FORBIDDEN"
+    assert said.hub.index.size == 0
+    said.send("subscribe", {"resources": ["task", "task:4", "cache:task:*"]})
+    said.session.identity = said.session.stream.identity = Identity("ann", ["read:task:1"])
+    said.hub.route([written(1001, "task:1", 1), written(1002, "task:2", 1), invalidated(1003, "task:1", "task:2", pattern="*")])
+    assert [frame["version"] for frame in said.frames()] == [1001, 1003]
+
+
+@pytest.mark.parametrize(
+    ("payload", "code", "field"),
+    [
+        ({"resources": []}, "BAD_MESSAGE", "payload.resources"),
+        ({"resources": ["task", ""]}, "BAD_MESSAGE", "payload.resources[1]"),
+        ({"resources": ["task:"]}, "BAD_MESSAGE", "payload.resources[0]"),
+        ({"resources": [":1"]}, "BAD_MESSAGE", "payload.resources[0]"),
+        ({"resources": ["cache:["]}, "BAD_MESSAGE", "payload.resources[0]"),
+        ({"resources": ["cache:"]}, "BAD_MESSAGE", "payload.resources[0]"),
+        ({"resources": ["task"], "throttle": -1}, "BAD_MESSAGE", "payload.throttle"),
+        ({"resources": ["task"], "throttle": 1e9}, "BAD_MESSAGE", "payload.throttle"),
+        ({"resources": ["task"], "filters": []}, "BAD_MESSAGE", "payload.filters"),
+        ({"resources": ["task"], "filters": {"a": {}}}, "BAD_MESSAGE", "payload.filters.a"),
+        ({"resources": ["task"], "filters": {"a": [1] * 101}}, "BAD_MESSAGE", "payload.filters.a"),
+        ({"resources": ["task"], "compression": "zip"}, "BAD_MESSAGE", "payload.compression"),
+        ({"resources": [f"task:{i}" for i in range(6)]}, "LIMIT_EXCEEDED", "payload.resources"),
+    ],
+)
+def test_bad_subscriptions(payload: object, code: str, field: str) -> None:
+    said = Said(max_subscriptions=5)
+    said.session.open()
+    said.raw()
+    said.send("subscribe", payload, requestId="r-1")
+    assert said.error() == (code, field, "r-1")
+    assert said.hub.index.size == 0
+
+
+def test_who_does_not_read_is_told_less_often_and_then_closed() -> None:
+    said = subscribed("task", limits={"queue_size": 8_000})
+    value = "x" * 100
+    for i in range(1000):
+        said.hub.route([written(1001 + i, f"task:{i % 10}", value, before=BEFORE)])
+        assert said.session.stream.waiting <= 8_000
+    assert said.session.closing is None
+    assert said.session.stream.conflated > 900
+    assert said.session.due is None  # it waits for room, not for time
+    frames = said.frames()
+    assert [frame["seq"] for frame in frames] == list(range(1, len(frames) + 1))
+    assert frames[-1]["position"] == 2000
+    assert {f["payload"]["key"]: f["version"] for f in frames} == {f"task:{i % 10}": 1001 + i for i in range(990, 1000)}
+    for i in range(1000):
+        said.hub.route([written(2001 + i, f"task:{i}", value)])
+        assert said.session.stream.waiting <= 8_000
+    assert said.session.closing is not None
+    assert said.session.closing.code is CloseCode.SLOW
+    assert said.frames() == []
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    said = subscribed("task", limits={"remembered": 10, "remembered_bytes": 3_000})
+    changes: list[Change] = [written(1001 + i, f"task:{i}", "x" * (100 if i < 50 else 1_000)) for i in range(60)]
+    stream = said.session.stream
+    for change in changes:
+        said.hub.route([change])
+        said.raw()
+        assert len(stream.sent) <= 10
+        assert stream.sent_bytes == sum(sent.told.size for sent in stream.sent) <= 3_000
+    assert stream.sent[-1].seq == stream.seq == 60
+
+
+def test_the_end_of_a_session_ends_its_subscriptions() -> None:
+    said = subscribed("task", "cache:*", "cache:x")
+    said.session.end()
+    assert said.hub.index.size == 0
+    assert not list(said.hub.index.reached(parse_pattern("*")))
