@@ -61,7 +61,9 @@ INVALIDATIONS = st.builds(
 )
 DRAFTS = INVALIDATIONS | st.builds(
     Draft,
-    st.sampled_from([one for one in Operation if one not in (Operation.INVALIDATE, Operation.RETIRE, Operation.RESTORE, Operation.PUBLISH)]),
+    st.sampled_from(
+        [one for one in Operation if one not in (Operation.INVALIDATE, Operation.RETIRE, Operation.RESTORE, Operation.PUBLISH)]
+    ),
     KEYS,
     st.sampled_from([b"1", b"2.50", b'"text"', b"", b"9" * 100]),
     st.sampled_from([JSON, JSON, "text/plain"]),
