@@ -151,16 +151,21 @@ class LogTrimmed(PositionLost):
 
 
 class EpochChanged(PositionLost):
-    """The position belongs to another epoch than the log's (`current`), or to none: it is past the log's end."""
+    """The position belongs to another epoch than the log's (`current`), or to none: the log has another past."""
 
     def __init__(self, epoch: int, current: int) -> None:
         super().__init__(epoch, current)
         self.epoch = epoch
         self.current = current
 
+    @property
+    def history_lost(self) -> bool:
+        """Whether the log is behind what was seen of it, or has another past: nobody has begun an epoch for that yet."""
+        return self.current <= self.epoch
+
     def __str__(self) -> str:
         if self.epoch == self.current:
-            return f"the position is past the end of the log in epoch {self.epoch}"
+            return f"the position is not in the log's history in epoch {self.epoch}, or past its end"
         return f"epoch {self.epoch} is over; the log is in epoch {self.current}"
 
 

@@ -53,7 +53,7 @@ async def postgres_url(postgres_server: servers.Server) -> str:
         await connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid();"
-            "DROP SCHEMA public CASCADE; CREATE SCHEMA public"
+            "DROP SCHEMA IF EXISTS backup CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA public"
         )
     finally:
         await connection.close()

@@ -12,7 +12,7 @@ from itertools import islice
 
 from cachesvc.errors import EpochChanged
 from cachesvc.model.change import Change
-from cachesvc.model.position import Position
+from cachesvc.model.position import Position, Seq
 from cachesvc.ports import ChangeLog
 
 
@@ -36,6 +36,11 @@ class Feed:
     def nbytes(self) -> int:
         """Bytes of the changes that are held."""
         return self._bytes
+
+    @property
+    def held(self) -> Sequence[tuple[Seq, str]]:
+        """The latest changes by sequence and id, the oldest first."""
+        return [(change.sequence, change.id) for change in self._held]
 
     def publish(self, changes: Sequence[Change]) -> None:
         """Changes that this node has just applied, in order."""

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 
 from cachesvc.cluster.delays import Delays
 from cachesvc.cluster.feed import Feed
+from cachesvc.cluster.losses import Losses
 from cachesvc.errors import EpochChanged, PositionLost, Unavailable
 from cachesvc.model.change import Appended, Change
-from cachesvc.model.position import Position
+from cachesvc.model.position import Position, Seq
 from cachesvc.ports import ChangeLog, Clock, Standing
 
 _log = logging.getLogger(__name__)
@@ -32,9 +33,11 @@ class Follower:
         start: Position,
         apply: Callable[[Sequence[Change]], None],
         start_over: Callable[[Standing], None],
+        losses: Losses,
         retry: float = 0.25,
     ) -> None:
         self.position = start
+        self._losses = losses
         self.following = False  # whether the log could be reached when last asked
         self.started_over = 0
         self.direct = 0  # changes taken over without reading
@@ -94,17 +97,34 @@ class Follower:
         return bool(self._own) and self._own[0][0] <= change.sequence
 
     async def _lost(self, exc: PositionLost) -> None:
-        """Start over at the head; when the history itself is another one than this node has seen, in a new epoch."""
+        """Start over at the head; where the log does not have what this node has seen of it, in a new epoch."""
         try:
+            if isinstance(exc, EpochChanged) and exc.history_lost:
+                await self._log.new_epoch(self.position, kept=await self._kept())
             standing = await self._log.standing()
-            if isinstance(exc, EpochChanged) and standing.position.epoch == self.position.epoch:
-                await self._log.new_epoch(self.position)
-                standing = await self._log.standing()
         except Unavailable:
             await self._clock.sleep(self._retry)
             return
         _log.warning("this node starts over at %s: %s", standing.position, exc)
+        if standing.position.epoch != self.position.epoch:
+            self._losses.note(self.position, standing, who="this node")
         self.started_over += 1
         self.position = standing.position
         self._start_over(standing)
         self._feed.start_over(standing.position)
+
+    async def _kept(self) -> Seq:
+        """The newest change here that the log is known to have too, or may have where none of the latest is there.
+
+        Two histories are the same up to one place, so it is found by halving.
+        """
+        held = self._feed.held or [(self.position.sequence, "")]
+        low, high = 0, len(held)
+        while low < high:
+            middle = (low + high) // 2
+            sequence, change_id = held[middle]
+            if (await self._log.trail([sequence])).ids.get(sequence) == change_id:
+                low = middle + 1
+            else:
+                high = middle
+        return held[low - 1][0] if low else Seq(held[0][0] - 1)

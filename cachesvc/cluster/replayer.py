@@ -9,9 +9,10 @@ import asyncio
 from dataclasses import dataclass
 
 from cachesvc.cluster.feed import Feed
+from cachesvc.cluster.voucher import Voucher
 from cachesvc.errors import PositionLost
 from cachesvc.model.position import Position
-from cachesvc.ports import ChangeLog, Clock, Replica
+from cachesvc.ports import Clock, Replica
 
 MOST = 1_000  # changes a step
 
@@ -28,10 +29,10 @@ class ReplayCounts:
 class Replayer:
     """One step at a time, by the node that holds the duty."""
 
-    def __init__(self, replica: Replica, log: ChangeLog, feed: Feed, clock: Clock, *, survey: float = 1.0) -> None:
+    def __init__(self, replica: Replica, voucher: Voucher, feed: Feed, clock: Clock, *, survey: float = 1.0) -> None:
         self.counts = ReplayCounts()
         self._replica = replica
-        self._log = log
+        self._voucher = voucher
         self._feed = feed
         self._clock = clock
         self._survey_interval = survey
@@ -41,10 +42,10 @@ class Replayer:
     async def step(self) -> None:
         """Replay what is new, or return after a while without news. Looks every so often whether Redis still says the same."""
         now = self._clock.monotonic()
-        if self._at is None or now >= self._survey_at:
-            self._at = await self._survey()
-            self._survey_at = now + self._survey_interval
         try:
+            if self._at is None or now >= self._survey_at:
+                self._at = await self._survey()
+                self._survey_at = now + self._survey_interval
             async with asyncio.timeout(self._survey_interval):
                 changes = await self._feed.next(self._at, MOST)
         except (TimeoutError, PositionLost):
@@ -57,19 +58,12 @@ class Replayer:
         self._at = self.counts.position = upto
 
     async def _survey(self) -> Position:
-        """The lowest cursor, after restarting the partitions whose cursors are of no use."""
-        cursors = await self._replica.cursors()
-        head = await self._log.head()
-        oldest = await self._log.oldest()
-        useless = [
-            partition
-            for partition, cursor in cursors.items()
-            if cursor is None or cursor.epoch != head.epoch or not oldest.sequence <= cursor.sequence <= head.sequence
-        ]
-        if useless:
-            await self._replica.restart(useless, at=head)
-            self.counts.restarted += len(useless)
-        kept = [cursor.sequence for p, cursor in cursors.items() if cursor is not None and p not in set(useless)]
-        lowest = Position(head.epoch, min([*kept, head.sequence]))
+        """The lowest cursor, after restarting the partitions whose cursors are of no use. Raises `PositionLost`."""
+        survey = await self._voucher.survey()
+        if survey.useless:
+            await self._replica.restart(survey.useless, at=survey.head)
+            self.counts.restarted += len(survey.useless)
+        head = survey.head.position
+        lowest = Position(head.epoch, min([*(cursor.sequence for cursor in survey.kept.values()), head.sequence]))
         self.counts.position = lowest
         return lowest

@@ -17,13 +17,13 @@ from cachesvc.engine.puts import Puts
 from cachesvc.engine.reads import Reads
 from cachesvc.engine.resilience import Breaker
 from cachesvc.engine.writes import Writes
-from cachesvc.errors import CacheError, Unavailable
+from cachesvc.errors import CacheError, PositionLost, Unavailable
 from cachesvc.model.change import Appended, Change, Draft, Kind
 from cachesvc.model.entry import Entry
 from cachesvc.model.invalidation import InForce, Invalidation, in_force
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
-from cachesvc.model.position import Position, Version
+from cachesvc.model.position import Gap, Position, Version
 from cachesvc.ports import Authority, Clock, Loader, Memory, Tier, TierStats
 
 TIMED = 64  # one of so many hits in memory is timed: asking the time costs as much as a hit
@@ -61,6 +61,7 @@ class Cache:
         authority: Authority,
         start: Position,
         patterns: Iterable[InForce] = (),
+        gaps: Sequence[Gap] = (),
         clock: Clock,
         new_batch: Callable[[], str],
         loaders: Mapping[str, Loader] | None = None,
@@ -118,6 +119,7 @@ class Cache:
             pending=limits.pending_reads,
             lanes=limits.read_lanes,
         )
+        self._gaps = gaps
         self._hit = self.memory.hit
         self._min_version_wait = limits.min_version_wait
         self._moved = asyncio.Event()
@@ -142,6 +144,8 @@ class Cache:
 
     async def read(self, key: Key, want: Want = ANY) -> Answer:
         """The entry with where it was found, read as `want` says. Raises `Unavailable`."""
+        if want.min_version is not None and any(gap.holds(want.min_version) for gap in self._gaps):
+            return await self._of_a_lost_history(key, want.min_version)
         if want.min_version is not None and want.min_version > self.floors.applied.sequence:
             caught_up = await self._applied(want.min_version)
             if not caught_up:
@@ -239,8 +243,9 @@ class Cache:
             floors.apply(changes[-1].sequence)
             self._wake()
 
-    def start_over(self, at: Position, patterns: Iterable[InForce] = ()) -> None:
+    def start_over(self, at: Position, patterns: Iterable[InForce] = (), gaps: Sequence[Gap] = ()) -> None:
         """The log cannot be followed from where this node stood: forget everything, and stand at `at`."""
+        self._gaps = gaps
         self.memory.clear()
         self.flights.part_all()
         self.floors.start_over(at, patterns)
@@ -317,6 +322,16 @@ class Cache:
         entry = self._hit(key)
         self.reads.latencies[self.memory.name].note(self.clock.monotonic() - began)
         return entry
+
+    async def _of_a_lost_history(self, key: Key, version: Version) -> Answer:
+        """What was this version may be lost: an entry at least as new will do, but that there is none says nothing.
+
+        Raises `PositionLost`.
+        """
+        answer = await self._at_least(key, version)
+        if answer.entry is None or answer.entry.version < version:
+            raise PositionLost(f"version {version} may be of a history that was lost")
+        return answer
 
     async def _at_least(self, key: Key, version: Version) -> Answer:
         if self.authority_reads.refuses:

@@ -8,23 +8,25 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, true
+from sqlalchemy import Connection, Select, bindparam, func, or_, select, true
 from sqlalchemy.engine import make_url
 
 from cachesvc.errors import EpochChanged, LogTrimmed, OutcomeUnknown, SettingsError, TierUnavailable
-from cachesvc.logs.database_append import Appender, remembered
+from cachesvc.logs.database_append import Appender, bound_to, remembered, witnessed
 from cachesvc.logs.database_jobs import DatabaseJobs
 from cachesvc.logs.database_migrate import migrated
 from cachesvc.logs.database_registry import DatabaseRegistry
 from cachesvc.logs.database_related import related
 from cachesvc.logs.database_upkeep import backfill, sweep, trim
 from cachesvc.logs.following import Bell, following
-from cachesvc.model.change import Appended, Change, Draft, unpack_change
+from cachesvc.logs.witness import Witness
+from cachesvc.model.change import OPENING, Appended, Change, Draft, opened_by, unpack_change
 from cachesvc.model.fold import Terms
 from cachesvc.model.invalidation import Invalidation, Related
-from cachesvc.model.position import Epoch, Position, Seq, first_sequence
-from cachesvc.ports import Clock, Retention, Standing
+from cachesvc.model.position import MAX_SEQ, Epoch, Gap, Position, Seq, first_sequence, pack_gaps, parse_gaps
+from cachesvc.ports import Clock, Retention, Standing, Trail
 from cachesvc.tiers import database_patterns, database_sqlite
 from cachesvc.tiers.database import DatabaseSource
 from cachesvc.tiers.database_store import NAME, Store
@@ -88,7 +90,8 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs):
         self._poll_interval = poll_interval
         self._idempotency_ttl = idempotency_ttl
         self._terms = terms
-        self._appender = Appender(store, terms, self._patterns)
+        self._witness = Witness()
+        self._appender = Appender(store, terms, self._patterns, self._witness)
         records = (
             select(*changes.c)
             .where(changes.c.sequence > bindparam("after"))
@@ -96,8 +99,11 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs):
             .limit(bindparam("limit"))
             .subquery()
         )
+        start = func.substr(changes.c.record, 1, OPENING).label("start")
+        at_head = log_state.outerjoin(changes, changes.c.sequence == log_state.c.head)
+        self._standing = select(log_state.c.epoch, log_state.c.head, log_state.c.gaps, start).select_from(at_head)
         self._read = store.ready(
-            select(log_state.c.epoch, log_state.c.head, log_state.c.trimmed_to, *records.c)
+            select(log_state.c.epoch, log_state.c.head, log_state.c.trimmed_to, witnessed(), *records.c)
             .select_from(log_state.outerjoin(records, true()))
             .order_by(records.c.sequence)
         )
@@ -105,11 +111,15 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs):
     async def append(self, drafts: Sequence[Draft], *, batch: str) -> Appended:
         try:
             appended = await self._store.write(lambda connection: self._appender.append(connection, drafts, batch))
+        except EpochChanged as lost:
+            self._bell.ring()  # whoever follows is to find out
+            raise TierUnavailable(NAME, f"nothing was written: {lost}", answered=True) from lost
         except OutcomeUnknown as unknown:
             found = await self._look_up(batch, unknown)
             if found is None:
                 raise TierUnavailable(NAME, f"{unknown.reason}; nothing was written", answered=True) from unknown
             appended = found
+        self._witness.saw(appended.before.epoch, appended.changes)
         self._store.announce(appended.before.sequence + len(appended.changes))
         return appended
 
@@ -122,26 +132,45 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs):
             raise unknown from exc
 
     async def read(self, after: Position, limit: int) -> Sequence[Change]:
-        bound = {"after": after.sequence, "limit": limit}
+        seen = self._witness.seen
+        bound = {"after": after.sequence, "limit": limit, **bound_to(seen)}
         rows = await self._store.read(lambda connection: self._read(connection, bound))
-        epoch, head, trimmed_to = rows[0][:3]
+        epoch, head, trimmed_to, found = rows[0][:4]
+        seen.check(epoch=epoch, head=head, trimmed_to=trimmed_to, found=found)
         if after.epoch != epoch or after.sequence > head:
             raise EpochChanged(after.epoch, epoch)
         if after.sequence < trimmed_to:
             raise LogTrimmed(after.sequence, trimmed_to)
-        return [unpack_change(*row[3:8]) for row in rows if row[3] is not None]
+        read = [unpack_change(*row[4:9]) for row in rows if row[4] is not None]
+        self._witness.saw(epoch, read)
+        return read
 
     async def head(self) -> Position:
         return (await self._state())[0]
 
     async def standing(self) -> Standing:
-        def look(connection: Connection) -> Standing:
+        def look(connection: Connection) -> tuple[Standing, bytes | None]:
             # the position first: what comes into force or is retired in between is known before its record is read
-            epoch, head = connection.execute(select(log_state.c.epoch, log_state.c.head)).one()
+            epoch, head, gaps, record = connection.execute(self._standing).one()
             there = [one for one in database_patterns.load(connection) if not 0 < one.retired <= head]
-            return Standing(Position(Epoch(epoch), Seq(head)), there)
+            return Standing(Position(Epoch(epoch), Seq(head)), there, parse_gaps(gaps)), record
 
-        return await self._store.read(look)
+        standing, record = await self._store.read(look)
+        self._witness.begin(standing.position, opened_by(record or b""))
+        return standing
+
+    async def trail(self, sequences: Collection[int]) -> Trail:
+        statement = self._trail(sequences)
+        rows = await self._store.read(lambda connection: connection.execute(statement).all())
+        epoch, head, trimmed_to = rows[0][:3]
+        ids = {Seq(sequence): opened_by(start) for *_, sequence, start in rows if sequence is not None}
+        return Trail(Position(Epoch(epoch), Seq(head)), Position(Epoch(epoch), Seq(trimmed_to)), ids)
+
+    def _trail(self, sequences: Collection[int]) -> Select[Any]:
+        start = func.substr(changes.c.record, 1, OPENING)
+        wanted = or_(changes.c.sequence == log_state.c.head, changes.c.sequence.in_(sequences))
+        state = log_state.c.epoch, log_state.c.head, log_state.c.trimmed_to
+        return select(*state, changes.c.sequence, start).select_from(log_state.outerjoin(changes, wanted))
 
     async def oldest(self) -> Position:
         return (await self._state())[1]
@@ -162,17 +191,21 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs):
     async def trim(self, retention: Retention) -> int:
         return await trim(self._store, retention)
 
-    async def new_epoch(self, seen: Position) -> Position:
+    async def new_epoch(self, seen: Position, *, kept: Seq | None = None) -> Position:
         def begin(connection: Connection) -> Position:
-            columns = select(log_state.c.epoch, log_state.c.head, self._store.now())
-            epoch, head, now = connection.execute(columns).one()
+            columns = select(log_state.c.epoch, log_state.c.head, log_state.c.gaps, self._store.now())
+            epoch, head, gaps, now = connection.execute(columns).one()
             if epoch > seen.epoch:
                 return Position(Epoch(epoch), Seq(epoch))  # another node was faster; an epoch is named by its first sequence
             first = first_sequence(now, max(head, *seen))
-            connection.execute(log_state.update().values(epoch=first, head=first, trimmed_to=first))
+            last_kept = min(head, seen.sequence if kept is None else kept)
+            lost = pack_gaps([*parse_gaps(gaps), Gap(Seq(last_kept + 1), Seq(first - 1))])
+            connection.execute(log_state.update().values(epoch=first, head=first, trimmed_to=first, gaps=lost))
             return Position(Epoch(first), first)
 
-        return await self._store.maintain(begin)
+        begun = await self._store.maintain(begin)
+        self._store.announce(MAX_SEQ)
+        return begun
 
     async def time(self) -> float:
         statement = select(self._store.now())

@@ -7,14 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import orjson
-from sqlalchemy import Connection, LargeBinary, and_, bindparam, case, literal, or_, select
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Integer,
+    LargeBinary,
+    ScalarSelect,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+)
 
 from cachesvc.logs.database_related import related
 from cachesvc.logs.database_rows import RowWriter
 from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_batch, unpack_result
+from cachesvc.logs.witness import Seen, Witness
 from cachesvc.model.change import Appended, Change, Draft, pack_change, unpack_change
 from cachesvc.model.entry import Entry, pack_details
 from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched, valued
@@ -44,8 +58,9 @@ class _Read:
 class Appender:
     """The statements of an append, made once."""
 
-    def __init__(self, store: Store, terms: Terms, patterns: PatternsRead) -> None:
+    def __init__(self, store: Store, terms: Terms, patterns: PatternsRead, witness: Witness) -> None:
         self._store = store
+        self._witness = witness
         self._patterns = patterns
         self._terms = terms
         self._writer = RowWriter(store.dialect)
@@ -61,6 +76,8 @@ class Appender:
                 log_state.c.fields,
                 log_state.c.patterns_at,
                 store.now().label("now"),
+                log_state.c.trimmed_to,
+                witnessed().label("witnessed"),
                 *columns,
             ).select_from(log_state.outerjoin(entries, store.one_of(entries.c.key, "keys")))
         )
@@ -74,6 +91,7 @@ class Appender:
         )
 
     def append(self, connection: Connection, drafts: Sequence[Draft], batch: str) -> Appended:
+        """Raises `EpochChanged`, before anything is written, on a log that does not have what was seen of it."""
         read = self._read(connection, drafts)
         folded = fold(read.state, drafts, batch=batch, terms=self._terms)
         before = read.state.position
@@ -85,9 +103,12 @@ class Appender:
         named = drafts[0].invalidation if drafts else None
         found_related = related(connection, self._store, named, self._terms) if named and named.relates else Related()
         keys = touched(drafts) | {*found_related.tagged, *found_related.dependents}
-        rows = self._read_state(connection, {"keys": texts(keys), "valued": texts(valued(drafts, self._terms, found_related))})
-        epoch, head, complete_since, bytes_total, fields, patterns_at, now = rows[0][:7]
-        found = {Key(row[7]): entry_of(row[7:]) for row in rows if row[7] is not None}
+        seen = self._witness.seen
+        bound = {"keys": texts(keys), "valued": texts(valued(drafts, self._terms, found_related)), **bound_to(seen)}
+        rows = self._read_state(connection, bound)
+        epoch, head, complete_since, bytes_total, fields, patterns_at, now, trimmed_to, found_there = rows[0][:9]
+        seen.check(epoch=epoch, head=head, trimmed_to=trimmed_to, found=found_there)
+        found = {Key(row[9]): entry_of(row[9:]) for row in rows if row[9] is not None}
         position = Position(Epoch(epoch), Seq(head))
         patterns = self._patterns.at(connection, epoch, patterns_at)
         answers = self._answers(connection, asked(drafts))
@@ -175,6 +196,17 @@ def _records(changes: Sequence[Change], total: int) -> tuple[list[tuple[object, 
         rows.append((change.sequence, change.kind.value, change.key, record, value, total, change.at))
         total += len(record) + len(value or b"") + len(change.key or "") + RECORD_OVERHEAD
     return rows, total
+
+
+def witnessed() -> ScalarSelect[Any]:
+    """How the record begins that stands where the witness saw one, for a statement that is bound to it."""
+    start = func.substr(changes.c.record, 1, bindparam("opening", type_=Integer))
+    return select(start).where(changes.c.sequence == bindparam("seen", type_=BigInteger)).scalar_subquery()
+
+
+def bound_to(seen: Seen) -> dict[str, int]:
+    """What `witnessed` is bound to."""
+    return {"seen": seen.position.sequence, "opening": len(seen.opening)}
 
 
 def remembered(connection: Connection, batch: str) -> Appended | None:

@@ -24,9 +24,9 @@ from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touch
 from cachesvc.model.invalidation import InForce, Invalidation, Patterns, Related, mark_of
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
-from cachesvc.model.position import Epoch, Position, Seq, Version, first_sequence
+from cachesvc.model.position import Epoch, Gap, Position, Seq, Version, first_sequence, pack_gaps, parse_gaps
 from cachesvc.model.relations import related
-from cachesvc.ports import Burial, Clock, Holding, Listed, Memory, NodeRecord, Retention, Standing, TierStats
+from cachesvc.ports import Burial, Clock, Holding, Listed, Memory, NodeRecord, Retention, Standing, TierStats, Trail
 
 RING: Final = Retention(count=100_000, bytes=64 << 20)
 _ANSWERS_BYTES: Final = 32 << 20
@@ -60,6 +60,7 @@ class MemoryAuthority(MemoryJobs):
         self._clock = clock
         self._poll_interval = poll_interval
         self._ring = _Ring(first_sequence(clock.now()), ring)
+        self._gaps: tuple[Gap, ...] = ()
         self._answers = _Answers(clock, idempotency_ttl)
         self._patterns = Patterns()
         self._burials: dict[Seq, Burial] = {}
@@ -115,7 +116,7 @@ class MemoryAuthority(MemoryJobs):
         return self._ring.head
 
     async def standing(self) -> Standing:
-        return Standing(self._ring.head, [one for one in self._patterns if not one.retired])
+        return Standing(self._ring.head, [one for one in self._patterns if not one.retired], self._gaps)
 
     async def oldest(self) -> Position:
         return Position(self._ring.head.epoch, self._ring.since)
@@ -128,10 +129,18 @@ class MemoryAuthority(MemoryJobs):
     async def trim(self, retention: Retention) -> int:
         return self._ring.trim(retention, before=self._clock.now() - retention.age, limit=_TRIM_STEP)
 
-    async def new_epoch(self, seen: Position) -> Position:
+    async def trail(self, sequences: Collection[int]) -> Trail:
+        ring = self._ring
+        ids = {Seq(sequence): found for sequence in (*sequences, ring.head.sequence) if (found := ring.id_at(sequence))}
+        return Trail(ring.head, Position(ring.head.epoch, ring.since), ids)
+
+    async def new_epoch(self, seen: Position, *, kept: Seq | None = None) -> Position:
         ring = self._ring
         if ring.head.epoch <= seen.epoch or ring.head.sequence < seen.sequence:
+            last_kept = min(ring.head.sequence, seen.sequence if kept is None else kept)
             ring.restart(first_sequence(self._clock.now(), max(ring.head.sequence, seen.sequence)))
+            gap = Gap(Seq(last_kept + 1), Seq(ring.head.sequence - 1))
+            self._gaps = parse_gaps(pack_gaps([*self._gaps, gap]))
             self._bell.ring()
         return Position(ring.head.epoch, Seq(ring.head.epoch))  # an epoch is named by its first sequence
 
@@ -315,6 +324,10 @@ class _Ring:
             raise LogTrimmed(after.sequence, self.since)
         first = after.sequence - self.since  # sequences are dense
         return [self._changes[place] for place in range(first, min(first + limit, len(self._changes)))]
+
+    def id_at(self, sequence: int) -> str:
+        """The id of the change there, "" where none is held."""
+        return self._changes[sequence - self.since - 1].id if self.since < sequence <= self.head.sequence else ""
 
     def trim(self, retention: Retention, *, before: float, limit: int) -> int:
         """Drop up to `limit` of what is too much or older than `before`, never the last; how many."""

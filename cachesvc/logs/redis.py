@@ -31,19 +31,28 @@ from cachesvc.logs.redis_rows import (
     version_of,
 )
 from cachesvc.logs.redis_server import Argument, Server, check, connected
-from cachesvc.model.change import Appended, Change, Draft
+from cachesvc.logs.witness import Witness
+from cachesvc.model.change import OPENING, Appended, Change, Draft, opened_by
 from cachesvc.model.entry import Entry
 from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
 from cachesvc.model.invalidation import InForce, Invalidation, Related
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
-from cachesvc.model.position import Epoch, Position, Seq, Version
-from cachesvc.ports import Burial, Clock, Holding, Listed, NodeRecord, Retention, Standing, TierStats
+from cachesvc.model.position import MAX_GAPS, Epoch, Position, Seq, Version, parse_gaps
+from cachesvc.ports import Burial, Clock, Holding, Listed, NodeRecord, Retention, Standing, TierStats, Trail
 
 _PAGE: Final = 500  # rows or keys fetched at a time
 _TRIM_STEP: Final = 10_000
 _FOLDS: Final = 100  # how often a fold is tried while other nodes move the log
 _LOOK_AGAIN: Final = 0.05
+_FOREIGN: Final = -2  # what the append script answers on a log of another history
+_AT_HEAD: Final = -1
+# how the record begins that stands at a sequence: it alone is sent, not its value
+_OPENING: Final = (
+    f"local at = ARGV[1] == '{_AT_HEAD}' and redis.call('HGET', KEYS[2], 'head') or ARGV[1] "
+    "local found = redis.call('XRANGE', KEYS[1], at .. '-0', at .. '-0')[1] "
+    "return found and string.sub(found[2][6], 1, tonumber(ARGV[2]))"
+)
 _NO_INDEX: Final = "tags and cascades need the database level: Redis alone keeps no index of them"
 _UNRELATED: Final = Related(refused=Refused(Refusal.UNSUPPORTED, "cascade", _NO_INDEX))
 _NODE_KEPT: Final = 86_400.0
@@ -99,6 +108,7 @@ class RedisAuthority(RedisJobs):
         self._poll_interval = poll_interval
         self._patterns = RedisPatterns(server, names)
         self._keep = _milliseconds(idempotency_ttl)
+        self._witness = Witness()
         self._turn = asyncio.Lock()  # of one process's appends only one is folded at a time: they would only meet again
 
     # the log
@@ -110,7 +120,13 @@ class RedisAuthority(RedisJobs):
             for _ in range(_FOLDS):
                 state, nbytes = await self._look(drafts)
                 folded = fold(state, drafts, batch=batch, terms=self._terms)
-                if await self._commit(state, nbytes, folded, drafts, batch):
+                try:
+                    committed = await self._commit(state, nbytes, folded, drafts, batch)
+                except EpochChanged as lost:
+                    self._bell.ring()  # whoever follows is to find out
+                    raise TierUnavailable(self.name, f"nothing was written: {lost}", answered=True) from lost
+                if committed:
+                    self._witness.saw(state.position.epoch, folded.changes)
                     self._bell.ring(state.position.sequence + len(folded.changes))
                     replayed = frozenset(folded.replayed)
                     return Appended(state.position, batch, folded.changes, folded.outcomes, replayed)
@@ -130,7 +146,7 @@ class RedisAuthority(RedisJobs):
             )
             if epoch is not None:
                 break
-            await self._begin()
+            await self._begin(self._witness.seen.position)
         rows, answers, records = found[: len(keys)], found[len(keys) :][: len(own)], found[len(keys) + len(own) : -1]
         results: dict[tuple[str, str], Result] = results_of_batches(
             wanted, {batch: record for batch, record in zip(batches, records, strict=True) if record}
@@ -148,8 +164,12 @@ class RedisAuthority(RedisJobs):
         return state, int(nbytes)
 
     async def _commit(self, state: State, nbytes: int, folded: Folded, drafts: Sequence[Draft], batch: str) -> bool:
-        """Write what the fold made; False when the log has moved. Raises `TierUnavailable`, `OutcomeUnknown`."""
-        names = self._names
+        """Write what the fold made; False when the log has moved.
+
+        Raises `TierUnavailable`, `OutcomeUnknown`; `EpochChanged` before anything is written, on a log that does not have what
+        was seen of it.
+        """
+        names, seen = self._names, self._witness.seen
         lists: list[Argument] = [len(folded.changes)]
         for change in folded.changes:
             record, size = pack_record(change, nbytes)
@@ -171,12 +191,17 @@ class RedisAuthority(RedisJobs):
             done = await self._server.run(
                 "append",
                 (names.state, names.log, names.keys, names.ends, names.gone, names.batch(batch), names.patterns),
-                (epoch, head, moved, nbytes, record_of_batch, self._keep, names.channel, names.rows, *lists),
+                (
+                    *(epoch, head, moved, nbytes, record_of_batch, self._keep, names.channel, names.rows),
+                    *(*seen.position, seen.opening, *lists),
+                ),
             )
         except TierUnavailable as exc:
             if isinstance(exc.__cause__, ResponseError):
                 raise  # refused before anything was written: out of memory, read-only, no room
             return await self._find_out(batch, exc)
+        if done == _FOREIGN:
+            raise EpochChanged(seen.position.epoch, epoch)
         return bool(done)
 
     async def _find_out(self, batch: str, lost: TierUnavailable) -> bool:
@@ -196,30 +221,50 @@ class RedisAuthority(RedisJobs):
                 return True
 
     async def read(self, after: Position, limit: int) -> Sequence[Change]:
-        names = self._names
-        (epoch, head, trimmed_to), records = await self._server.together(
+        names, seen = self._names, self._witness.seen
+        (epoch, head, trimmed_to), records, found = await self._server.together(
             ("HMGET", names.state, "epoch", "head", "trimmed_to"),
             ("XRANGE", names.log, f"{after.sequence + 1}-0", "+", "COUNT", limit),
+            self._opening(seen.position.sequence, len(seen.opening)),
         )
         if epoch is None:
             raise EpochChanged(after.epoch, (await self.head()).epoch)
+        seen.check(epoch=int(epoch), head=int(head), trimmed_to=int(trimmed_to), found=found)
         if after.epoch != int(epoch) or after.sequence > int(head):
             raise EpochChanged(after.epoch, int(epoch))
         if after.sequence < int(trimmed_to):
             raise LogTrimmed(after.sequence, int(trimmed_to))
-        return [unpack_record(record) for record in records]
+        read = [unpack_record(record) for record in records]
+        self._witness.saw(int(epoch), read)
+        return read
+
+    def _opening(self, sequence: int, length: int) -> tuple[Argument, ...]:
+        return "EVAL", _OPENING, 2, self._names.log, self._names.state, sequence, length
 
     async def head(self) -> Position:
         return _position(*(await self._state("epoch", "head")))
 
     async def standing(self) -> Standing:
         await self.head()  # the store may be new
-        state, found = await self._server.together(
-            ("HMGET", self._names.state, "epoch", "head"), ("HGETALL", self._names.patterns)
+        (*state, gaps), found, record = await self._server.together(
+            ("HMGET", self._names.state, "epoch", "head", "gaps"),
+            ("HGETALL", self._names.patterns),
+            self._opening(_AT_HEAD, OPENING),
         )
         position = _position(*state)
+        self._witness.begin(position, opened_by(record or b""))
         there = [kept.one for kept in self._patterns.read(found)]
-        return Standing(position, [one for one in there if not one.retired])
+        return Standing(position, [one for one in there if not one.retired], parse_gaps((gaps or b"").decode()))
+
+    async def trail(self, sequences: Collection[int]) -> Trail:
+        await self.head()  # the store may be new
+        (epoch, head, trimmed_to), *records = await self._server.together(
+            ("HMGET", self._names.state, "epoch", "head", "trimmed_to"),
+            *(self._opening(sequence, OPENING) for sequence in (*sequences, _AT_HEAD)),
+        )
+        there = zip((*sequences, int(head)), records, strict=True)
+        ids = {Seq(sequence): opened_by(record) for sequence, record in there if record}
+        return Trail(_position(epoch, head), _position(epoch, trimmed_to), ids)
 
     async def oldest(self) -> Position:
         return _position(*(await self._state("epoch", "trimmed_to")))
@@ -257,16 +302,15 @@ class RedisAuthority(RedisJobs):
             dropped += await self._server.run("trim", (self._names.state, self._names.log), (epoch, trimmed_to))
         return dropped
 
-    async def new_epoch(self, seen: Position) -> Position:
-        epoch = await self._begin(seen)
+    async def new_epoch(self, seen: Position, *, kept: Seq | None = None) -> Position:
+        epoch = await self._begin(seen, kept)
         self._bell.ring()
         return Position(epoch, Seq(epoch))  # an epoch is named by its first sequence
 
-    async def _begin(self, seen: Position | None = None) -> Epoch:
+    async def _begin(self, seen: Position, kept: Seq | None = None) -> Epoch:
         """A first epoch where there is none, or one past what was seen."""
-        names = self._names
-        epoch, sequence = seen or (0, 0)
-        return Epoch(int(await self._server.run("begin", (names.state, names.log), (epoch, sequence, names.channel))))
+        said = (*seen, self._names.channel, "" if kept is None else kept, MAX_GAPS)
+        return Epoch(int(await self._server.run("begin", (self._names.state, self._names.log), said)))
 
     async def _state(self, *fields: str) -> list[bytes]:
         while True:
@@ -274,7 +318,7 @@ class RedisAuthority(RedisJobs):
             said = [value for value in found if value is not None]
             if len(said) == len(fields):
                 return said
-            await self._begin()  # the store is new, or was emptied
+            await self._begin(self._witness.seen.position)  # the store is new, or was emptied
 
     # the rows
 

@@ -5,6 +5,7 @@ A draft becomes a change (with a sequence, which is the version of what it wrote
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -20,6 +21,8 @@ from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Seq, Version
 
 MAX_RECORDED_VALUE: Final = 64 * 1024  # a larger value is read from the entry
+OPENING: Final = 64  # bytes in which a record has said whose it is
+_OPENING: Final = re.compile(rb'\{"i":"([^"]*)"')
 
 
 class Kind(StrEnum):
@@ -234,6 +237,17 @@ def pack_change(change: Change) -> tuple[bytes, bytes | None]:
     record["e"] = pack_fields(entry)
     held = change.value_held and len(entry.value) <= MAX_RECORDED_VALUE
     return orjson.dumps(record), entry.value if held else None
+
+
+def opening(change_id: str) -> bytes:
+    """What the record of that change begins with, so that a store can tell two histories apart without reading it."""
+    return orjson.dumps({"i": change_id})[:-1]
+
+
+def opened_by(record: bytes) -> str:
+    """The id of the change whose record begins so; `OPENING` bytes of it are enough. "" where it is none."""
+    found = _OPENING.match(record)
+    return found[1].decode() if found is not None else ""
 
 
 def unpack_change(sequence: int, kind: str, key: str | None, record: bytes, value: bytes | None) -> Change:

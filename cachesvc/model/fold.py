@@ -380,6 +380,8 @@ def _check_token(state: State, folded: Folded, draft: Draft, token: Position, cu
 
     if token.epoch != state.position.epoch:
         raise refuse("is of another epoch")
+    if token.sequence > state.position.sequence:
+        raise refuse("is past the end of the log")
     if token.sequence < state.complete_since:
         raise refuse("is too old to be checked")
     for name in (draft.key, *map(Key, draft.parents), *map(mark_of, draft.parents)):

@@ -6,7 +6,9 @@ one of another epoch is answered "start over", never guessed at.
 
 from __future__ import annotations
 
-from typing import NamedTuple, NewType
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple, NewType
 
 from cachesvc.errors import InvalidInput
 
@@ -15,6 +17,8 @@ Version = NewType("Version", int)
 Epoch = NewType("Epoch", int)
 
 MAX_SEQ = 2**53 - 1  # exact in a double, hence in JSON and in Redis scripts
+MAX_GAPS: Final = 100  # of a log; of more the two oldest are taken for one
+_GAP: Final = re.compile(r"([0-9]+)-([0-9]+)")
 
 
 class Position(NamedTuple):
@@ -25,6 +29,29 @@ class Position(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.epoch}:{self.sequence}"
+
+
+class Gap(NamedTuple):
+    """Sequences, both ends counted, of which nothing can be told: they were lost with their history, or never given out."""
+
+    first: Seq
+    last: Seq
+
+    def holds(self, sequence: int) -> bool:
+        return self.first <= sequence <= self.last
+
+
+def parse_gaps(text: str) -> tuple[Gap, ...]:
+    """What `pack_gaps` wrote."""
+    return tuple(Gap(Seq(int(first)), Seq(int(last))) for first, last in _GAP.findall(text))
+
+
+def pack_gaps(gaps: Sequence[Gap]) -> str:
+    """The gaps of a log in a line, the newest last, bounded. Fixed on disk; the script of the Redis log adds to it as well."""
+    over = len(gaps) - MAX_GAPS
+    if over > 0:
+        gaps = [Gap(gaps[0].first, gaps[over].last), *gaps[over + 1 :]]
+    return ",".join(f"{gap.first}-{gap.last}" for gap in gaps)
 
 
 def parse_position(text: str, *, field: str) -> Position:

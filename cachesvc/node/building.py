@@ -24,13 +24,15 @@ from cachesvc.cluster.duties import Duty
 from cachesvc.cluster.feed import Feed
 from cachesvc.cluster.follower import Follower
 from cachesvc.cluster.jobs import JobLimits, JobRunner
+from cachesvc.cluster.losses import Losses
 from cachesvc.cluster.replayer import Replayer
 from cachesvc.cluster.retirer import Retirer
 from cachesvc.cluster.sweeper import Sweeper
+from cachesvc.cluster.voucher import Voucher
 from cachesvc.engine.cache import Cache, Limits
 from cachesvc.engine.jobs import JobBook
 from cachesvc.engine.warm import Warmer
-from cachesvc.errors import Unavailable
+from cachesvc.errors import EpochChanged, Unavailable
 from cachesvc.loaders import python
 from cachesvc.model.fold import Terms
 from cachesvc.node.batches import new_batch
@@ -61,9 +63,8 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
         memory = _memory(settings, clock) if settings.levels.memory.enabled or settings.authority == "memory" else None
         authority = await _authority(settings, clock, memory, stack)
         clock.offset = await authority_offset(authority, clock)
-        standing = await authority.standing()
-        start = standing.position
-        redis = None
+        redis = voucher = None
+        losses = Losses()
         if settings.levels.redis.enabled and settings.authority == "database":
             from cachesvc.tiers.redis import opened as opened_redis  # noqa: PLC0415
 
@@ -83,6 +84,10 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
                     random=Random(),
                 )
             )
+            voucher = Voucher(redis, authority, losses, clock)
+            await _vouched(voucher)
+        standing = await authority.standing()
+        start = standing.position
         node_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         feed = Feed(authority, start)
         cache = Cache(
@@ -91,6 +96,7 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             authority=authority,
             start=start,
             patterns=standing.patterns,
+            gaps=standing.gaps,
             clock=clock,
             new_batch=new_batch,
             loaders=_loaders(settings),
@@ -103,7 +109,8 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             clock,
             start=start,
             apply=cache.apply,
-            start_over=lambda standing: cache.start_over(standing.position, standing.patterns),
+            start_over=lambda standing: cache.start_over(*standing),
+            losses=losses,
         )
         sweeper = Sweeper(
             authority,
@@ -145,9 +152,9 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
         audit = settings.audit
         auditor = Auditor(cache, copies, clock, interval=audit.interval, sample=audit.sample, rate=audit.rate)
         replayer = None
-        if redis is not None:
+        if redis is not None and voucher is not None:
             duties.append(duty("audit", auditor.shared, interval=1.0))
-            replayer = Replayer(redis, authority, feed, clock)
+            replayer = Replayer(redis, voucher, feed, clock)
             duties.append(duty("replay", replayer.step, interval=settings.cluster.replay_interval))
         node = Node(
             id=node_id,
@@ -161,6 +168,8 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             authority=authority,
             redis=redis,
             replayer=replayer,
+            voucher=voucher,
+            losses=losses,
             sweeper=sweeper,
             auditor=auditor,
             duties=duties,
@@ -189,6 +198,7 @@ async def _running(node: Node) -> AsyncIterator[None]:
             group.create_task(node.warm_up(), name="warm-up"),
             group.create_task(node.tidy(), name="tidy"),
             *(group.create_task(duty.run(), name=f"duty {duty.name}") for duty in node.duties),
+            *([group.create_task(node.voucher.run(), name="voucher")] if node.voucher is not None else []),
         ]
         try:
             await _announce(node)
@@ -199,6 +209,16 @@ async def _running(node: Node) -> AsyncIterator[None]:
             _, unfinished = await asyncio.wait(lanes, timeout=node.settings.server.shutdown_timeout)
             await _cancelled(unfinished)
             await node.leave()
+
+
+async def _vouched(voucher: Voucher) -> None:
+    """Find out, before anything is served, whether Redis knows of a history that the log does not have."""
+    try:
+        await voucher.survey()
+    except EpochChanged:
+        return  # a new epoch has begun, from where this node starts
+    except Unavailable as exc:
+        _log.info("Redis is not believed yet: %s", exc)
 
 
 async def _cancelled(tasks: Collection[asyncio.Task[None]]) -> None:

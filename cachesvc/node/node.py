@@ -16,8 +16,10 @@ from cachesvc.cluster.duties import Duty
 from cachesvc.cluster.feed import Feed
 from cachesvc.cluster.follower import Follower
 from cachesvc.cluster.jobs import JobRunner
+from cachesvc.cluster.losses import Losses
 from cachesvc.cluster.replayer import Replayer
 from cachesvc.cluster.sweeper import Sweeper
+from cachesvc.cluster.voucher import Voucher
 from cachesvc.engine.cache import Cache, NoMemory
 from cachesvc.engine.combine import Combiner
 from cachesvc.engine.explain import Explanation, explain
@@ -60,6 +62,8 @@ class Node:
     authority: Authority
     redis: RedisTier | None
     replayer: Replayer | None
+    voucher: Voucher | None
+    losses: Losses
     sweeper: Sweeper
     auditor: Auditor
     duties: Sequence[Duty]
@@ -190,6 +194,7 @@ class Node:
                 "redis": self.cache.breaker.state,
                 "audit": self.auditor.told(),
                 "visibility": self.delays["others"].latest(),
+                **self.losses.stats(),
             },
         )
 
@@ -324,6 +329,7 @@ class Node:
                 "startedOver": self.follower.started_over,
                 "direct": self.follower.direct,
                 "read": self.follower.read,
+                **self.losses.stats(),
             },
             "visibility": {whose: delays.latest() for whose, delays in self.delays.items()},
             "engine": {

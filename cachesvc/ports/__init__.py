@@ -11,9 +11,9 @@ from cachesvc.ports.clock import Clock
 from cachesvc.ports.jobs import Jobs
 from cachesvc.ports.leases import Leases
 from cachesvc.ports.loaders import Loaded, Loader
-from cachesvc.ports.log import ChangeLog, Retention, Standing
+from cachesvc.ports.log import ChangeLog, Retention, Standing, Trail
 from cachesvc.ports.registry import NodeRecord, Registry
-from cachesvc.ports.tiers import Copy, Holding, Inspected, Memory, Replica, Source, Tier, TierStats
+from cachesvc.ports.tiers import Copy, Holding, Inspected, Mark, Memory, Replica, Source, Tier, TierStats
 
 __all__ = [
     "Authority",
@@ -28,6 +28,7 @@ __all__ = [
     "Listed",
     "Loaded",
     "Loader",
+    "Mark",
     "Memory",
     "NodeRecord",
     "Registry",
@@ -37,4 +38,5 @@ __all__ = [
     "Standing",
     "Tier",
     "TierStats",
+    "Trail",
 ]

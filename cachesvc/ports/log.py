@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.invalidation import InForce
-from cachesvc.model.position import Position
+from cachesvc.model.position import Gap, Position, Seq
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +22,28 @@ class Retention:
 
 
 class Standing(NamedTuple):
-    """Where a log stands, and the patterns that are active there."""
+    """Where a log stands, the patterns that are active there, and what of its past is lost, the newest loss last."""
 
     position: Position
     patterns: Sequence[InForce] = ()
+    gaps: Sequence[Gap] = ()
+
+
+class Trail(NamedTuple):
+    """What a log has at some sequences: the ids of the changes there, of those and of the head, where it keeps them."""
+
+    head: Position
+    oldest: Position
+    ids: Mapping[Seq, str]
 
 
 class ChangeLog(Protocol):
-    """Ordered, as durable as its authority."""
+    """Ordered, as durable as its authority.
+
+    A handle on the log remembers the newest change that it has read or appended. While the log does not have it (an older
+    backup was put in its place, a replica promoted) it appends nothing and reads nothing; `standing` begins anew from
+    what there is.
+    """
 
     async def append(self, drafts: Sequence[Draft], *, batch: str) -> Appended:
         """Fold the drafts and commit what comes of it, at once and durably, before returning.
@@ -47,6 +61,10 @@ class ChangeLog(Protocol):
 
     async def standing(self) -> Standing:
         """The head and what is in force there, of one moment: from where a node begins."""
+        ...
+
+    async def trail(self, sequences: Collection[int]) -> Trail:
+        """Which changes there are at these sequences, of one moment."""
         ...
 
     async def oldest(self) -> Position:
@@ -67,6 +85,10 @@ class ChangeLog(Protocol):
         """Forget the oldest records beyond the retention, in paced steps, never the last; how many were dropped."""
         ...
 
-    async def new_epoch(self, seen: Position) -> Position:
-        """Begin a new epoch, numbered past `seen` and the head; returns its first position. Once, if several ask at once."""
+    async def new_epoch(self, seen: Position, *, kept: Seq | None = None) -> Position:
+        """Begin a new epoch, numbered past `seen` and the head; returns its first position. Once, if several ask at once.
+
+        `kept` is the last sequence up to which what was seen and the log are the same, as far as is known; without it, the
+        lower of their ends. What comes after it, up to the epoch's first, is a gap from then on.
+        """
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -159,11 +160,26 @@ class Memory(Tier, Protocol):
     def clear(self) -> None: ...
 
 
+class Mark(NamedTuple):
+    """Where a partition stands in the log: a position, and the id of the change there, which tells whose log it is.
+
+    The id is "" where there is no change, as where an epoch begins.
+    """
+
+    position: Position
+    id: str
+
+
 @runtime_checkable
 class Replica(Protocol):
-    """A tier that outlives this process and says itself how far the log has been replayed into it, by partition."""
+    """A tier that outlives this process and says itself how far the log has been replayed into it, by partition.
+
+    It may have outlived the log's history too, so a partition is believed only once it was vouched for: once this process
+    has seen that the change at its cursor is in the log. That holds until the partition begins anew.
+    """
 
     doubted: int  # how many keys were asked for, ever, in partitions that were not believed
+    strange: asyncio.Event  # set when a partition was met that nobody has vouched for
 
     def behind(self, key: Key, *, horizon: Position) -> bool:
         """Whether the key's partition, as it was last read, has not seen every change up to `horizon`. Asks nothing."""
@@ -180,8 +196,12 @@ class Replica(Protocol):
         """How many partitions have not seen every change up to `horizon`. Raises `TierUnavailable`."""
         ...
 
-    async def cursors(self) -> Mapping[int, Position | None]:
-        """For each partition the position up to which it has been replayed; None where it does not say."""
+    async def cursors(self) -> Mapping[int, Mark | None]:
+        """For each partition how far it has been replayed; None where it does not say."""
+        ...
+
+    def vouch(self, partitions: Collection[int]) -> None:
+        """What these partitions said last of themselves, to `cursors()`, is of the log's history."""
         ...
 
     async def replay(self, changes: Sequence[Change], *, upto: Position) -> None:
@@ -193,6 +213,6 @@ class Replica(Protocol):
         """
         ...
 
-    async def restart(self, partitions: Collection[int], *, at: Position) -> None:
-        """Empty these partitions in O(1) and let them begin at `at`."""
+    async def restart(self, partitions: Collection[int], *, at: Mark) -> None:
+        """Empty these partitions in O(1) and let them begin at `at`, vouched for."""
         ...

@@ -21,7 +21,7 @@ from cachesvc.model.invalidation import in_force
 from cachesvc.model.keys import Key, partition_of
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position, Seq, Version
-from cachesvc.ports import Clock, Copy, Holding, TierStats
+from cachesvc.ports import Clock, Copy, Holding, Mark, TierStats
 from cachesvc.tiers.codec import Codec, DictionaryUnknown, Newer, Unreadable
 from cachesvc.tiers.dictionaries import Shelf, TrainedDictionaries
 from cachesvc.tiers.measured import Measured
@@ -29,7 +29,7 @@ from cachesvc.tiers.redis_connection import Connection, Group, connected, load_s
 from cachesvc.tiers.redis_leases import RedisLeases
 from cachesvc.tiers.redis_look import inspect, look, scan, see_all, size
 from cachesvc.tiers.redis_offers import Offer, calls
-from cachesvc.tiers.redis_partitions import State, partitions
+from cachesvc.tiers.redis_partitions import NO_ID, State, partitions
 from cachesvc.tiers.redis_retire import retire
 
 MAX_CALL_CHANGES: Final = 1_000  # so that Redis is never held up for long
@@ -69,16 +69,14 @@ class RedisTier:
         self._left: dict[int, State] = {}  # where `replay` left each partition, or `cursors` found it
         self._counts: Counter[str] = Counter()
         self.doubted = 0
+        self.strange = asyncio.Event()
         self._size = Measured(partial(size, connection), clock.monotonic)
 
     async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
-        """See `ports.Source`. One round trip; two for what is in a partition that has begun anew since it was last seen."""
+        """See `ports.Source`. One round trip."""
         if not keys:
             return {}
-        stored, moved = await self._read(_by_partition(keys), horizon)
-        if moved:
-            more, _ = await self._read(_by_partition(moved), horizon)
-            stored += more
+        stored = await self._read(_by_partition(keys), horizon)
         found = await self._decoded(stored)
         self._counts["hits"] += len(found)
         self._counts["misses"] += len(keys) - len(found)
@@ -162,18 +160,28 @@ class RedisTier:
 
     def behind(self, key: Key, *, horizon: Position) -> bool:
         """See `ports.Replica`."""
-        return not self._partitions[partition_of(key)].reaches(horizon)
+        return not self._partitions[partition_of(key)].believed(horizon)
 
     async def lagging(self, *, horizon: Position) -> int:
         """See `ports.Replica`."""
         await see_all(self._connection, self._partitions)
-        return sum(not partition.reaches(horizon) for partition in self._partitions)
+        if any(partition.strange for partition in self._partitions):
+            self.strange.set()
+        return sum(not partition.believed(horizon) for partition in self._partitions)
 
-    async def cursors(self) -> Mapping[int, Position | None]:
+    async def cursors(self) -> Mapping[int, Mark | None]:
         """See `ports.Replica`."""
         await see_all(self._connection, self._partitions)
         self._left = {partition.number: partition.state for partition in self._partitions if partition.state is not None}
-        return {p.number: p.state.position if p.state is not None else None for p in self._partitions}
+        return {
+            p.number: Mark(p.state.position, p.state.id.strip(NO_ID)) if p.state is not None else None for p in self._partitions
+        }
+
+    def vouch(self, partitions: Collection[int]) -> None:
+        """See `ports.Replica`."""
+        for number in partitions:
+            if number in self._left:
+                self._partitions[number].vouched = self._left[number].generation
 
     async def replay(self, changes: Sequence[Change], *, upto: Position) -> None:
         """See `ports.Replica`. A script call for each thousand changes, which moves all partitions up to the last of them."""
@@ -192,25 +200,24 @@ class RedisTier:
             last = start + MAX_CALL_CHANGES >= len(changes)
             await self._replay(chunk, upto if last else Position(upto.epoch, chunk[-1].sequence))
 
-    async def restart(self, partitions: Collection[int], *, at: Position) -> None:
+    async def restart(self, partitions: Collection[int], *, at: Mark) -> None:
         """See `ports.Replica`."""
         mine = [self._partitions[number] for number in partitions]
         groups = [Group([partition.state_key, partition.recent], []) for partition in mine]
         if not groups:
             return
         async with self._connection.limited():
-            states = await self._connection.run(_RESTART, (at.epoch, at.sequence), groups)
+            states = await self._connection.run(_RESTART, (*at.position, at.id or NO_ID), groups)
         for partition, raw in zip(mine, states, strict=True):
             state = partition.see(raw if isinstance(raw, bytes) else None)
             if state is not None:
                 self._left[partition.number] = state
+                partition.vouched = state.generation
 
     # how
 
-    async def _read(
-        self, asked: Mapping[int, Sequence[Key]], horizon: Position
-    ) -> tuple[list[tuple[Key, bytes | None]], list[Key]]:
-        """What is stored where it is believed, and the keys to ask for again: their partition has begun anew."""
+    async def _read(self, asked: Mapping[int, Sequence[Key]], horizon: Position) -> list[tuple[Key, bytes | None]]:
+        """What is stored where it is believed."""
         groups = []
         heads = []
         for number, keys in asked.items():
@@ -221,19 +228,18 @@ class RedisTier:
         async with self._connection.limited():
             values = await self._connection.read(groups)
         stored: list[tuple[Key, bytes | None]] = []
-        moved: list[Key] = []
         at = 0
         for (number, keys), head in zip(asked.items(), heads, strict=True):
             partition = self._partitions[number]
-            state = partition.see(values[at])
+            partition.see(values[at])
             first, at = at + 1, at + 1 + (len(keys) if head else 0)
-            if state is None or not state.reaches(horizon):
-                self.doubted += len(keys)
-            elif partition.head == head:
+            if partition.believed(horizon) and partition.head == head:
                 stored.extend(zip(keys, values[first:at], strict=True))
-            else:
-                moved.extend(keys)
-        return stored, moved
+                continue
+            self.doubted += len(keys)
+            if partition.strange:
+                self.strange.set()
+        return stored
 
     def _accept(
         self, stored: Sequence[tuple[Key, bytes | None]], found: dict[Key, Entry]
@@ -337,6 +343,7 @@ class RedisTier:
         for change in changes:
             for key in change.touches:
                 newest.setdefault(partition_of(key), {})[key] = change.sequence
+        id_there = changes[-1].id if changes and changes[-1].sequence == upto.sequence else NO_ID
         moving = [n for n, left in self._left.items() if left.epoch == upto.epoch and left.cursor < upto.sequence]
         groups = []
         for number in moving:
@@ -356,11 +363,11 @@ class RedisTier:
             return
         least = max((change.invalidation.retires for change in changes if change.invalidation is not None), default=0)
         async with self._connection.limited():
-            answers = await self._connection.run(_REPLAY, (upto.epoch, upto.sequence, self._max_recent, least), groups)
+            answers = await self._connection.run(_REPLAY, (*upto, self._max_recent, least, id_there), groups)
         for number, answer in zip(moving, answers, strict=True):
             if answer == 1:
                 left = self._left[number]
-                self._left[number] = State(left.epoch, upto.sequence, left.low, left.generation)
+                self._left[number] = State(left.epoch, upto.sequence, left.low, left.generation, id_there)
             else:
                 # another replayer moved it, or it was set back: it stays until `cursors` has told where it is
                 self._left.pop(number, None)

@@ -21,7 +21,7 @@ from cachesvc.tiers.codec import Codec, DictionaryUnknown, Newer, Unreadable
 from cachesvc.tiers.dictionaries import TrainedDictionaries
 from cachesvc.tiers.measured import Size
 from cachesvc.tiers.redis_connection import Connection
-from cachesvc.tiers.redis_partitions import Partition, State, entry_key
+from cachesvc.tiers.redis_partitions import Partition, entry_key
 
 _GLOB: Final = re.compile(rb"([*?\[\]\\])")
 _MOST_BYTES: Final = 1 << 20  # of values asked for at once
@@ -128,7 +128,7 @@ async def inspect(
             (raw, stored), left = await connection.send([("MGET", partition.state_key, name), ("PTTL", name)])
             partition.see(raw)
     state = partition.state
-    doubt = _doubt(state, horizon)
+    doubt = _doubt(partition, horizon)
     position = state.position if state is not None else None
     if stored is None or state is None:
         return Holding(replayed=position, doubt=doubt)
@@ -150,12 +150,15 @@ async def inspect(
     return Holding(entry, version, left / 1000 if left >= 0 else None, len(stored), position, doubt)
 
 
-def _doubt(state: State | None, horizon: Position) -> str:
-    """Why what a partition in that state holds is not believed; "" when it is."""
+def _doubt(partition: Partition, horizon: Position) -> str:
+    """Why what a partition holds is not believed; "" when it is."""
+    state = partition.state
     if state is None:
         return "its partition has not been replayed since Redis was emptied"
     if state.epoch != horizon.epoch:
         return f"its partition is of epoch {state.epoch}, not {horizon.epoch}"
+    if partition.strange:
+        return "its partition is not known yet to be of the log's history"
     if not state.reaches(horizon):
         return f"its partition has been replayed up to {state.position}, not to the horizon {horizon}"
     return ""

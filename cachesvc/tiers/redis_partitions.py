@@ -12,20 +12,23 @@ from typing import NamedTuple
 from cachesvc.model.keys import PARTITIONS, Key, partition_of
 from cachesvc.model.position import Epoch, Position, Seq
 
-_STATE = re.compile(rb"([0-9]+) ([0-9]+) ([0-9]+) ([0-9a-f]+)")
+NO_ID = "-"  # stands for the id of the change at a cursor where there is none: where an epoch begins
+_STATE = re.compile(rb"([0-9]+) ([0-9]+) ([0-9]+) ([0-9a-f]+) ([!-~]+)")
 
 
 class State(NamedTuple):
     """What a partition says of itself.
 
     Every change up to `cursor` has been replayed into it; a put that began before `low` is refused, and what changed since
-    is in its `recent`. `generation` is part of its entries' keys: another one, and the partition is empty.
+    is in its `recent`. `generation` is part of its entries' keys: another one, and the partition is empty. `id` is of the
+    change at the cursor.
     """
 
     epoch: Epoch
     cursor: Seq
     low: Seq
     generation: bytes
+    id: str = NO_ID
 
     @property
     def position(self) -> Position:
@@ -41,13 +44,13 @@ def parse_state(raw: bytes | None) -> State | None:
     found = _STATE.fullmatch(raw) if raw is not None else None
     if found is None:
         return None
-    return State(Epoch(int(found[1])), Seq(int(found[2])), Seq(int(found[3])), found[4])
+    return State(Epoch(int(found[1])), Seq(int(found[2])), Seq(int(found[3])), found[4], found[5].decode())
 
 
 class Partition:
     """The names of a partition's keys, all in the hash slot of its number, and its state as last seen."""
 
-    __slots__ = ("_raw", "_stem", "head", "number", "recent", "state", "state_key")
+    __slots__ = ("_raw", "_stem", "head", "number", "recent", "state", "state_key", "vouched")
 
     def __init__(self, key_prefix: str, number: int) -> None:
         self.number = number
@@ -55,6 +58,7 @@ class Partition:
         self.state_key = self._stem + b"state"
         self.recent = self._stem + b"recent"
         self.state: State | None = None
+        self.vouched = b""  # the generation that is known to be of the log's history
         self.head = b""  # what its entries' keys begin with; empty while its generation is not known
         self._raw: bytes | None = None
 
@@ -66,9 +70,14 @@ class Partition:
             self.head = self.head_of(self.state) if self.state is not None else b""
         return self.state
 
-    def reaches(self, horizon: Position) -> bool:
-        """Whether it was seen to be of that epoch and to have seen every change up to there."""
-        return self.state is not None and self.state.reaches(horizon)
+    @property
+    def strange(self) -> bool:
+        """Whether nobody has vouched for what it says."""
+        return self.state is not None and self.state.generation != self.vouched
+
+    def believed(self, horizon: Position) -> bool:
+        """Whether it was seen to be of that epoch and history, and to have seen every change up to there."""
+        return self.state is not None and self.state.reaches(horizon) and self.state.generation == self.vouched
 
     def head_of(self, state: State) -> bytes:
         """What the keys of its entries begin with in that state. The colon after the generation tells them from the state."""

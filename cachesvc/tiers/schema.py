@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0004"  # of the migrations: what this version reads and writes
+REVISION: Final = "0005"  # of the migrations: what this version reads and writes
 
 CHANNEL: Final = "cachesvc_changes"  # where PostgreSQL tells of an append
 
@@ -102,6 +102,7 @@ log_state = Table(
     Column("bytes_total", BigInteger, nullable=False),
     Column("fields", Text, nullable=False),  # JSON: which fields are indexed, and how far
     Column("patterns_at", BigInteger, nullable=False, server_default="0"),  # the change that last changed `patterns`
+    Column("gaps", Text, nullable=False, server_default=""),  # sequences that were lost with a history
 )
 
 # invalidations by pattern that are active, or were retired a short while ago

@@ -9,6 +9,7 @@ from typing import Any
 
 from cachesvc.cluster.feed import Feed
 from cachesvc.cluster.follower import OWN, Follower
+from cachesvc.cluster.losses import Losses
 from cachesvc.model.change import Appended, Change, Kind
 from cachesvc.model.position import Epoch, Position, Seq
 from tests.fakes import FakeClock
@@ -35,7 +36,8 @@ class PushedLog:
 @asynccontextmanager
 async def following(clock: FakeClock) -> AsyncIterator[tuple[Follower, PushedLog]]:
     log: Any = PushedLog()
-    follower = Follower(log, Feed(log, START), clock, start=START, apply=lambda _: None, start_over=lambda _: None)
+    nothing: Any = lambda _: None  # noqa: E731
+    follower = Follower(log, Feed(log, START), clock, start=START, apply=nothing, start_over=nothing, losses=Losses())
     running = asyncio.create_task(follower.run())
     try:
         yield follower, log

@@ -18,7 +18,7 @@ from cachesvc.model.invalidation import InForce, Patterns
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Epoch, Position, Seq, Version
 from cachesvc.model.relations import related
-from cachesvc.ports import Burial, Retention, Standing
+from cachesvc.ports import Burial, Retention, Standing, Trail
 from tests.properties.loop import Time
 from tests.properties.wire import Caller, Wire
 
@@ -34,7 +34,7 @@ class Database:
     def __init__(self, time: Time, told: Callable[[Sequence[Change]], None] = lambda _: None) -> None:
         self.rows: dict[Key, Entry] = {}
         self.log: list[Change] = []
-        self.base = Position(Epoch(7), Seq(1_000))
+        self.base = Position(Epoch(1_000), Seq(1_000))  # an epoch is named by its first sequence
         self.trimmed_to = self.base.sequence
         self.complete_since = Seq(0)
         self.patterns = Patterns()
@@ -81,6 +81,11 @@ class Database:
 
     def standing(self) -> Standing:
         return Standing(self.position, [one for one in self.patterns if not one.retired])
+
+    def trail(self, sequences: Collection[int]) -> Trail:
+        last: dict[int, str] = {change.sequence: change.id for change in self.log if change.sequence > self.trimmed_to}
+        ids = {Seq(one): last[one] for one in (*sequences, self.position.sequence) if one in last}
+        return Trail(self.position, Position(self.base.epoch, self.trimmed_to), ids)
 
     def oldest(self) -> Position:
         return Position(self.base.epoch, self.trimmed_to)
@@ -151,6 +156,9 @@ class Authority:
 
     async def standing(self) -> Any:
         return await self._ask("standing")
+
+    async def trail(self, sequences: Collection[int]) -> Any:
+        return await self._ask("trail", sequences)
 
     async def oldest(self) -> Any:
         return await self._ask("oldest")

@@ -19,7 +19,7 @@ from tests.properties.wire import Caller, Wire
 
 PAGE: Final = 2  # keys that one step of a scan finds
 NAMES: Final = {load_script(name).sha: name for name in ("put", "replay", "restart", "retire")}
-_STATE: Final = re.compile(rb"(\d+) (\d+) (\d+) ([0-9a-f]+)")
+_STATE: Final = re.compile(rb"(\d+) (\d+) (\d+) ([0-9a-f]+) (\S+)")
 
 Value = bytes | dict[bytes, float]
 
@@ -134,7 +134,7 @@ class RedisServer:
         recent = self._recent(recent_key)
         if b"" not in recent and self._without != "evicted":
             low = cursor
-            answer[0] = self._write_state(state_key, epoch, cursor, low, found[4])
+            answer[0] = self._write_state(state_key, epoch, cursor, low, found[4], found[5])
             recent[b""] = float("inf")
         for place, name in enumerate(names):
             member, version, ttl, stored = cast(tuple[bytes, int, int, bytes], offers[4 * place : 4 * place + 4])
@@ -160,7 +160,8 @@ class RedisServer:
         return 1
 
     def _replay(self, head: Sequence[Argument], group: Group) -> object:
-        epoch, upto, limit, least = (int(word) for word in head)
+        *numbers, change_id = head
+        epoch, upto, limit, least = map(int, numbers)
         state_key, recent_key, *names = group.keys
         generation, expected, _, *changes = group.arguments
         found = _STATE.fullmatch(self._get(state_key) or b"")
@@ -184,16 +185,18 @@ class RedisServer:
                 low = max(low, int(recent[dropped[-1]]))
                 for member in dropped:
                     del recent[member]
-        self._write_state(state_key, epoch, upto, low, found[4])
+        self._write_state(state_key, epoch, upto, low, found[4], str(change_id).encode())
         return 1
 
     def _restart(self, head: Sequence[Argument], group: Group) -> object:
-        epoch, sequence = (int(word) for word in head)
+        epoch, sequence = map(int, head[:2])
         if self._without != "generation":
             self._generation += 1
         self.evict(group.keys[1])
         self._recent(group.keys[1])[b""] = float("inf")
-        return self._write_state(group.keys[0], epoch, sequence, sequence, b"%x" % self._generation)
+        return self._write_state(
+            group.keys[0], epoch, sequence, sequence, b"%x" % self._generation, str(list(head)[2]).encode()
+        )
 
     def _retire(self, head: Sequence[Argument], group: Group) -> object:
         epoch, sequence = (int(word) for word in head)
@@ -203,7 +206,7 @@ class RedisServer:
         if found is None or int(found[1]) != epoch or found[4] != group.arguments[0]:
             return state
         if int(found[3]) < sequence and self._without != "fence":
-            state = self._write_state(state_key, epoch, int(found[2]), sequence, found[4])
+            state = self._write_state(state_key, epoch, int(found[2]), sequence, found[4], found[5])
             recent = self._recent(recent_key)
             for member in [member for member, version in recent.items() if version <= sequence]:
                 del recent[member]
@@ -214,8 +217,8 @@ class RedisServer:
                 self.evict(name)
         return state
 
-    def _write_state(self, name: bytes, epoch: int, cursor: int, low: int, generation: bytes) -> bytes:
-        state = b"%d %d %d %b" % (epoch, cursor, low, generation)
+    def _write_state(self, name: bytes, epoch: int, cursor: int, low: int, generation: bytes, change_id: bytes) -> bytes:
+        state = b"%d %d %d %b %b" % (epoch, cursor, low, generation, change_id)
         self.held[name] = state
         return state
 

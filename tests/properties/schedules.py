@@ -84,7 +84,7 @@ def believed(node: Node) -> None:
     """Convict a Redis that does not say that it has been replayed up to the head."""
     site = node.site
     site.replay(node)
-    at = {str(position) for position in site.does(node, node.redis.cursors()).values()}
+    at = {str(mark and mark.position) for mark in site.does(node, node.redis.cursors()).values()}
     if at != {str(site.database.position)}:
         site.truth.violated("not replayed", f"the log is at {site.database.position}, Redis at {at}")
 

@@ -16,9 +16,11 @@ from unittest.mock import patch
 
 from cachesvc.cluster.feed import Feed
 from cachesvc.cluster.follower import Follower
+from cachesvc.cluster.losses import Losses
 from cachesvc.cluster.replayer import Replayer
 from cachesvc.cluster.retirer import Retirer
 from cachesvc.cluster.sweeper import Sweeper
+from cachesvc.cluster.voucher import Voucher
 from cachesvc.engine.cache import Cache, Limits
 from cachesvc.errors import CacheError, Unavailable
 from cachesvc.logs.following import Bell
@@ -65,6 +67,7 @@ class Node:
     redis: RedisTier
     follower: Follower
     replayer: Replayer
+    voucher: Voucher
     retirer: Retirer
     sweeper: Sweeper
 
@@ -97,6 +100,7 @@ class Node:
             random=site.random,
         )
         feed = Feed(authority, standing.position, count=10)
+        losses = Losses()
         self.cache = cache = Cache(
             memory=self.memory,
             redis=self.redis,
@@ -115,12 +119,14 @@ class Node:
             time,
             start=standing.position,
             apply=cache.apply,
-            start_over=lambda standing: cache.start_over(standing.position, standing.patterns),
+            start_over=lambda standing: cache.start_over(*standing),
+            losses=losses,
         )
         self.sweeper = Sweeper(authority, cache.write_many, retention=KEPT, batch=2)
         self.retirer = Retirer(authority, lambda: cache.floors.patterns, cache.write, time, batch=2, pause=0.01)
-        self.replayer = Replayer(self.redis, authority, feed, time)
-        for lane in (*cache.lanes(), self.follower.run()):
+        self.voucher = Voucher(self.redis, authority, losses, time)
+        self.replayer = Replayer(self.redis, self.voucher, feed, time)
+        for lane in (*cache.lanes(), self.follower.run(), self.voucher.run()):
             self.loop.create_task(lane)
         self.up = True
 
@@ -342,16 +348,24 @@ class Site:
         return task.result()
 
     def replay(self, node: Node) -> None:
-        """Let a node replay all there is."""
+        """Let a node replay all there is, and every node vouch for what Redis has then."""
         node.replayer._at = None
-        while True:
-            stepping = node.start(node.replayer.step())
-            self.settle()
-            if not stepping.done():
-                stepping.cancel()
-                self.run(node)
-                return
-            stepping.result()
+        while self._ends(node, node.replayer.step()):
+            continue
+        for other in self.nodes:
+            if other.up:
+                self._ends(other, other.voucher.survey())
+
+    def _ends(self, node: Node, coroutine: Coroutine[Any, Any, object]) -> bool:
+        """Whether it ends, all being delivered that is not held; it is cancelled where it does not."""
+        task = node.start(coroutine)
+        self.settle()
+        if task.done():
+            task.result()
+            return True
+        task.cancel()
+        self.run(node)
+        return False
 
     # what is outside
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from cachesvc.model.keys import PARTITIONS
 from cachesvc.model.position import Epoch, Position, Seq
-from cachesvc.ports import Clock
+from cachesvc.ports import Clock, Mark
 from cachesvc.tiers.redis import RedisTier, opened
 from cachesvc.tiers.redis_connection import Connection
 
@@ -48,7 +48,7 @@ async def redis_tier(url: str, clock: Clock, *, at: Position | None = AT, **othe
     """A Redis tier that stands at `at` in all partitions; with None as it is found."""
     async with opened(url, clock=clock, **(OPTIONS | CONNECTING | {"dictionaries": MemoryShelf()} | others)) as tier:
         if at is not None:
-            await tier.restart(ALL, at=at)
+            await tier.restart(ALL, at=Mark(at, ""))
         yield tier
 
 
@@ -56,5 +56,17 @@ async def redis_tier(url: str, clock: Clock, *, at: Position | None = AT, **othe
 async def redis_tier_over(connection: Connection, clock: Clock) -> AsyncIterator[RedisTier]:
     """The same over a connection that a test made."""
     tier = RedisTier(connection, clock=clock, dictionaries=MemoryShelf(), **OPTIONS)
-    await tier.restart(ALL, at=AT)
+    await tier.restart(ALL, at=Mark(AT, ""))
     yield tier
+
+
+async def places(tier: RedisTier) -> set[Position | None]:
+    """Where the partitions stand."""
+    return {mark.position if mark is not None else None for mark in (await tier.cursors()).values()}
+
+
+async def vouch(*tiers: RedisTier) -> None:
+    """As a node does that has found all of it in the log."""
+    for tier in tiers:
+        await tier.cursors()
+        tier.vouch(ALL)

@@ -13,12 +13,13 @@ from cachesvc.model.change import Change, Kind
 from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
 from cachesvc.model.keys import Key, partition_of
 from cachesvc.model.position import Epoch, Position, Seq, Version
+from cachesvc.ports import Mark
 from cachesvc.tiers import redis as redis_module
 from cachesvc.tiers import redis_offers
 from cachesvc.tiers.redis import RedisTier
 from tests import servers
 from tests.fakes import FakeClock
-from tests.tiers.shelf import ALL, AT, redis_tier
+from tests.tiers.shelf import ALL, AT, places, redis_tier, vouch
 
 KEY = Key("task:1")
 PARTITION = partition_of(KEY)
@@ -100,16 +101,15 @@ class TestRead:
             entry = an_entry()
             assert list(await tier.put([entry], token=AT)) == [entry]
             assert entry_keys(client) == []
-            await tier.restart(ALL, at=to(2_000))
+            await tier.restart(ALL, at=Mark(to(2_000), ""))
             await tier.put([an_entry(2_001)], token=to(0))
             assert await held(tier, to(2_000)) is not None
 
     async def test_a_node_that_knows_nothing_yet_reads_and_writes(self, server: servers.Server, clock: FakeClock) -> None:
         async with redis_tier(server.url, clock) as tier, redis_tier(server.url, clock, at=None) as other:
             await other.put([an_entry()], token=AT)
+            await vouch(other)
             assert await held(tier) == await held(other) is not None
-            async with redis_tier(server.url, clock, at=None) as third:
-                assert await held(third) is not None
             async with redis_tier(server.url, clock, at=None) as fourth:
                 await fourth.evict([KEY])
             assert await held(tier) is None
@@ -121,10 +121,37 @@ class TestRead:
             async with redis_tier(server.url, clock, at=to(1_600)) as other:
                 assert await held(tier) is None
                 await other.put([an_entry(1_700)], token=to(0))
+                await vouch(tier)
                 assert await held(tier) is not None
             async with redis_tier(server.url, clock, at=to(1_800)):
                 await tier.put([an_entry(1_900)], token=to(0))
+                await vouch(tier)
                 assert await held(tier, to(1_800)) is not None
+
+    async def test_what_nobody_vouched_for_is_not_believed(self, server: servers.Server, clock: FakeClock) -> None:
+        async with redis_tier(server.url, clock) as tier, redis_tier(server.url, clock, at=None) as other:
+            await tier.put([an_entry()], token=AT)
+            assert not other.strange.is_set()
+            assert await held(other) is None
+            assert other.strange.is_set()
+            assert await other.lagging(horizon=AT) == len(ALL)
+            assert other.behind(KEY, horizon=AT)
+            await vouch(other)
+            assert await held(other) == await held(tier) is not None
+            async with redis_tier(server.url, clock):  # begins anew what had been vouched for
+                pass
+            assert await held(other) is None
+
+    async def test_a_partition_says_whose_log_it_follows(self, server: servers.Server, clock: FakeClock) -> None:
+        async with redis_tier(server.url, clock) as tier, redis_tier(server.url, clock, at=None) as other:
+            assert (await other.cursors())[PARTITION] == Mark(AT, "")
+            await tier.replay([a_change(1_500)], upto=to(1_500))
+            told = Mark(to(1_500), a_change(1_500).id)
+            assert (await other.cursors())[PARTITION] == told
+            await tier.put([an_entry(1_600)], token=to(0))
+            assert (await other.cursors())[PARTITION] == told
+            await tier.restart([PARTITION], at=Mark(to(1_700), "an-id"))
+            assert (await other.cursors())[PARTITION] == Mark(to(1_700), "an-id")
 
 
 class TestPut:
@@ -205,26 +232,26 @@ class TestReplay:
     async def test_changes_without_a_key_only_move_the_cursors(self, server: servers.Server, clock: FakeClock) -> None:
         async with redis_tier(server.url, clock) as tier:
             await tier.replay([a_publication(1_001), a_publication(1_002)], upto=to(1_002))
-            assert set((await tier.cursors()).values()) == {to(1_002)}
+            assert await places(tier) == {to(1_002)}
 
     async def test_of_two_replayers_one_moves(self, server: servers.Server, clock: FakeClock) -> None:
         async with redis_tier(server.url, clock) as one, redis_tier(server.url, clock, at=None) as two:
             await two.cursors()
             await one.replay([a_change(1_500)], upto=to(1_500))
             await two.replay([], upto=to(1_600))  # it believes that there was nothing between 1,000 and 1,600
-            assert set((await two.cursors()).values()) == {to(1_500)}
+            assert await places(two) == {to(1_500)}
             await two.replay([], upto=to(1_600))
-            assert set((await one.cursors()).values()) == {to(1_600)}
+            assert await places(one) == {to(1_600)}
 
     async def test_never_backwards_nor_in_another_epoch(self, server: servers.Server, clock: FakeClock) -> None:
         async with redis_tier(server.url, clock) as tier:
             await tier.replay([], upto=to(900))
             await tier.replay([], upto=to(2_000, epoch=8))
-            assert set((await tier.cursors()).values()) == {AT}
+            assert await places(tier) == {AT}
 
     async def test_what_is_behind_a_partitions_cursor_is_passed_over(self, server: servers.Server, clock: FakeClock) -> None:
         async with redis_tier(server.url, clock) as tier:
-            await tier.restart([PARTITION], at=to(1_500))
+            await tier.restart([PARTITION], at=Mark(to(1_500), ""))
             await tier.put([an_entry(1_300)], token=to(1_500))
             await tier.replay([a_change(1_400)], upto=to(1_600))
             assert await held(tier, to(1_600)) is not None
@@ -236,7 +263,7 @@ class TestReplay:
         async with redis_tier(server.url, clock) as tier:
             await tier.put([an_entry(1_001)], token=AT)
             await tier.replay([a_change(1_001 + i, Key(f"k:{i}")) for i in range(95)] + [a_change(1_200)], upto=to(1_300))
-            assert set((await tier.cursors()).values()) == {to(1_300)}
+            assert await places(tier) == {to(1_300)}
             assert await held(tier, to(1_300)) is None
 
     async def test_recent_is_bounded_and_dropping_raises_low(
@@ -262,16 +289,16 @@ class TestRestart:
         async with redis_tier(server.url, clock) as tier:
             entries = [an_entry(key=Key(f"k:{i}")) for i in range(200)]
             await tier.put(entries, token=AT)
-            await tier.restart(ALL, at=to(2_000))
+            await tier.restart(ALL, at=Mark(to(2_000), ""))
             assert await tier.get([entry.key for entry in entries], horizon=AT) == {}
             assert len(entry_keys(client)) == 200
-            assert set((await tier.cursors()).values()) == {to(2_000)}
+            assert await places(tier) == {to(2_000)}
 
     async def test_it_forgets_what_changed_before(self, server: servers.Server, client: redis.Redis, clock: FakeClock) -> None:
         async with redis_tier(server.url, clock) as tier:
             await tier.replay([a_change(1_500)], upto=to(1_500))
             assert client.zcard(RECENT) == 2
-            await tier.restart(ALL, at=to(1_100))
+            await tier.restart(ALL, at=Mark(to(1_100), ""))
             assert client.zcard(RECENT) == 1
 
     async def test_a_generation_never_comes_back(self, server: servers.Server, client: redis.Redis, clock: FakeClock) -> None:
@@ -325,7 +352,7 @@ class TestEviction:
                 client.restore(key, 0, dump)  # type: ignore[arg-type]
             assert await held(tier, to(1_600)) is None
             await tier.replay([], upto=to(1_700))  # nothing moves: the cursor is not where it was left
-            assert set((await tier.cursors()).values()) == {AT}
+            assert await places(tier) == {AT}
             await tier.replay([a_change(1_600)], upto=to(1_700))
             assert await held(tier, to(1_700)) is None
             await tier.put([an_entry(1_600)], token=to(0))

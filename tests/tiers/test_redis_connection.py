@@ -15,6 +15,7 @@ from cachesvc.errors import SettingsError, TierUnavailable
 from cachesvc.model.entry import JSON, Entry, content_hash
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Version
+from cachesvc.ports import Mark
 from tests import servers
 from tests.fakes import FakeClock
 from tests.faults import proxy
@@ -106,7 +107,7 @@ async def test_a_server_that_went_and_came_back() -> None:
                 await tier.get([ENTRY.key], horizon=AT)
             server.start()
             assert await tier.get([ENTRY.key], horizon=AT) == {}
-            await tier.restart(ALL, at=AT)
+            await tier.restart(ALL, at=Mark(AT, ""))
             await tier.put([ENTRY], token=AT)
             assert await tier.get([ENTRY.key], horizon=AT) == {ENTRY.key: ENTRY}
 

@@ -9,7 +9,7 @@ from cachesvc.model.entry import JSON, Entry, content_hash
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Version
 from tests.fakes import FakeClock
-from tests.tiers.shelf import AT, MemoryShelf, redis_tier
+from tests.tiers.shelf import AT, MemoryShelf, redis_tier, vouch
 
 
 async def test_values_are_compressed_with_a_dictionary_that_every_node_finds(valkey_url: str) -> None:
@@ -31,8 +31,10 @@ async def test_values_are_compressed_with_a_dictionary_that_every_node_finds(val
         counts = (await tier.stats()).extra
         assert counts["bytes_stored"] < counts["bytes_put"]
         async with redis_tier(valkey_url, clock, at=None, dictionaries=shelf, compression=False) as other:
+            await vouch(other)
             assert await other.get([entry.key for entry in written], horizon=AT) == {entry.key: entry for entry in written}
         async with redis_tier(valkey_url, clock, at=None) as stranger:
+            await vouch(stranger)
             assert await stranger.get([entry.key for entry in written], horizon=AT) == {}
             assert (await stranger.stats()).extra["dictionary_unknown"] == len(written)
         assert len(await tier.get([entry.key for entry in written], horizon=AT)) == len(written)  # and left alone

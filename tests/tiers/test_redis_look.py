@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from cachesvc.model.keys import Key, partition_of
+from cachesvc.ports import Mark
 from cachesvc.tiers.redis import RedisTier
 from tests import servers
 from tests.fakes import FakeClock
@@ -67,11 +68,13 @@ async def test_a_restart_by_another_node_is_noticed(valkey_url: str) -> None:
     clock = FakeClock(time.time())
     async with redis_tier(valkey_url, clock) as tier, redis_tier(valkey_url, clock, at=None) as other:
         await tier.put([an_entry()], token=AT)
-        assert (await other.inspect(KEY, horizon=AT)).entry is not None
-        await other.restart([partition_of(KEY)], at=AT)
+        held = await other.inspect(KEY, horizon=AT)
+        assert held.entry is not None
+        assert held.doubt == "its partition is not known yet to be of the log's history"
+        await other.restart([partition_of(KEY)], at=Mark(AT, ""))
         held = await tier.inspect(KEY, horizon=AT)
-        assert (held.entry, held.doubt) == (None, "")
-        await tier.restart([partition_of(KEY)], at=AT)
+        assert held.entry is None
+        await tier.restart([partition_of(KEY)], at=Mark(AT, ""))
         newer = an_entry(1_600)
         await tier.put([newer], token=AT)
         assert (await other.inspect(KEY, horizon=AT)).entry == newer
@@ -114,7 +117,7 @@ async def test_many_are_looked_at_with_what_they_were_told(tier: RedisTier) -> N
     await tier.replay([a_change(1_501, keys[0])], upto=to(1_501))
     found = await tier.look(keys[:2])
     assert {key: copy.told for key, copy in found.items()} == {keys[1]: to(1_501)}
-    await tier.restart(ALL, at=to(1_600))
+    await tier.restart(ALL, at=Mark(to(1_600), ""))
     assert await tier.look(keys) == {}
     assert await tier.look([]) == {}
 

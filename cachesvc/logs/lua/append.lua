@@ -1,19 +1,28 @@
 #!lua
 -- Commit what a fold made, if the log is still where it was when the rows were read. Every change moves the head, so under
 -- an unmoved head no row has moved. The batch's record is there exactly if the batch was committed, or given up for good.
--- Returns 1 committed, 0 moved (fold again), -1 known already.
+-- It is the log that the caller knows only if it has the newest change that the caller has seen of it.
+-- Returns 1 committed, 0 moved (fold again), -1 known already, -2 of another history.
 --
 -- KEYS  state, log, keys, ends, gone, batch, patterns
--- ARGV  epoch, head, new head, bytes, batch record, ms that answers are kept, channel, prefix of rows; then four
---       lists, each after its length: records, rows, answers, patterns
+-- ARGV  epoch, head, new head, bytes, batch record, ms that answers are kept, channel, prefix of rows; epoch
+--       and sequence of the newest change seen, and what its record begins with; then four lists, each after its length:
+--       records, rows, answers, patterns
 local state, log, keys, ends, gone, batch, patterns = unpack(KEYS)
 local epoch, head, moved, bytes, record, keep, channel, prefix = unpack(ARGV, 1, 8)
 
 if redis.call('EXISTS', batch) == 1 then return -1 end
-local at = redis.call('HMGET', state, 'epoch', 'head')
+local at = redis.call('HMGET', state, 'epoch', 'head', 'trimmed_to')
 if at[1] ~= epoch or at[2] ~= head then return 0 end
 
-local place = 8
+local seen_epoch, seen, opening = tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
+if tonumber(epoch) < seen_epoch then return -2 end
+if tonumber(epoch) == seen_epoch and seen ~= seen_epoch and seen > tonumber(at[3]) then
+  local found = redis.call('XRANGE', log, ARGV[10] .. '-0', ARGV[10] .. '-0')[1]
+  if not found or string.sub(found[2][6], 1, #opening) ~= opening then return -2 end
+end
+
+local place = 11
 local function take()
   place = place + 1
   return ARGV[place]

@@ -23,13 +23,13 @@ while k < #KEYS do
   local state = redis.call('GET', state_key)
   local answer = { state }
   answers[#answers + 1] = answer
-  local of_epoch, cursor, low, of_generation = string.match(state or '', '^(%d+) (%d+) (%d+) (%x+)$')
+  local of_epoch, cursor, low, of_generation, id = string.match(state or '', '^(%d+) (%d+) (%d+) (%x+) (%S+)$')
   if of_epoch == epoch and of_generation == generation and count > 0 then
     low = tonumber(low)
     if not redis.call('ZSCORE', recent, '') then
       -- recent was evicted: nothing is known of what changed up to the cursor
       low = tonumber(cursor)
-      state = string.format('%s %s %s %s', epoch, cursor, cursor, generation)
+      state = string.format('%s %s %s %s %s', epoch, cursor, cursor, generation, id)
       redis.call('SET', state_key, state)
       redis.call('ZADD', recent, 'inf', '')
       answer[1] = state

@@ -5,7 +5,8 @@
 -- The empty member of recent, which sorts last, says that nothing was evicted of it: only put and restart may set it.
 --
 -- KEYS  a group for each partition: its state, its recent, then the keys of the changed entries
--- ARGV  epoch, cursor to move to, limit of recent, the least that low must be, then a group for each partition: generation, expected cursor, count,
+-- ARGV  epoch, cursor to move to, limit of recent, the least that low must be, id of the change at the new cursor; then
+--       a group for each partition: generation, expected cursor, count,
 --       then for each change member of recent, version
 -- Answers 1 for each partition that moved, else 0.
 
@@ -14,16 +15,16 @@ local function version_of(head)
   return (((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f) * 256 + g
 end
 
-local epoch, upto, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local epoch, upto, limit, upto_id = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5]
 local least = tonumber(ARGV[4])
-local k, a, answers = 0, 4, {}
+local k, a, answers = 0, 5, {}
 
 while k < #KEYS do
   local state_key, recent = KEYS[k + 1], KEYS[k + 2]
   local generation, expected, count = ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 3])
   k, a = k + 2, a + 3
   local state = redis.call('GET', state_key)
-  local of_epoch, cursor, low, of_generation = string.match(state or '', '^(%d+) (%d+) (%d+) (%x+)$')
+  local of_epoch, cursor, low, of_generation = string.match(state or '', '^(%d+) (%d+) (%d+) (%x+) %S+$')
   local moves = of_epoch == epoch and of_generation == generation and cursor == expected and tonumber(low) >= least
   if moves then
     if count > 0 then
@@ -42,7 +43,7 @@ while k < #KEYS do
         if tonumber(dropped[2]) > tonumber(low) then low = string.format('%.0f', tonumber(dropped[2])) end
       end
     end
-    redis.call('SET', state_key, string.format('%s %s %s %s', epoch, upto, low, generation))
+    redis.call('SET', state_key, string.format('%s %s %s %s %s', epoch, upto, low, generation, upto_id))
   end
   answers[#answers + 1] = moves and 1 or 0
   k, a = k + count, a + 2 * count

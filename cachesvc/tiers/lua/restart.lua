@@ -3,12 +3,12 @@
 -- state that would tell the last one may be lost while its entries are still there.
 --
 -- KEYS  for each partition its state, its recent
--- ARGV  epoch, sequence
+-- ARGV  epoch, sequence, id of the change there
 -- Answers the new state of each partition.
 
 local time = redis.call('TIME')
 local generation = string.format('%x', tonumber(time[1]) * 1000000 + tonumber(time[2]))
-local state = string.format('%s %s %s %s', ARGV[1], ARGV[2], ARGV[2], generation)
+local state = string.format('%s %s %s %s %s', ARGV[1], ARGV[2], ARGV[2], generation, ARGV[3])
 local answers = {}
 for k = 1, #KEYS, 2 do
   redis.call('SET', KEYS[k], state)

@@ -18,10 +18,10 @@ while k < #KEYS do
   local generation, count = ARGV[a + 1], tonumber(ARGV[a + 2])
   k, a = k + 2, a + 2
   local state = redis.call('GET', state_key)
-  local of_epoch, cursor, low, of_generation = string.match(state or '', '^(%d+) (%d+) (%d+) (%x+)$')
+  local of_epoch, cursor, low, of_generation, id = string.match(state or '', '^(%d+) (%d+) (%d+) (%x+) (%S+)$')
   if of_epoch == epoch and of_generation == generation then
     if tonumber(low) < tonumber(sequence) then
-      state = string.format('%s %s %s %s', epoch, cursor, sequence, generation)
+      state = string.format('%s %s %s %s %s', epoch, cursor, sequence, generation, id)
       redis.call('SET', state_key, state)
       redis.call('ZREMRANGEBYSCORE', recent, '-inf', sequence)
     end
