@@ -31,7 +31,7 @@ async def read(node: Node, key: Key, want: Want = ANY) -> Answer | None:
         answer = await node.cache.read(key, want)
     except Unavailable:
         return None
-    seen = site.truth.check(node.name, key, floor, answer.entry, site.time.now())
+    seen = site.truth.check(node.name, key, floor, answer.entry, site.time.now(), stale=want.max_stale)
     node.known[key] = max(node.known.get(key, 0), seen)
     if site.trace is not None:
         found = f"@{answer.entry.version} {answer.entry.value!r}" if answer.entry is not None else "absent"
@@ -75,8 +75,8 @@ def _touched(draft: Draft) -> Sequence[Key]:
     return [key for key in KEYS if key in named.keys or (pattern is not None and pattern.matches(key))]
 
 
-def wipe(pattern: str = "", *keys: Key, cascade: bool = False) -> Draft:
-    return invalidate(Invalidation(pattern, keys, cascade=cascade))
+def wipe(pattern: str = "", *keys: Key, cascade: bool = False, soft: bool = False) -> Draft:
+    return invalidate(Invalidation(pattern, keys, cascade=cascade, soft=soft))
 
 
 async def change_origin(node: Node, key: Key, draft: Draft) -> Written | CacheError:

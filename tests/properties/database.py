@@ -14,7 +14,7 @@ from cachesvc.logs.following import Bell, following
 from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.entry import Entry, tombstone
 from cachesvc.model.fold import ENDED_KEPT, Result, State, Terms, asked, fold
-from cachesvc.model.invalidation import InForce, Patterns
+from cachesvc.model.invalidation import InForce, Patterns, softened
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Epoch, Position, Seq, Version
 from cachesvc.model.relations import related
@@ -113,18 +113,25 @@ class Database:
         return len(gone)
 
     def bury(self, one: InForce, limit: int) -> Burial:
-        held = self.patterns.find(one.pattern.text)
+        held = self.patterns.find(one.name)
         if held is None or held.sequence != one.sequence or held.retired:
             return Burial(done=True)
         after, burial = self._buried_to[one.sequence]
         page = sorted(key for key in self.rows if key > after)[:limit]
-        dead = [key for key in page if self.patterns.hide(self.rows[key]).deleted and not self.rows[key].deleted]
-        for key in dead:
-            if self.rows[key].version < one.sequence and one.pattern.matches(key):
-                self.rows[key] = tombstone(key, Version(one.sequence), now=self._time.now(), keep=ENDED_KEPT)
+        others = Patterns(other for other in self.patterns if not other.soft)
+        dead = [row for key in page if _kills(one, row := self.rows[key])]
+        if one.soft:  # what a harder one kills is left to that
+            dead = [row for row in dead if not others.newest(row.key, row.version)]
+        for row in dead:
+            ended = tombstone(row.key, Version(one.sequence), now=self._time.now(), keep=ENDED_KEPT)
+            self.rows[row.key] = softened(row, one.sequence, at=one.at) if one.soft else ended
         burial = Burial(len(page) < limit, burial.looked + len(page), burial.buried + len(dead))
         self._buried_to[one.sequence] = (page[-1] if page else after), burial
         return burial
+
+
+def _kills(one: InForce, row: Entry) -> bool:
+    return not row.deleted and row.version < one.sequence and one.pattern.matches(row.key)
 
 
 class Authority:

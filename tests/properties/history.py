@@ -43,6 +43,7 @@ class History:
         self.random = Random(seed)
         self.site = Site(self.random, redis=redis or (lambda time: RedisServer(time, without=without)))
         self.site.trace = [] if trace else None
+        self.site.barren = 0.15
         self.steps = steps
         self._snapshot: dict[bytes, Value] | None = None
         self._tokens: list[tuple[Node, Position, int]] = []  # of misses, and the origin's state when it was asked
@@ -93,10 +94,10 @@ class History:
     def _ring(self, place: int) -> None:
         site = self.site
         chance = self.random.random()
-        if chance < 0.2:
+        if chance < 0.3:
             del site.bells[place]  # lost
         elif not site.bells[place][0].frozen:
-            site.ring(place, again=chance < 0.3)
+            site.ring(place, again=chance < 0.4)
 
     def _tick(self) -> None:
         waiting = [node for node in self.site.nodes if not node.frozen and node.loop.due is not None]
@@ -117,8 +118,10 @@ class History:
     def _client(self, node: Node, chance: float) -> Any:
         rng = self.random
         key = rng.choice(KEYS)
-        if chance < 0.50:
+        if chance < 0.45:
             return clients.read(node, key)
+        if chance < 0.48:
+            return clients.read(node, key, Want(max_stale=1.0))
         if chance < 0.54:
             return clients.read(node, key, Want(fresh=True))
         if chance < 0.58:
@@ -140,7 +143,8 @@ class History:
         if chance < 0.90:
             return self._fill_late(node)
         if chance < 0.95:
-            return clients.change_origin(node, LOADED, clients.wipe(rng.choice(PATTERNS) if rng.random() < 0.5 else "l:*"))
+            text = rng.choice(PATTERNS) if rng.random() < 0.5 else "l:*"
+            return clients.change_origin(node, LOADED, clients.wipe(text, soft=rng.random() < 0.2))
         if chance < 0.97:
             return clients.change_origin(node, LOADED, clients.wipe("", LOADED, key))
         return clients.write(node, clients.wipe("", PARENT, cascade=True))
@@ -235,8 +239,14 @@ class History:
             site.note(node.name, "frozen")
         elif chance < 0.75:
             self._thaw(node)
+        elif chance < 0.77 and self._duty is not None:
+            self._duty.hold_duties(False)  # nobody has them for a while
         elif chance < 0.80 and node.up:
             self._give_duties(node)
+        elif chance < 0.83 and node.up:
+            site.note(node.name, "forgets its floors")
+            for _ in range(2):
+                node.cache.floors._forget()
         elif chance < 0.88 and node.up:
             site.note(node.name, "memory evicted")
             for entry in list(node.memory.held()):
@@ -284,6 +294,8 @@ class History:
         site.wire.lost.clear()
         for node in list(site.nodes):
             self._thaw(node)
+        if self._duty is not None:
+            self._duty.hold_duties(True)
         for _ in range(_SETTLING):
             if site.wire.calls:
                 self._move(site.wire.calls[0])

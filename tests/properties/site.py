@@ -7,6 +7,7 @@ is fake is what lies beyond them. Every step is followed by a look at what the t
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import count
@@ -179,7 +180,7 @@ class _Origin:
             self._node,
             "origin",
             "load",
-            lambda: {key: site.made_from_origin(key) for key in keys if site.truth.origin[key] >= 0},
+            lambda: {key: site.made_from_origin(key) for key in keys if site.has_origin(key)},
         )
 
 
@@ -197,8 +198,9 @@ class Site:
         self.bells: list[tuple[Node, int]] = []  # wake-ups under way
         self.numbers = count(1)
         self.errors: list[str] = []
+        self.barren = 0.0  # how often the origin has nothing
         self.trace: list[str] | None = None
-        self._in_redis: dict[bytes, int] = {}  # versions, when last looked at
+        self._in_redis: dict[bytes, tuple[int, float]] = {}  # versions and their ends, when last looked at
         self._holds: list[Callable[[Call], bool]] = []
         self._names = count(1)
 
@@ -286,15 +288,19 @@ class Site:
         """Hold what Redis has against how far it says that it was replayed, and against what it had before."""
         redis = self.redis
         held = redis.live() if isinstance(redis, RedisServer) else redis.dump()
-        versions: dict[bytes, int] = {}
+        ends = redis.ends if isinstance(redis, RedisServer) else {}
+        now = self.time.seconds
+        versions: dict[bytes, tuple[int, float]] = {}
         for name, value in held.items():
             parts = redis_partitions.entry_key(name)
             if parts is None or not isinstance(value, bytes):
                 continue
             _, head, key = parts
-            versions[name] = version = int.from_bytes(value[1:8])
-            if version < self._in_redis.get(name, 0):
-                self.truth.violated("put over something newer", f"{key}@{version} over @{self._in_redis[name]}")
+            version = int.from_bytes(value[1:8])
+            versions[name] = version, ends.get(name, math.inf)
+            before, until = self._in_redis.get(name, (0, math.inf))
+            if version < before and now < until:
+                self.truth.violated("put over something newer", f"{key}@{version} over @{before}")
             stem, _, generation = head[:-1].rpartition(b":")
             said = held.get(stem + b":state")
             state = redis_partitions.parse_state(said) if isinstance(said, bytes) else None
@@ -368,6 +374,9 @@ class Site:
         return False
 
     # what is outside
+
+    def has_origin(self, key: Key) -> bool:
+        return self.truth.origin[key] >= 0 and (not self.barren or self.random.random() >= self.barren)
 
     def made_from_origin(self, key: Key) -> Loaded:
         value = b"o%d" % next(self.numbers)

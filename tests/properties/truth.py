@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from cachesvc.model.change import Change, Kind
 from cachesvc.model.entry import Entry
+from cachesvc.model.invalidation import softened
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern, parse_pattern
 
@@ -85,12 +86,12 @@ class Truth:
 
     def _write(self, key: Key, change: Change) -> None:
         states = self.states[key]
-        entry = change.entry if change.entry is not None and not change.entry.deleted else None
+        entry = change.entry if change.entry is not None and not change.entry.deleted else self._left(key, change)
         states.named.append(change.sequence)
         if change.kind is Kind.EXPIRE:
             states.ended.add(change.sequence)
         states.add(change.sequence, entry)
-        if entry is None:
+        if entry is None or change.invalidation is not None:
             return
         if entry.value in self.meanings or change.kind is Kind.FILL:
             self._filled(key, change, entry)
@@ -116,15 +117,25 @@ class Truth:
             if pattern is not None and pattern.matches(key):
                 states.killed.append(change.sequence)
                 if states.at[-1] != change.sequence:
-                    states.add(change.sequence, None)
+                    states.add(change.sequence, self._left(key, change))
                 self._fresh[key] = self.origin[key]
             elif key in keys:
                 self._fresh[key] = self.origin[key]
 
+    def _left(self, key: Key, change: Change) -> Entry | None:
+        """What an invalidation leaves of a key: its content, past its life, if it was a soft one."""
+        held = self.states[key].entries[-1]
+        if held is None or change.invalidation is None or not change.invalidation.soft:
+            return None
+        return softened(held, change.sequence, at=change.at)
+
     # what was answered
 
-    def check(self, who: str, key: Key, floor: int, entry: Entry | None, now: float) -> int:
-        """Convict an answer that no state since `floor` allows; the least sequence that it shows to have been served."""
+    def check(self, who: str, key: Key, floor: int, entry: Entry | None, now: float, *, stale: float = 0.0) -> int:
+        """Convict an answer that no state since `floor` allows; the least sequence that it shows to have been served.
+
+        `stale` is how many seconds past its life the reader would take it.
+        """
         states = self.states[key]
         first = states.index(floor)
         if entry is None:
@@ -143,7 +154,7 @@ class Truth:
         if place < first:
             kind = "invalidated served" if entry.version < max(states.killed, default=0) <= floor else "backwards"
             self.violated(kind, f"{who} serves {key}@{entry.version} after it had {states.at[first]} (floor {floor})")
-        if not entry.live(now):
+        if not entry.live(now - stale):
             self.violated("stale", f"{who} serves {key}@{entry.version} past its life, unasked")
         return entry.version
 
