@@ -69,7 +69,7 @@ class Calls:
         for member in members:
             changes += [member, self.random.randint(cursor + 1, upto)]
         least = self.random.choice((0, 0, 0, self.random.randint(0, 40)))
-        self.both("replay", [EPOCH, upto, 2, least], [expected, len(members), *changes], members)
+        self.both("replay", [EPOCH, upto, 2, least, f"id{upto}"], [expected, len(members), *changes], members)
 
     def retire(self) -> None:
         members = self.random.sample(KEYS, self.random.randint(0, 3))
@@ -79,8 +79,8 @@ class Calls:
         if self.random.random() < 0.7:
             return
         at = self.random.randint(0, 20)
-        answers = [server.run("restart", [EPOCH, at], [Group([STATE, RECENT], [])])[0] for server in self.servers]
-        first, second = (bytes(answer).rpartition(b" ")[2] for answer in answers)  # type: ignore[call-overload]
+        answers = [server.run("restart", [EPOCH, at, f"id{at}"], [Group([STATE, RECENT], [])])[0] for server in self.servers]
+        first, second = (bytes(answer).split()[3] for answer in answers)  # type: ignore[call-overload]
         self.generations.append((first, second))
 
     def evict(self) -> None:
