@@ -50,6 +50,10 @@ class Shown:
     def __init__(self) -> None:
         self._real: dict[str, str] = {}
 
+    def real(self, version: str) -> str:
+        """The version that one on the page stands for."""
+        return self._real.get(version, version)
+
     def check(self, step: Step, printed: list[str]) -> None:
         shown, real = ("\n".join(line.rstrip() for line in lines).rstrip() for lines in (step.output, printed))
         pattern = "\n".join(SOME_LINES if line == "…" else _pattern(line) for line in shown.split("\n"))
