@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Generic, TypeVar
 
 import typer
 
@@ -15,11 +15,13 @@ from cachesvc.cli.operator import Operator, operator
 from cachesvc.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from cachesvc.client.http import Value
+    from rich.table import Table
+
+    from cachesvc.client.http import Client, Value
     from cachesvc.protocol.api import FoundEntry, ListedKey
 
 T = TypeVar("T")
-Found = tuple[list[T], str | None]  # what was listed, and the cursor of what follows
+Page = Callable[["Client", int, str | None], tuple[Sequence[T], str | None]]  # so many after a cursor; and the next cursor
 
 _PAGE = 1_000
 _EXCERPT = 200  # characters of a value in a table
@@ -28,6 +30,7 @@ KeyArgument = Annotated[str, typer.Argument(help="The key.")]
 Ttl = Annotated[float | None, typer.Option(help="Seconds that the entry lives.")]
 IfMatch = Annotated[int | None, typer.Option(metavar="VERSION", min=1, help="Only if the entry has this version.")]
 Limit = Annotated[int, typer.Option(min=1, help="How many to list at most.")]
+Cursor = Annotated[str | None, typer.Option(help="Go on after the page that gave this.")]
 All = Annotated[bool, typer.Option("--all", help="List all, however many they are.")]
 
 
@@ -175,27 +178,22 @@ def keys(
     pattern: Annotated[str, typer.Argument(help="A glob: *, ?, [abc], [!a]; \\ escapes.")] = "*",
     limit: Limit = 100,
     every: All = False,
-    cursor: Annotated[str | None, typer.Option(help="Go on after the page that gave this.")] = None,
+    cursor: Cursor = None,
 ) -> Exit:
     """List keys in byte order. When none matches: exit code 1."""
-    from cachesvc.cli.output import add, listed, nbytes, print_json, show, span, table
+    from cachesvc.cli.output import add, listed, nbytes, span, table
 
-    with at.connected() as client:
+    def page(client: Client, number: int, after: str | None) -> tuple[Sequence[ListedKey], str | None]:
+        found = client.keys(pattern, limit=number, cursor=after)
+        return found.keys, found.cursor
 
-        def page(number: int, after: str | None) -> tuple[Sequence[ListedKey], str | None]:
-            found = client.keys(pattern, limit=number, cursor=after)
-            return found.keys, found.cursor
-
-        found, cursor = _pages(page, None if every else limit, cursor)
-    if at.as_json:
-        print_json({"keys": found, "cursor": cursor})
-    elif found:
+    def drawn(found: Sequence[ListedKey]) -> Table:
         rows = table("key", "version", "ttl", "size", "tags", right=("version", "ttl", "size"))
         for one in found:
             add(rows, one.key, one.version, span(one.ttl), nbytes(one.size), listed(one.tags))
-        show(rows)
-    _tell_rest(len(found), cursor, f"no key matches {pattern}", at)
-    return Exit.OK if found else Exit.NOTHING
+        return rows
+
+    return _list(at, "keys", Pages(page, None if every else limit, cursor), drawn, none=f"no key matches {pattern}")
 
 
 @operator
@@ -207,10 +205,10 @@ def query(
     ],
     limit: Limit = 100,
     every: All = False,
-    cursor: Annotated[str | None, typer.Option(help="Go on after the page that gave this.")] = None,
+    cursor: Cursor = None,
 ) -> Exit:
     """Find entries by indexed fields. When none matches: exit code 1."""
-    from cachesvc.cli.output import add, excerpt, print_json, show, span, table
+    from cachesvc.cli.output import add, excerpt, span, table
 
     wanted: dict[str, list[str]] = {}
     for field in fields:
@@ -218,39 +216,53 @@ def query(
         if not (name and equals):
             raise InvalidInput("FIELD=VALUE", f"{field} is not of that form")
         wanted.setdefault(name, []).append(value)
-    with at.connected() as client:
 
-        def page(number: int, after: str | None) -> tuple[Sequence[FoundEntry], str | None]:
-            found = client.query(wanted, limit=number, cursor=after)
-            return found.entries, found.cursor
+    def page(client: Client, number: int, after: str | None) -> tuple[Sequence[FoundEntry], str | None]:
+        found = client.query(wanted, limit=number, cursor=after)
+        return found.entries, found.cursor
 
-        found, cursor = _pages(page, None if every else limit, cursor)
-    if at.as_json:
-        print_json({"entries": found, "cursor": cursor})
-    elif found:
+    def drawn(found: Sequence[FoundEntry]) -> Table:
         rows = table("key", "version", "ttl", "value", right=("version", "ttl"))
         for one in found:
-            text = (one.value or b"").decode()
-            add(rows, one.key, one.version, span(one.ttl), excerpt(text, _EXCERPT))
-        show(rows)
-    _tell_rest(len(found), cursor, f"no entry has {' and '.join(fields)}", at)
-    return Exit.OK if found else Exit.NOTHING
+            add(rows, one.key, one.version, span(one.ttl), excerpt((one.value or b"").decode(), _EXCERPT))
+        return rows
+
+    none = f"no entry has {' and '.join(fields)}"
+    return _list(at, "entries", Pages(page, None if every else limit, cursor), drawn, none=none)
 
 
-def _pages(page: Callable[[int, str | None], tuple[Sequence[T], str | None]], most: int | None, cursor: str | None) -> Found[T]:
-    """Up to `most` of what is listed (None: all), and where to go on."""
-    found: list[T] = []
-    while True:
-        some, cursor = page(_PAGE if most is None else min(_PAGE, most - len(found)), cursor)
-        found += some
-        if cursor is None or len(found) == most:
-            return found, cursor
+class Pages(Generic[T]):
+    """Up to `most` of what is listed (None: all), page by page; `count` and `cursor` say how far it was read."""
+
+    def __init__(self, page: Page[T], most: int | None, cursor: str | None) -> None:
+        self.count = 0
+        self.cursor = cursor
+        self._page = page
+        self._most = most
+
+    def read(self, client: Client) -> Iterator[Sequence[T]]:
+        while True:
+            size = _PAGE if self._most is None else min(_PAGE, self._most - self.count)
+            found, self.cursor = self._page(client, size, self.cursor)
+            self.count += len(found)
+            yield found
+            if self.cursor is None or self.count == self._most:
+                return
 
 
-def _tell_rest(number: int, cursor: str | None, none: str, at: Operator) -> None:
-    from cachesvc.cli.output import plural, say
+def _list(at: Operator, name: str, pages: Pages[T], drawn: Callable[[Sequence[T]], Table], *, none: str) -> Exit:
+    """Print what is listed, and tell where it goes on."""
+    from cachesvc.cli.output import plural, print_listing, say, show
 
-    if not number:
+    with at.connected() as client:
+        if at.as_json:
+            print_listing(name, pages.read(client), lambda: pages.cursor)
+        else:
+            for found in pages.read(client):
+                if found:
+                    show(drawn(found))
+    if not pages.count:
         say(none)
-    elif cursor is not None and not at.as_json:
-        say(f"{plural(number, 'entry', 'entries')}, and there are more: --all, or --cursor {cursor}")
+    elif pages.cursor is not None and not at.as_json:
+        say(f"{plural(pages.count, 'entry', 'entries')}, and there are more: --all, or --cursor {pages.cursor}")
+    return Exit.OK if pages.count else Exit.NOTHING

@@ -45,10 +45,8 @@ def invalidate(
     from cachesvc.cli.output import print_json
     from cachesvc.protocol.api import Invalidate, parse
 
-    wish = parse(
-        Invalidate,
-        {"keys": keys or [], "pattern": pattern, "tags": tags or [], "cascade": cascade} | ({"soft": True} if soft else {}),
-    )
+    named = {"keys": keys or [], "pattern": pattern, "tags": tags or []}
+    wish = parse(Invalidate, named | {"cascade": cascade, "soft": soft})
     with at.connected() as client:
         if dry_run:
             told = client.preview(wish)
@@ -60,7 +58,7 @@ def invalidate(
     if at.as_json:
         print_json(done)
     else:
-        _show_done(done)
+        _show_done(done, soft=soft)
     if done.missing:
         return Exit.PARTLY
     return Exit.NOTHING if done.matched == 0 else Exit.OK
@@ -77,6 +75,7 @@ def _agreed(at: Operator, client: Client, wish: Invalidate, *, yes: bool) -> boo
         told = client.preview(wish)
     except (Away, Unreachable) as error:
         if not yes:
+            say("what would be hit cannot be told now; --yes goes on without")
             raise
         say(f"what would be hit is not known ({error}); going on, as --yes says")
         return True
@@ -146,12 +145,12 @@ def _tree(told: Previewed) -> RenderableType:
     return root
 
 
-def _show_done(done: Invalidated) -> None:
+def _show_done(done: Invalidated, *, soft: bool) -> None:
     from cachesvc.cli.output import plural, show
 
     matched = "all that matched" if done.matched is None else plural(done.matched, "entry", "entries")
     cascaded = f" and {plural(done.cascaded, 'dependent')}" if done.cascaded else ""
-    show(f"invalidated {matched}{cascaded}, by change {done.sequence}")
+    show(f"{'marked as stale' if soft else 'invalidated'} {matched}{cascaded}, by change {done.sequence}")
     if done.applied:
         show("every live node has applied it")
     elif done.missing:

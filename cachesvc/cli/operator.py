@@ -10,14 +10,14 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Concatenate, ParamSpec
 
 import typer
 
 from cachesvc.cli.exits import Exit, Failed
-from cachesvc.errors import CacheError
+from cachesvc.errors import CacheError, InvalidInput
 
 if TYPE_CHECKING:
     from cachesvc.client.http import Client
@@ -75,6 +75,7 @@ def operator(command: Callable[Concatenate[Operator, P], Exit | None]) -> Callab
     @functools.wraps(command)
     def run(*, url: str, token: str | None, as_json: bool, **given: object) -> None:
         try:
+            _check_encoding(given)
             code = command(Operator(url, token, as_json), **given)  # type: ignore[arg-type, call-arg] # as typer read them
             sys.stdout.flush()
         except OSError as exc:  # of the output: what a command reads and writes itself, it translates
@@ -89,3 +90,14 @@ def operator(command: Callable[Concatenate[Operator, P], Exit | None]) -> Callab
     run.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _check_encoding(given: Mapping[str, object]) -> None:
+    """Raises `InvalidInput` for bytes on the command line that are no UTF-8: they are in no key, and in no JSON."""
+    for name, value in given.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not text.isascii():
+                try:
+                    text.encode()
+                except UnicodeEncodeError:
+                    raise InvalidInput(name, "is not UTF-8") from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import IO, Final
 
@@ -43,6 +43,18 @@ def print_json(document: object) -> None:
     """One line of JSON: a model, or what is made of models; a value stays as it was written."""
     sys.stdout.buffer.write(orjson.dumps(document, default=_plain, option=orjson.OPT_APPEND_NEWLINE))
     sys.stdout.buffer.flush()
+
+
+def print_listing(name: str, pages: Iterable[Sequence[object]], cursor: Callable[[], str | None]) -> None:
+    """One document of all pages, written as they come: however much is listed, no more than a page is held."""
+    out = sys.stdout.buffer
+    before = b'{"%s":[' % name.encode()  # comes with the first item, so that a failure before it prints nothing
+    for items in pages:
+        for item in items:
+            out.write(before + orjson.dumps(item, default=_plain))
+            before = b","
+    out.write(b'%s],"cursor":%s}\n' % (before.removeprefix(b","), orjson.dumps(cursor())))
+    out.flush()
 
 
 def _plain(value: object) -> object:

@@ -204,7 +204,7 @@ def checked_url(url: str) -> str:
         parts = urlsplit(url)
         httpx.URL(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        good = good and not (parts.query or parts.fragment)
+        good = good and not (parts.query or parts.fragment or parts.username)
     except (ValueError, httpx.InvalidURL):
         good = False
     if not good:

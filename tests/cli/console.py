@@ -79,11 +79,13 @@ class Inside:
         self._monkeypatch = monkeypatch
         self._capfd = capfd
 
-    def __call__(self, *arguments: str | Path, url: str) -> Ran:
-        self._monkeypatch.setenv("CACHESVC_URL", url)
-        self._monkeypatch.setattr("sys.argv", ["cachesvc", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
+    def __call__(self, *arguments: str | Path, url: str, **variables: str) -> Ran:
+        with self._monkeypatch.context() as patch:
+            for name, value in {"CACHESVC_URL": url, **variables}.items():
+                patch.setenv(name, value)
+            patch.setattr("sys.argv", ["cachesvc", *map(str, arguments)])
+            with pytest.raises(SystemExit) as ended:
+                main()
         said = self._capfd.readouterr()
         assert "fault of its own" not in said.err
         assert said.err.count("\n") <= 1 or said.err.startswith("Usage: ")

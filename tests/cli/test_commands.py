@@ -55,28 +55,28 @@ def test_a_value_goes_in_and_comes_out_byte_for_byte(url: str, tmp_path: Path) -
     assert "detail=database" in ran.err
 
 
-def test_what_is_not_there(url: str) -> None:
-    ran = cachesvc("get", "value:none", url=url)
+def test_what_is_not_there(url: str, inside: Inside) -> None:
+    ran = inside("get", "value:none", url=url)
     assert (ran.code, ran.out) == (1, b"")
     assert ran.err == "there is no entry value:none\n"
-    assert cachesvc("delete", "value:none", "--json", url=url).json == {"key": "value:none", "deleted": False}
-    assert cachesvc("delete", "value:none", url=url).code == 1
-    assert cachesvc("keys", "value:none*", url=url).code == 1
-    ran = cachesvc("keys", "value:none*", "--json", url=url)
+    assert inside("delete", "value:none", "--json", url=url).json == {"key": "value:none", "deleted": False}
+    assert inside("delete", "value:none", url=url).code == 1
+    assert inside("keys", "value:none*", url=url).code == 1
+    ran = inside("keys", "value:none*", "--json", url=url)
     assert (ran.code, ran.json) == (1, {"keys": [], "cursor": None})
 
 
-def test_conditions(url: str) -> None:
-    first = cachesvc("set", "condition", "1", "--if-absent", "--json", url=url)
+def test_conditions(url: str, inside: Inside) -> None:
+    first = inside("set", "condition", "1", "--if-absent", "--json", url=url)
     assert first.json == {"key": "condition", "version": first.json["version"], "operation": "set"}
-    ran = cachesvc("set", "condition", "2", "--if-absent", url=url)
+    ran = inside("set", "condition", "2", "--if-absent", url=url)
     assert (ran.code, ran.out) == (3, b"")
     assert f"is at version {first.json['version']}" in ran.err
     version = str(first.json["version"])
-    assert cachesvc("set", "condition", "2", "--if-match", version, url=url).code == 0
-    assert cachesvc("delete", "condition", "--if-match", version, url=url).code == 3
+    assert inside("set", "condition", "2", "--if-match", version, url=url).code == 0
+    assert inside("delete", "condition", "--if-match", version, url=url).code == 3
     assert cachesvc("delete", "condition", url=url).text == "condition is deleted\n"
-    assert cachesvc("set", "condition", "2", "--if-match", "1", "--if-absent", url=url).code == 2
+    assert inside("set", "condition", "2", "--if-match", "1", "--if-absent", url=url).code == 2
 
 
 def test_what_is_not_acceptable(url: str, inside: Inside) -> None:
@@ -95,6 +95,8 @@ def test_what_is_not_acceptable(url: str, inside: Inside) -> None:
         (("invalidate",), "keys"),
         (("get", "a", "--url", "localhost"), "url"),
         (("get", "a", "--token", "a b"), "token"),
+        (("get", "a\udcff"), "key: is not UTF-8"),
+        (("invalidate", "a", "\udcff"), "keys: is not UTF-8"),
         (("frobnicate",), "frobnicate"),
     ):
         ran = inside(*arguments, url=url)
@@ -102,11 +104,11 @@ def test_what_is_not_acceptable(url: str, inside: Inside) -> None:
         assert named in ran.err, arguments
 
 
-def test_sums_are_exact(url: str) -> None:
+def test_sums_are_exact(url: str, inside: Inside) -> None:
     assert cachesvc("increment", "sum", "0.1", url=url).text == "0.1\n"
-    assert cachesvc("increment", "sum", "0.2", url=url).text == "0.3\n"
-    assert cachesvc("increment", "sum", "-2.30", "--json", url=url).out.endswith(b'"value":-2.00}\n')
-    assert cachesvc("increment", "sum", url=url).text == "-1.00\n"
+    assert inside("increment", "sum", "0.2", url=url).text == "0.3\n"
+    assert inside("increment", "sum", "-2.30", "--json", url=url).out.endswith(b'"value":-2.00}\n')
+    assert inside("increment", "sum", url=url).text == "-1.00\n"
 
 
 def test_keys_are_listed_as_they_are(url: str) -> None:
@@ -122,54 +124,54 @@ def test_keys_are_listed_as_they_are(url: str) -> None:
     assert "\x1b" not in wide.text
 
 
-def test_tables_fit_into_80_columns(url: str) -> None:
+def test_tables_fit_into_80_columns(url: str, inside: Inside) -> None:
     long = "long:" + "k" * 300
-    assert cachesvc("set", long, "1", "--depends-on", long, url=url).code == 0
+    assert inside("set", long, "1", "--depends-on", long, url=url).code == 0
     for arguments in (("keys", "long:*"), ("explain", long), ("stats",), ("nodes",), ("invalidate", long, "--dry-run")):
-        ran = cachesvc(*arguments, url=url, COLUMNS="80")
+        ran = inside(*arguments, url=url, COLUMNS="80")
         assert ran.code == 0
         assert max(map(len, lines(ran))) <= 80, ran.text
-    shown = cachesvc("keys", "long:*", url=url, COLUMNS="80")
+    shown = inside("keys", "long:*", url=url, COLUMNS="80")
     assert sum(line.count("k") for line in lines(shown)[2:]) == 300  # folded, not cut
-    assert long in cachesvc("keys", "long:*", url=url).text  # without a width a line is one line
+    assert long in inside("keys", "long:*", url=url).text  # without a width a line is one line
 
 
-def test_pages(url: str) -> None:
+def test_pages(url: str, inside: Inside) -> None:
     write(url, *(f"page:{number}" for number in range(5)), value={"brand": "Paged"})
-    first = cachesvc("keys", "page:*", "--limit", "2", url=url)
+    first = inside("keys", "page:*", "--limit", "2", url=url)
     assert len(lines(first)) == 4
     assert "--all, or --cursor" in first.err
-    told = cachesvc("keys", "page:*", "--limit", "2", "--json", url=url).json
-    rest = cachesvc("keys", "page:*", "--all", "--cursor", told["cursor"], "--json", url=url).json
+    told = inside("keys", "page:*", "--limit", "2", "--json", url=url).json
+    rest = inside("keys", "page:*", "--all", "--cursor", told["cursor"], "--json", url=url).json
     assert [one["key"] for one in told["keys"] + rest["keys"]] == [f"page:{number}" for number in range(5)]
     assert rest["cursor"] is None
 
-    found = cachesvc("query", "brand=Paged", "brand=Other", "--limit", "3", "--json", url=url)
+    found = inside("query", "brand=Paged", "brand=Other", "--limit", "3", "--json", url=url)
     assert [one["value"] for one in found.json["entries"]] == [{"brand": "Paged"}] * 3
-    assert '{"brand":"Paged"}' in cachesvc("query", "brand=Paged", "--all", url=url).text
-    assert cachesvc("query", "brand=None", url=url).code == 1
+    assert '{"brand":"Paged"}' in inside("query", "brand=Paged", "--all", url=url).text
+    assert inside("query", "brand=None", url=url).code == 1
 
 
-def test_explain(url: str) -> None:
-    assert cachesvc("set", "explained", "1", "--tag", "tagged", "--depends-on", "parent:1", url=url).code == 0
-    told = cachesvc("explain", "explained", "--json", url=url).json
+def test_explain(url: str, inside: Inside) -> None:
+    assert inside("set", "explained", "1", "--tag", "tagged", "--depends-on", "parent:1", url=url).code == 0
+    told = inside("explain", "explained", "--json", url=url).json
     assert (told["tags"], told["parents"]) == (["tagged"], ["parent:1"])
     assert list(told["tiers"]) == ["memory", "redis", "database"]
-    shown = cachesvc("explain", "explained", url=url).text
+    shown = inside("explain", "explained", url=url).text
     for said in ("memory", "redis", "database", "live", "tagged", "parent:1", f"write {told['writtenBy']['sequence']}"):
         assert said in shown
-    ran = cachesvc("explain", "explained:not", url=url)
+    ran = inside("explain", "explained:not", url=url)
     assert ran.code == 1
     assert "nothing" in ran.text
 
 
-def test_nodes_and_stats(url: str) -> None:
-    told = cachesvc("nodes", "--json", url=url).json
+def test_nodes_and_stats(url: str, inside: Inside) -> None:
+    told = inside("nodes", "--json", url=url).json
     assert [node["self"] for node in told["nodes"]] == [True]
-    assert told["nodes"][0]["node"] in cachesvc("nodes", url=url).text
-    told = cachesvc("stats", "--json", url=url).json
+    assert told["nodes"][0]["node"] in inside("nodes", url=url).text
+    told = inside("stats", "--json", url=url).json
     assert set(told["tiers"]) >= {"memory", "redis", "database"}
-    shown = cachesvc("stats", url=url).text
+    shown = inside("stats", url=url).text
     assert told["node"] in shown
     assert "ratio" in shown
 
@@ -193,21 +195,21 @@ def test_what_is_watched_ends_with_an_interrupt(url: str) -> None:
             assert process.stderr.read() == b""
 
 
-def test_the_log_from_a_position(url: str) -> None:
+def test_the_log_from_a_position(url: str, inside: Inside) -> None:
     start = position(url)
     httpx.put(f"{url}/v1/cache/logged:1", content=b'{"a": 1.50}', trust_env=False)
     write(url, "other")
-    cachesvc("invalidate", "logged:1", "--yes", "--json", url=url)
-    every = cachesvc("changes", "--after", start, url=url)
+    inside("invalidate", "logged:1", "--yes", "--json", url=url)
+    every = inside("changes", "--after", start, url=url)
     assert [kind in line for line, kind in zip(lines(every), ("logged:1", "other", "invalidate"), strict=True)] == [True] * 3
     some = cachesvc("changes", "--after", start, "--pattern", "logged:*", "--json", url=url)
     told = [json.loads(line) for line in lines(some)]
     assert [(one["kind"], one["key"]) for one in told] == [("write", "logged:1"), ("invalidate", None)]
     assert b'"value":{"a": 1.50}' in some.out
-    again = cachesvc("changes", "--after", told[0]["position"], "--json", url=url)
+    again = inside("changes", "--after", told[0]["position"], "--json", url=url)
     assert len(lines(again)) == 2
-    assert cachesvc("changes", "--after", position(url), url=url).out == b""
-    assert cachesvc("changes", "--after", "1:1", url=url).code == 3
+    assert inside("changes", "--after", position(url), url=url).out == b""
+    assert inside("changes", "--after", "1:1", url=url).code == 3
 
 
 def test_a_reader_that_leaves(url: str) -> None:
@@ -218,44 +220,65 @@ def test_a_reader_that_leaves(url: str) -> None:
         assert (ran.stdout, ran.stderr) == (b"141\n", b""), command
 
 
-def test_an_invalidation_shows_first_what_it_hits(url: str) -> None:
+def test_an_invalidation_shows_first_what_it_hits(url: str, inside: Inside) -> None:
     write(url, "gone:1", tags=["gone"], value="x")
     write(url, "gone-too:1", dependsOn=["gone:1"], value="y")
     write(url, "gone-too:2", dependsOn=["gone-too:1"], value="y")
-    looked = cachesvc("invalidate", "--tag", "gone", "--cascade", "--dry-run", url=url)
+    looked = inside("invalidate", "--tag", "gone", "--cascade", "--dry-run", url=url)
     assert looked.code == 0
     assert "would be hit: 1 entry and 2 dependents, 9 B" in looked.text
     assert "invalidated" not in looked.text
     for said in ("gone-too", "cascade\n└── gone:1\n    └── gone-too:1\n        └── gone-too:2\n"):
         assert said in looked.text
-    told = cachesvc("invalidate", "--tag", "gone", "--cascade", "--dry-run", "--json", url=url).json
+    told = inside("invalidate", "--tag", "gone", "--cascade", "--dry-run", "--json", url=url).json
     assert (told["matched"], told["cascaded"]) == (1, 2)
-    assert cachesvc("get", "gone:1", url=url).code == 0
+    assert inside("get", "gone:1", url=url).code == 0
 
-    done = cachesvc("invalidate", "--tag", "gone", "--cascade", "--wait", url=url)
+    done = inside("invalidate", "--tag", "gone", "--cascade", "--wait", url=url)
     assert done.code == 0
     assert done.text.startswith("would be hit: 1 entry and 2 dependents")
     assert "invalidated 1 entry and 2 dependents, by change" in done.text
     assert "every live node has applied it" in done.text
-    assert cachesvc("get", "gone-too:2", url=url).code == 1
+    assert inside("get", "gone-too:2", url=url).code == 1
 
-    ran = cachesvc("invalidate", "--pattern", "gone*", "--json", url=url)
+    ran = inside("invalidate", "--pattern", "gone*", "--json", url=url)
     assert (ran.code, ran.json["matched"]) == (1, 0)
-    assert cachesvc("invalidate", "--pattern", "gone*", "--dry-run", url=url).code == 1
+    assert inside("invalidate", "--pattern", "gone*", "--dry-run", url=url).code == 1
 
 
-def test_much_is_not_invalidated_without_leave(url: str) -> None:
+def test_soft_keeps_what_it_names_as_stale(url: str, inside: Inside) -> None:
+    write(url, "soft:1")
+    assert "marked as stale 1 entry" in inside("invalidate", "soft:1", "--soft", url=url).text
+    explained = inside("explain", "soft:1", "--json", url=url).json
+    assert explained["tiers"]["database"]["present"]
+    assert not explained["tiers"]["database"]["live"]
+    assert "past its life" in inside("explain", "soft:1", url=url).text
+
+
+def test_listings_of_many_pages_are_one_document(url: str, inside: Inside) -> None:
+    for start in (0, 1_000):
+        write(url, *(f"lot:{number:04}" for number in range(start, start + 1_000)))
+    told = inside("keys", "lot:*", "--all", "--json", url=url).json
+    assert [one["key"] for one in told["keys"]] == [f"lot:{number:04}" for number in range(2_000)]
+    assert told["cursor"] is None
+    some = inside("keys", "lot:*", "--limit", "1500", "--json", url=url).json
+    assert len(some["keys"]) == 1_500
+    assert some["cursor"]
+    assert inside("keys", "lot:*", "--all", url=url).text.count("lot:") == 2_000
+
+
+def test_much_is_not_invalidated_without_leave(url: str, inside: Inside) -> None:
     many = [f"much:{number}" for number in range(101)]
     write(url, *many)
     for flags in ((), ("--json",)):
-        ran = cachesvc("invalidate", "--pattern", "much:*", *flags, url=url)
+        ran = inside("invalidate", "--pattern", "much:*", *flags, url=url)
         assert ran.code == 5
         assert "101 entries" in ran.err
         assert "need --yes" in ran.err
-    assert cachesvc("get", many[0], url=url).code == 0
-    assert cachesvc("invalidate", *many[:100], "--dry-run", url=url).code == 0
-    ran = cachesvc("invalidate", "--pattern", "much:*", "--yes", url=url)
+    assert inside("get", many[0], url=url).code == 0
+    assert inside("invalidate", *many[:100], "--dry-run", url=url).code == 0
+    ran = inside("invalidate", "--pattern", "much:*", "--yes", url=url)
     assert ran.code == 0
     assert "would be hit: 101 entries" in ran.text
     assert "invalidated 101 entries" in ran.text
-    assert cachesvc("get", many[0], url=url).code == 1
+    assert inside("get", many[0], url=url).code == 1

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.cli.console import SCRIPT, Inside, cachesvc, environment
+from tests.cli.console import SCRIPT, Inside, environment
 from tests.servers import free_port
 
 KEYS = b'{"keys":[],"cursor":null}'
@@ -81,9 +82,9 @@ def test_what_may_answer(answer: bytes, code: int, said: str, inside: Inside) ->
     assert said in ran.err
 
 
-def test_nobody_answers() -> None:
+def test_nobody_answers(inside: Inside) -> None:
     for arguments in (("get", "a"), ("set", "a", "1"), ("changes", "--after", "1:1"), ("nodes", "--json")):
-        ran = cachesvc(*arguments, url=f"http://127.0.0.1:{free_port()}")
+        ran = inside(*arguments, url=f"http://127.0.0.1:{free_port()}")
         assert (ran.code, ran.out) == (4, b"")
         assert "cannot be reached: " in ran.err
         assert ran.err.count("\n") == 1
@@ -123,7 +124,7 @@ def test_files_that_cannot_be_used(url: str, inside: Inside, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("arguments", ["keys --json", "keys", "get full"])
 def test_an_output_that_is_full(arguments: str, url: str) -> None:
-    cachesvc("set", "full", "1", url=url)
+    httpx.put(f"{url}/v1/cache/full", content=b"1", trust_env=False)
     ran = subprocess.run(
         ("bash", "-c", f"'{SCRIPT}' {arguments} > /dev/full"),
         env=environment(CACHESVC_URL=url),
