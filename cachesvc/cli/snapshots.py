@@ -21,7 +21,7 @@ from cachesvc.cli.operator import Operator, operator
 from cachesvc.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from cachesvc.client.snapshot import SnapshotCheck
+    from cachesvc.protocol.snapshot import SnapshotReader
 
 _CHUNK: Final = 256 << 10  # bytes
 
@@ -37,25 +37,26 @@ def snapshot(
     A file that cannot be written, or a snapshot cut off: exit code 6.
     """
     from cachesvc.cli.output import nbytes, plural, print_json, show
-    from cachesvc.client.snapshot import SnapshotCheck, checked
+    from cachesvc.client.snapshot import reader
 
-    check = SnapshotCheck()
-    with _replaced(file) as out, at.connected() as client, client.snapshot(pattern) as answer:
-        for chunk in _shown("snapshot", checked(answer.iter_bytes(), check), None, check):
+    told = reader()
+    with _replaced(file) as out, at.connected() as client, client.snapshot(told, pattern) as chunks:
+        for chunk in _shown("snapshot", chunks, None, told):
             out.write(chunk)
         size = out.tell()
     if at.as_json:
-        position = check.header.position if check.header is not None else None
-        print_json({"file": str(file), "entries": check.count, "bytes": size, "position": position})
+        print_json({"file": str(file), "entries": told.count, "bytes": size, "position": str(told.position)})
     else:
-        show(f"{file}: {plural(check.count, 'entry', 'entries')}, {nbytes(size)}")
+        show(f"{file}: {plural(told.count, 'entry', 'entries')}, {nbytes(size)}")
     return Exit.OK
 
 
 @operator
 def restore(
     at: Operator,
+    *,
     file: Annotated[Path, typer.Argument(help="A file that snapshot wrote.")],
+    force: Annotated[bool, typer.Option("--force", help="Even if the log tells no more what was deleted since.")] = False,
     no_wait: NoWait = False,
 ) -> Exit:
     """Take the entries of a snapshot back.
@@ -63,34 +64,32 @@ def restore(
     Never over a newer version. The file is checked before anything is sent. One that is damaged, or a job
     with errors: exit code 6.
     """
-    from cachesvc.client.snapshot import SnapshotCheck, checked
+    from cachesvc.client.snapshot import checked, reader
 
-    try:
-        with file.open("rb") as source:
-            size = os.fstat(source.fileno()).st_size
-            check = SnapshotCheck()
-            for _ in _shown("check", checked(_chunks(source), check), size, check):
-                pass
-            source.seek(0)
-            with at.connected() as client:
-                told = client.restore(_shown("restore", _chunks(source), size, None))
-                return outcome(at, client, told, wait=not no_wait)
-    except OSError as exc:
-        if isinstance(exc, BrokenPipeError):
-            raise
-        raise InvalidInput("FILE", f"{file} cannot be read: {exc.strerror}") from exc
+    told = reader()
+    with _opened(file) as source:
+        size = os.fstat(source.fileno()).st_size
+        for _ in _shown("check", checked(_chunks(file, source), told), size, told):
+            pass
+        source.seek(0)
+        with at.connected() as client:
+            job = client.restore(_shown("restore", _chunks(file, source), size, told), force=force)
+            return outcome(at, client, job, wait=not no_wait)
 
 
 @contextmanager
 def _replaced(file: Path) -> Iterator[IO[bytes]]:
     """A file to write to that takes the place of another when all went well, and is gone when not."""
+    target = file.resolve()
+    if target.exists() and not target.is_file():
+        raise InvalidInput("FILE", f"{file} is there, and is no file")
     try:
-        with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as out:
+        with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as out:
             try:
                 yield out
                 out.flush()
                 os.fsync(out.fileno())
-                Path(out.name).replace(file)
+                Path(out.name).replace(target)
             except BaseException:
                 Path(out.name).unlink()
                 raise
@@ -98,11 +97,21 @@ def _replaced(file: Path) -> Iterator[IO[bytes]]:
         raise Failed(f"{file} cannot be written: {exc.strerror}") from exc
 
 
-def _chunks(source: IO[bytes]) -> Iterator[bytes]:
-    return iter(lambda: source.read(_CHUNK), b"")
+def _opened(file: Path) -> IO[bytes]:
+    try:
+        return file.open("rb")
+    except OSError as exc:
+        raise InvalidInput("FILE", f"{file} cannot be read: {exc.strerror}") from exc
 
 
-def _shown(name: str, chunks: Iterable[bytes], total: int | None, check: SnapshotCheck | None) -> Iterator[bytes]:
+def _chunks(file: Path, source: IO[bytes]) -> Iterator[bytes]:
+    try:
+        yield from iter(lambda: source.read(_CHUNK), b"")
+    except OSError as exc:
+        raise Failed(f"{file} cannot be read: {exc.strerror}") from exc
+
+
+def _shown(name: str, chunks: Iterable[bytes], total: int | None, told: SnapshotReader) -> Iterator[bytes]:
     """The chunks, with a progress bar where somebody looks."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -113,5 +122,4 @@ def _shown(name: str, chunks: Iterable[bytes], total: int | None, check: Snapsho
         task = bar.add_task(name, total=total)
         for chunk in chunks:
             yield chunk
-            entries = f" {plural(check.count, 'entry', 'entries')}" if check is not None else ""
-            bar.update(task, advance=len(chunk), description=f"{name}{entries}")
+            bar.update(task, advance=len(chunk), description=f"{name} {plural(told.count, 'entry', 'entries')}")

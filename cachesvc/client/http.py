@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Self, TypeVar
 from uuid import uuid4
@@ -23,18 +23,21 @@ from pydantic import BaseModel, ValidationError
 from cachesvc.client.connection import Connection, Parameters, path_of, raised
 from cachesvc.client.errors import ClientError, NotFound, NotTheService, Unreachable
 from cachesvc.client.events import Event, EventParser
+from cachesvc.client.snapshot import checked
 from cachesvc.errors import InvalidInput
 from cachesvc.model.numbers import format_number, parse_number
 from cachesvc.model.position import Position, parse_position
 from cachesvc.protocol.api import Done, EntryPage, Invalidate, Invalidated, KeyPage, Previewed, Problem, Sync
 from cachesvc.protocol.exact import Parts, parts, read_object
 from cachesvc.protocol.operations import Change, Explanation, Jobs, JobTold, Nodes, Stats, SyncAnswer, SyncOverview, Warm
+from cachesvc.protocol.snapshot import MEDIA_TYPE, SnapshotReader
 
 Model = TypeVar("Model", bound=BaseModel)
 
 JSON: Final = "application/json"
 ABSENT: Final = 0  # as `if_version`: only where there is no entry
 SILENCE: Final = 45.0  # seconds; a stream of events beats at least every 15
+VERIFYING: Final = 600.0  # seconds in which a restored snapshot is verified, after it was sent
 RECONNECTS: Final = 10
 ENDED: Final = frozenset(("done", "failed", "cancelled"))
 _WHOLE: Final = parts()
@@ -190,14 +193,22 @@ class Client:
             if told.state in ENDED:
                 return
 
-    def snapshot(self, pattern: str = "*") -> AbstractContextManager[httpx.Response]:
-        """The entries that match, as lines to be read as they come."""
-        return self._connection.stream("GET", "/v1/snapshot", params=[("pattern", pattern)], silence=SILENCE)
+    @contextmanager
+    def snapshot(self, told: SnapshotReader, pattern: str = "*") -> Iterator[Iterator[bytes]]:
+        """The entries that match, in pieces as they come, checked by `told`. Raises `Damaged`."""
+        with self._connection.stream("GET", "/v1/snapshot", params=[("pattern", pattern)], silence=SILENCE) as response:
+            yield checked(response.iter_bytes(), told)
 
-    def restore(self, lines: Iterator[bytes]) -> JobTold:
-        """Hand a snapshot back; never sent twice, since it is read as it is sent."""
-        headers = {"Content-Type": "application/x-ndjson"} | _key()
-        with self._connection.stream("POST", "/v1/restore", headers=headers, content=lines, silence=SILENCE * 10) as response:
+    def restore(self, chunks: Iterator[bytes], *, force: bool = False) -> JobTold:
+        """Hand a snapshot back; its job. Not sent again by itself, since it is read as it is sent; whoever does joins the job.
+
+        `force` takes it although what was deleted since may come back; raises `Conflict` where that is so, without.
+        """
+        params = [("force", "true")] if force else []
+        headers = {"Content-Type": MEDIA_TYPE}
+        with self._connection.stream(
+            "POST", "/v1/restore", params=params, headers=headers, content=chunks, silence=VERIFYING
+        ) as response:
             response.read()
             return self._answer(JobTold, response)
 
