@@ -116,10 +116,11 @@ class Warmer:
     async def _load(self, job: Job, keys: Sequence[Key]) -> Job:
         """Read them all at once, so that a loader is called once for all that is nowhere."""
         answers = await asyncio.gather(*(self._cache.read(key) for key in keys), return_exceptions=True)
+        authority = self._cache.authority.name
         counts = {"warmed": 0, "skipped": 0, "absent": 0}
         errors: list[tuple[str, str]] = []
         for key, answer in zip(keys, answers, strict=True):
-            if isinstance(answer, TierUnavailable | Overloaded):
+            if isinstance(answer, Overloaded) or (isinstance(answer, TierUnavailable) and answer.tier == authority):
                 raise answer  # not the loader's fault: all of them again
             if isinstance(answer, CacheError):
                 errors.append((key, str(answer)))

@@ -211,7 +211,7 @@ async def test_through_a_loader() -> None:
 
 async def test_what_a_loader_cannot_give_is_told_by_key() -> None:
     origin = Origin()
-    origin.fails = {K("p:2"): Unavailable("loader p: no answer within 5 s"), K("p:3"): Unavailable("loader p: TypeError")}
+    origin.fails = {K("p:2"): Unavailable("loader p: no answer within 5 s"), K("p:3"): TierUnavailable("loader p", "TypeError")}
     async with opened(loaders={"p": origin}) as site:
         keys = tuple(K(f"p:{number}") for number in range(1, 5))
         last = (await site.warm("loader", keys=keys, concurrency=1))[-1]
