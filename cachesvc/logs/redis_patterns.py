@@ -83,8 +83,10 @@ class RedisPatterns:
         name = pattern.name
         noted = await self._server.ask("HGET", self._names.patterns, name)
         kept = unpacked(name.encode(), noted) if noted is not None else None
-        if kept is None or kept.one.sequence != pattern.sequence or kept.one.retired:
+        if kept is None or kept.one.sequence != pattern.sequence:
             return Burial(done=True)
+        if kept.one.retired:
+            return Burial(True, kept.looked, kept.buried)
         keys: list[Key] = []
         async for page in walk(pattern.pattern, Key(kept.buried_to) if kept.buried_to else None):
             keys += page
@@ -97,7 +99,8 @@ class RedisPatterns:
             buried = kept.buried + len(dead) // 4
             kept = kept._replace(buried_to=keys[-1], looked=kept.looked + len(keys), buried=buried)
             said: list[Argument] = [name, noted, kept.packed(), names.rows, VERSION_DIGITS, int(pattern.soft), *dead]
-            await self._server.run("bury", (names.keys, names.ends, names.gone, names.patterns), said)
+            if not await self._server.run("bury", (names.keys, names.ends, names.gone, names.patterns), said):
+                return await self.bury(pattern, walk, limit=limit, now=now)  # another has come further meanwhile
         return Burial(len(keys) < limit, kept.looked, kept.buried)
 
     async def burials(self) -> Mapping[InForce, Burial]:

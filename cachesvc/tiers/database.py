@@ -200,17 +200,21 @@ class DatabaseSource:
         if known is None:
             return Burial(done=True)
         after, burial = known
+        if burial.done:
+            return burial
         rows, _ = await self._page(self._scan, pattern.pattern, after, limit)
         keys = [Key(key) for key, version in map(tuple, rows) if version < pattern.sequence and pattern.pattern.matches(key)]
-        buried = 0
+        buried: int | None = 0
         if rows:
             page = database_patterns.Page(after, rows[-1][0], len(rows), keys)
 
-            def end(connection: Connection) -> int:
+            def end(connection: Connection) -> int | None:
                 now = connection.execute(select(self._store.now())).scalar_one()
                 return database_patterns.bury(connection, self._store, pattern, page, now=now)
 
             buried = await self._store.maintain(end)
+        if buried is None:
+            return await self.bury(pattern, limit=limit)  # another has come further meanwhile
         return Burial(len(rows) < limit, burial.looked + len(rows), burial.buried + buried)
 
     async def burials(self) -> Mapping[InForce, Burial]:

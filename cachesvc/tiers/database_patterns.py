@@ -76,10 +76,10 @@ def write(connection: Connection, changed: Iterable[InForce], *, head: int, now:
 
 
 def burial(connection: Connection, one: InForce) -> tuple[str, Burial] | None:
-    """The key up to which burying has come, and its counts; None when the pattern is not active any more."""
-    columns = select(patterns.c.buried_to, patterns.c.looked, patterns.c.buried)
-    row = connection.execute(columns.where(patterns.c.sequence == one.sequence, patterns.c.retired == 0)).one_or_none()
-    return (row[0], Burial(False, row[1], row[2])) if row is not None else None
+    """The key up to which burying has come, and its counts; None when the pattern is not known any more."""
+    columns = select(patterns.c.buried_to, patterns.c.retired, patterns.c.looked, patterns.c.buried)
+    row = connection.execute(columns.where(patterns.c.sequence == one.sequence)).one_or_none()
+    return (row[0], Burial(row[1] > 0, row[2], row[3])) if row is not None else None
 
 
 def burials(connection: Connection) -> dict[InForce, Burial]:
@@ -100,14 +100,14 @@ class Page(NamedTuple):
     keys: Sequence[Key]
 
 
-def bury(connection: Connection, store: Store, one: InForce, page: Page, *, now: float) -> int:
+def bury(connection: Connection, store: Store, one: InForce, page: Page, *, now: float) -> int | None:
     """End what is dead in the page, or leave it stale; a key that was written since is left alone.
 
-    How many: 0 where another node was faster.
+    How many: None where another was faster, and nothing was done.
     """
     moved = patterns.update().where(patterns.c.sequence == one.sequence, patterns.c.buried_to == page.after)
     if not connection.execute(moved.values(buried_to=page.upto, looked=patterns.c.looked + page.looked)).rowcount:
-        return 0
+        return None
     bound = {"keys": store.texts(page.keys)}
     dead = select(entries.c.key, entries.c.version).where(
         store.one_of(entries.c.key, "keys"), entries.c.version < bindparam("below"), ~entries.c.deleted

@@ -153,7 +153,14 @@ class Invalidations:
         assert (await authority.head()).sequence == retired
         assert await values(authority, *keys) == [None, None, None, b"new", None, None, None]
         assert [key async for key, _ in second.scan(EVERYTHING)] == ["j:1", "k:3", "l:1"]
-        assert (await authority.bury(one, limit=3)).done
+        assert await authority.bury(one, limit=3) == burial  # whoever asks late is told what it came to
+
+    async def test_two_who_bury_at_once_tell_the_same(self, authority: Authority, second: Authority) -> None:
+        await append(authority, *(put(f"k:{i}") for i in range(30)))
+        await append(authority, invalidate(wipe("k:*")))
+        one = await only_pattern(authority)
+        told = await asyncio.gather(*(handle.bury(one, limit=100) for handle in (authority, second) * 3))
+        assert {(burial.done, burial.buried) for burial in told} == {(True, 30)}
 
     async def test_a_retirement_is_a_record_and_happens_once(self, authority: Authority) -> None:
         await append(authority, invalidate(wipe("a*")))
