@@ -62,6 +62,11 @@ class Node:
         """MiB of the worker."""
         return float(self.service.child("cachesvc.node").memory_info().rss) / (1 << 20)
 
+    def cpu(self) -> float:
+        """Seconds of a CPU that the worker had so far."""
+        times = self.service.child("cachesvc.node").cpu_times()
+        return float(times.user + times.system)
+
     async def crowd(self, *options: str, seconds: float) -> Told:
         port = self.url.rsplit(":", 1)[1]
         command = ("-m", "tests.bench.offered", "--port", port, "--seconds", str(seconds), *options)
@@ -127,9 +132,11 @@ async def _curve(node: Node, state: str, seconds: float) -> list[Bounded]:
             break
         rate *= 1.5
     before = node.resident
-    measured = {}
+    measured, had = {}, {}
     for step in STEPS:
+        began = node.cpu()
         measured[step] = await node.crowd("--rate", str(step * peak), "--settle", "2", seconds=2 * seconds)
+        had[step] = (node.cpu() - began) / (2 + 2 * seconds)
         peak = max(peak, measured[step].goodput)
         await asyncio.sleep(0.5)
     for step, got in measured.items():
@@ -158,7 +165,10 @@ async def _curve(node: Node, state: str, seconds: float) -> list[Bounded]:
 
 
 async def _hits(node: Node, rounds: int, seconds: float) -> Bounded:
-    """Memory hits of 32 clients with Redis dead and healthy in turns, while a few other reads miss."""
+    """Memory hits of 32 clients with Redis dead and healthy in turns, while a few other reads miss.
+
+    By the second of CPU that the node had, so that what others on the machine take does not count.
+    """
     rates: dict[str, list[float]] = {"healthy": [], "dead": []}
     async with httpx.AsyncClient(base_url=node.url, timeout=60.0, trust_env=False) as client:
         for number in range(2 * rounds):
@@ -167,13 +177,20 @@ async def _hits(node: Node, rounds: int, seconds: float) -> Bounded:
             await _ready(node.url)
             STATES[state](node.redis)
             missing = asyncio.create_task(_miss(client))
+            began = node.cpu()
             got = await node.crowd("--closed", "32", *HITS, seconds=seconds)
+            rates[state].append(got.good / (node.cpu() - began))
             missing.cancel()
-            rates[state].append(got.goodput)
     node.redis.heal()
     ratios = sorted(a / b for a, b in zip(rates["dead"], rates["healthy"], strict=True))
     ours, theirs = (sorted(rates[state])[rounds // 2] for state in ("dead", "healthy"))
-    return Bounded("memory hits with a dead Redis", f"{ours:,.0f}", f"healthy: {theirs:,.0f}", ratios[rounds // 2], 0.9)
+    return Bounded(
+        "memory hits with a dead Redis, a second of the node's CPU",
+        f"{ours:,.0f}",
+        f"healthy: {theirs:,.0f}",
+        ratios[rounds // 2],
+        0.9,
+    )
 
 
 async def _miss(client: httpx.AsyncClient) -> None:
