@@ -13,6 +13,7 @@ from typing import Any
 from cachesvc.engine.answers import ANY, Answer, Want, Written
 from cachesvc.engine.flight import Flights
 from cachesvc.engine.floors import Floors
+from cachesvc.engine.leash import Leash
 from cachesvc.engine.puts import Puts
 from cachesvc.engine.reads import Reads
 from cachesvc.engine.resilience import Breaker
@@ -120,6 +121,7 @@ class Cache:
             lanes=limits.read_lanes,
         )
         self._gaps = gaps
+        self.leash = Leash(clock)
         self._hit = self.memory.hit
         self._min_version_wait = limits.min_version_wait
         self._moved = asyncio.Event()
@@ -144,6 +146,17 @@ class Cache:
 
     async def read(self, key: Key, want: Want = ANY) -> Answer:
         """The entry with where it was found, read as `want` says. Raises `Unavailable`."""
+        while True:
+            answer = await self._read(key, want)
+            if self.clock.monotonic() < self.leash.until:
+                return answer
+            try:
+                async with asyncio.timeout(self._min_version_wait):
+                    await self.leash.held()  # what this node knew when it was frozen is read again
+            except TimeoutError:
+                raise Unavailable("this node was frozen, and has not found out yet what was written meanwhile") from None
+
+    async def _read(self, key: Key, want: Want) -> Answer:
         if want.min_version is not None and any(gap.holds(want.min_version) for gap in self._gaps):
             return await self._of_a_lost_history(key, want.min_version)
         if want.min_version is not None and want.min_version > self.floors.applied.sequence:

@@ -28,6 +28,7 @@ from cachesvc.cluster.losses import Losses
 from cachesvc.cluster.replayer import Replayer
 from cachesvc.cluster.retirer import Retirer
 from cachesvc.cluster.sweeper import Sweeper
+from cachesvc.cluster.vigil import Vigil
 from cachesvc.cluster.voucher import Voucher
 from cachesvc.engine.cache import Cache, Limits
 from cachesvc.engine.jobs import JobBook
@@ -112,6 +113,7 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             start_over=lambda standing: cache.start_over(*standing),
             losses=losses,
         )
+        vigil = Vigil(cache.leash, authority, follower, clock, lease=settings.cluster.lease)
         sweeper = Sweeper(
             authority,
             cache.write_many,
@@ -170,6 +172,7 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             replayer=replayer,
             voucher=voucher,
             losses=losses,
+            vigil=vigil,
             sweeper=sweeper,
             auditor=auditor,
             duties=duties,
@@ -190,6 +193,7 @@ async def _running(node: Node) -> AsyncIterator[None]:
         lanes = [group.create_task(lane, name="lane") for lane in node.cache.lanes()]
         background = [
             group.create_task(node.follower.run(), name="follower"),
+            group.create_task(node.vigil.run(), name="vigil"),
             group.create_task(node.beat(), name="heartbeat"),
             group.create_task(node.upkeep(), name="upkeep"),
             group.create_task(node.index(), name="index"),

@@ -19,6 +19,7 @@ from cachesvc.cluster.jobs import JobRunner
 from cachesvc.cluster.losses import Losses
 from cachesvc.cluster.replayer import Replayer
 from cachesvc.cluster.sweeper import Sweeper
+from cachesvc.cluster.vigil import Vigil
 from cachesvc.cluster.voucher import Voucher
 from cachesvc.engine.cache import Cache, NoMemory
 from cachesvc.engine.combine import Combiner
@@ -64,6 +65,7 @@ class Node:
     replayer: Replayer | None
     voucher: Voucher | None
     losses: Losses
+    vigil: Vigil
     sweeper: Sweeper
     auditor: Auditor
     duties: Sequence[Duty]
@@ -205,6 +207,8 @@ class Node:
         """
         parts = {"clock": "ok" if self.clock_known else "the authority's time is not known"}
         parts["log"] = "ok" if self.follower.following else "cannot be followed"
+        if self.clock.monotonic() >= self.cache.leash.until:
+            parts["log"] = "this node was frozen, and has not caught up yet"
         if self.settings.levels.memory.enabled:
             parts[self.cache.memory.name] = "ok"
         if self.redis is not None:
@@ -330,6 +334,7 @@ class Node:
                 "direct": self.follower.direct,
                 "read": self.follower.read,
                 **self.losses.stats(),
+                "frozen": self.vigil.frozen,
             },
             "visibility": {whose: delays.latest() for whose, delays in self.delays.items()},
             "engine": {

@@ -62,6 +62,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _counter("log.startedOver", "log_started_over", "How often this node forgot everything and began anew at the head"),
     _counter("log.historiesLost", "log_histories_lost", "How often the log lost changes that had been seen here"),
     _counter("log.changesLost", "log_changes_lost", "Changes seen here that were lost with their history"),
+    _counter("log.frozen", "log_frozen", "How often this node was frozen for longer than its lease"),
     _counter("log.direct", "log_changes_direct", "Own changes taken over without reading the log"),
     _counter("log.read", "log_changes_read", "Changes read from the log"),
     _gauge("visibility.*.count", "visibility_recent_changes", "Changes of the last minute", "origin"),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import uuid
+from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cachesvc.errors import CacheError
+from cachesvc.engine.leash import Leash
+from cachesvc.errors import CacheError, Unavailable
 from cachesvc.observability.metrics import Metrics
 from cachesvc.ports import Clock
 from cachesvc.protocol.codes import Code
@@ -18,13 +20,17 @@ from cachesvc.web.call import REQUEST_ID
 from cachesvc.web.problems import Problem, ProblemRaised, problem_of
 from cachesvc.web.routes import TEMPLATE
 
+_ENTRY: Final = "/v1/cache/{key}"
+_READING: Final = frozenset({"GET", "HEAD"})
+_FROZEN: Final = Unavailable("this node was frozen while it answered, and does not know what was written meanwhile")
 _log = logging.getLogger(__name__)
 
 
 class Door:
     """A plain ASGI middleware, the outermost that is ours."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, clock: Clock, leash: Leash) -> None:
+        self._leash = leash
         self._app = app
         self._metrics = metrics
         self._clock = clock
@@ -40,11 +46,13 @@ class Door:
         async def answer(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
+                seconds = self._clock.monotonic() - began
+                if began + seconds >= self._leash.until and scope["method"] in _READING and _template(scope) == _ENTRY:
+                    raise _FROZEN
                 started = True
                 headers = message.setdefault("headers", [])
                 if not any(name == b"x-request-id" for name, _ in headers):
                     headers.append((b"x-request-id", request_id.encode()))
-                seconds = self._clock.monotonic() - began
                 self._metrics.answered(_template(scope), scope["method"], message["status"], seconds)
             await send(message)
 

@@ -18,6 +18,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from cachesvc.clock import SystemClock
+from cachesvc.engine.leash import Leash
 from cachesvc.errors import CacheError
 from cachesvc.model.entry import Entry
 from cachesvc.model.keys import MAX_KEY_BYTES, Key, parse_key
@@ -73,6 +75,11 @@ class Head(NamedTuple):
 class Hits(Protocol):
     """What is needed of the cache."""
 
+    @property
+    def leash(self) -> Leash:
+        """Until when it may be served."""
+        ...
+
     def hit(self, key: Key) -> Entry | None:
         """The live entry that memory has, and may serve, now."""
         ...
@@ -103,7 +110,7 @@ class HotProtocol(LimitedProtocol):
         began = self.clock.monotonic()
         now = self.clock.now()
         answers: list[bytes] = []
-        size = done = 0
+        size = done = sent = 0
         while found := _LINE.match(data, done):
             end = data.find(_END, found.end())
             method, target = found.groups()
@@ -112,15 +119,18 @@ class HotProtocol(LimitedProtocol):
             entry = self.hits.hit(key) if key is not None else None
             if entry is None or head is None:
                 break
+            ended = self.clock.monotonic()
+            if ended >= self.hits.leash.until:  # this node was frozen: what it looked up before is not sent
+                return sent
             done = end + len(_END)
             status = 304 if head.has(entry.version) else 200
             answers.append(self._answer(entry, now, status, bodiless=method == b"HEAD"))
-            self.metrics.answered(ROUTE, method.decode(), status, self.clock.monotonic() - began)
+            self.metrics.answered(ROUTE, method.decode(), status, ended - began)
             size += len(answers[-1])
             if size > _AT_ONCE:
                 self.transport.write(b"".join(answers))
                 answers.clear()
-                size = 0
+                size, sent = 0, done
                 if self.flow.write_paused:
                     break
         if answers:
@@ -201,6 +211,9 @@ def hot(plain: type[LimitedProtocol], hits: Hits, clock: Clock, metrics: Metrics
 
 class _Always:
     """Hits for a trial: every key has an entry."""
+
+    def __init__(self) -> None:
+        self.leash = Leash(SystemClock())
 
     def hit(self, key: Key) -> Entry | None:
         return Entry(key, Version(1), key.encode(), "text/plain", 0.0, 0.0, None, b"")

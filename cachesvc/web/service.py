@@ -14,6 +14,7 @@ from cachesvc.engine.answers import ANY, Answer, Want, Written
 from cachesvc.engine.explain import Explanation
 from cachesvc.engine.invalidate import Buries, Floored
 from cachesvc.engine.jobs import JobBook
+from cachesvc.engine.leash import Leash
 from cachesvc.engine.preview import Outlined
 from cachesvc.errors import CacheError
 from cachesvc.model.change import Change, Draft
@@ -47,6 +48,9 @@ class Cache(Protocol):
 
     @property
     def authority(self) -> Searched: ...
+
+    @property
+    def leash(self) -> Leash: ...
 
     @property
     def applied(self) -> Position: ...
