@@ -51,9 +51,9 @@ class Replayer:
         except (TimeoutError, PositionLost):
             self._at = None
             return
-        upto = Position(self._at.epoch, changes[-1].sequence)
+        after, upto = self._at, Position(self._at.epoch, changes[-1].sequence)
         self._at = None  # unknown again, should the replay fail half-way
-        await self._replica.replay(changes, upto=upto)
+        await self._replica.replay(changes, upto=upto, after=after)
         self.counts.replayed += len(changes)
         self._at = self.counts.position = upto
 

@@ -204,11 +204,12 @@ class Replica(Protocol):
         """What these partitions said last of themselves, to `cursors()`, is of the log's history."""
         ...
 
-    async def replay(self, changes: Sequence[Change], *, upto: Position) -> None:
+    async def replay(self, changes: Sequence[Change], *, upto: Position, after: Position | None = None) -> None:
         """Drop what is older than these changes, note their versions, move the cursors of all partitions to `upto`.
 
-        `changes` are all changes after the partitions' cursors up to `upto`, in order. A partition whose cursor is not
-        where this node left it is not moved, so a second replayer does no harm; the next `cursors()` tells.
+        `changes` are all changes after `after` (None: after the partitions' cursors) up to `upto`, in order. A partition
+        that stands before `after`, or whose cursor is not where this node left it or last saw it, is not moved, so a second
+        replayer does no harm; the next `cursors()` tells.
         A retirement is passed only when all that its pattern killed is gone from here and can come back no more.
         """
         ...

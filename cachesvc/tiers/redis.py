@@ -183,22 +183,27 @@ class RedisTier:
             if number in self._left:
                 self._partitions[number].vouched = self._left[number].generation
 
-    async def replay(self, changes: Sequence[Change], *, upto: Position) -> None:
+    async def replay(self, changes: Sequence[Change], *, upto: Position, after: Position | None = None) -> None:
         """See `ports.Replica`. A script call for each thousand changes, which moves all partitions up to the last of them."""
         first = 0
+        begun = after.sequence if after is not None else 0
         for place, change in enumerate(changes):
             if change.kind is Kind.RETIRE and change.invalidation is not None:
-                await self._replay_many(changes[first:place], Position(upto.epoch, Seq(change.sequence - 1)))
+                begun = await self._replay_many(changes[first:place], begun, Position(upto.epoch, Seq(change.sequence - 1)))
                 pattern = in_force(change.invalidation.retires, change.invalidation.pattern)
                 await retire(self._connection, self._key_prefix, self._partitions, pattern, upto.epoch)
                 first = place
-        await self._replay_many(changes[first:], upto)
+        await self._replay_many(changes[first:], begun, upto)
 
-    async def _replay_many(self, changes: Sequence[Change], upto: Position) -> None:
+    async def _replay_many(self, changes: Sequence[Change], after: int, upto: Position) -> int:
+        """Replay what came after a sequence; returns up to where that was."""
         for start in range(0, max(len(changes), 1), MAX_CALL_CHANGES):
             chunk = changes[start : start + MAX_CALL_CHANGES]
             last = start + MAX_CALL_CHANGES >= len(changes)
-            await self._replay(chunk, upto if last else Position(upto.epoch, chunk[-1].sequence))
+            to = upto if last else Position(upto.epoch, chunk[-1].sequence)
+            await self._replay(chunk, after, to)
+            after = to.sequence
+        return after
 
     async def restart(self, partitions: Collection[int], *, at: Mark) -> None:
         """See `ports.Replica`."""
@@ -337,17 +342,18 @@ class RedisTier:
         else:
             self._counts["refused"] += 1
 
-    async def _replay(self, changes: Sequence[Change], upto: Position) -> None:
-        """Move every partition that is not there yet, from where it was left."""
+    async def _replay(self, changes: Sequence[Change], after: int, upto: Position) -> None:
+        """Move every partition that is not there yet, from where it was left; not one that misses what came before."""
         newest: dict[int, dict[Key, int]] = {}
         for change in changes:
             for key in change.touches:
                 newest.setdefault(partition_of(key), {})[key] = change.sequence
         id_there = changes[-1].id if changes and changes[-1].sequence == upto.sequence else NO_ID
-        moving = [n for n, left in self._left.items() if left.epoch == upto.epoch and left.cursor < upto.sequence]
+        # taken down, since `cursors` may find others while the call is under way
+        moving = {n: s for n, s in self._left.items() if s.epoch == upto.epoch and after <= s.cursor < upto.sequence}
         groups = []
-        for number in moving:
-            partition, left = self._partitions[number], self._left[number]
+        for number, left in moving.items():
+            partition = self._partitions[number]
             keys = [partition.state_key, partition.recent]
             arguments: list[bytes | str | int] = [left.generation, left.cursor, 0]
             if number in newest:  # most have only their cursor moved
@@ -364,9 +370,8 @@ class RedisTier:
         least = max((change.invalidation.retires for change in changes if change.invalidation is not None), default=0)
         async with self._connection.limited():
             answers = await self._connection.run(_REPLAY, (*upto, self._max_recent, least, id_there), groups)
-        for number, answer in zip(moving, answers, strict=True):
+        for (number, left), answer in zip(moving.items(), answers, strict=True):
             if answer == 1:
-                left = self._left[number]
                 self._left[number] = State(left.epoch, upto.sequence, left.low, left.generation, id_there)
             else:
                 # another replayer moved it, or it was set back: it stays until `cursors` has told where it is

@@ -71,7 +71,7 @@ class History:
         chance = rng.random()
         if chance < 0.25:
             self._ask()
-        elif chance < 0.31:
+        elif chance < 0.33:
             self._fault()
         else:
             calls = site.wire.calls
@@ -243,16 +243,16 @@ class History:
             self._duty.hold_duties(False)  # nobody has them for a while
         elif chance < 0.80 and node.up:
             self._give_duties(node)
-        elif chance < 0.83 and node.up:
+        elif chance < 0.87 and node.up:
             site.note(node.name, "forgets its floors")
             for _ in range(2):
                 node.cache.floors._forget()
-        elif chance < 0.88 and node.up:
+        elif chance < 0.92 and node.up:
             site.note(node.name, "memory evicted")
             for entry in list(node.memory.held()):
                 if rng.random() < 0.5:
                     node.memory.drop(entry.key, below=entry.version + 1)
-        elif chance < 0.94 and site.wire.calls:
+        elif chance < 0.96 and site.wire.calls:
             self._cut(rng.choice(site.wire.calls))
         elif site.wire.lost:
             late = rng.choice(site.wire.lost)

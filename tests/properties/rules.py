@@ -21,6 +21,7 @@ from cachesvc.model.keys import Key
 from cachesvc.model.position import MAX_SEQ, Position, Seq
 from cachesvc.tiers import redis_connection, redis_retire
 from cachesvc.tiers.memory import MemoryTier
+from cachesvc.tiers.redis import RedisTier
 from cachesvc.tiers.redis_partitions import State
 
 
@@ -80,6 +81,15 @@ def _without_token() -> Iterator[None]:
 def _retire_at_once(self: Floors, text: str, sequence: Seq, *, at: Seq) -> None:
     self.patterns.retire(text, sequence, at=at)
     self.patterns.forget_retired(at)
+
+
+def _without_after() -> AbstractContextManager[object]:
+    replay = RedisTier.replay
+
+    async def from_anywhere(self: RedisTier, changes: Any, *, upto: Position, after: object) -> None:
+        await replay(self, changes, upto=upto)
+
+    return patch.object(RedisTier, "replay", from_anywhere)
 
 
 async def _nothing(*_: object) -> AsyncIterator[object]:
@@ -182,6 +192,7 @@ RULES: Final = {
             "The replay drops what is older than a change.",
             script=Script("replay", "if head ~= '' and (", "if false and ("),
         ),
+        Rule("whole", "The replay moves no partition that misses what came before.", _without_after),
         Rule("order", "A partition moves only from where it was left.", script=Script("replay", " and cursor == expected", "")),
         Rule(
             "swept",

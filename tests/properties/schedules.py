@@ -409,6 +409,27 @@ def redis_is_set_back_while_the_replay_is_on_its_way(site: Site) -> None:
     read(n2)
 
 
+@schedule("whole")
+def a_survey_finds_a_partition_that_the_replay_did_not_move(site: Site) -> None:
+    n1, n2, n3 = three(site)
+    waiting = n2.start(n2.replayer.step())
+    site.settle()
+    with site.hold(n2, "database", "read"):
+        write(n1)
+        site.does(n1, n1.replayer.step())
+        with site.hold(n1, "redis", "put"):
+            write(n1)
+            site.wire.calls.remove(next(call for call in site.wire.calls if call.name == "put"))
+    site.settle()
+    assert waiting.done()  # it moved nothing: Redis was not where it had left it
+    site.does(n2, n2.voucher.survey())
+    write(n1, OTHER)
+    site.does(n2, n2.replayer.step())
+    forget(n3)
+    n3.memory.clear()
+    read(n3)
+
+
 @schedule("generation")
 def a_partition_has_lost_its_state_only(site: Site) -> None:
     n1, n2, _ = three(site)
