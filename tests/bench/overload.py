@@ -28,6 +28,7 @@ from tests.processes.services import Service
 LIMIT = 0.25  # seconds: the time limit of a call to Redis
 SLOW = 2.0  # seconds that each answer of a slow Redis takes
 STEPS = (0.5, 1.0, 2.0, 4.0)  # of what saturates
+LOAD = ("--misses", "0.5", "--writes", "0.1")  # of reads of any key; a fourth of them are in memory by chance
 HITS = ("--misses", "0", "--writes", "0")
 
 
@@ -126,7 +127,7 @@ async def _curve(node: Node, state: str, seconds: float) -> list[Bounded]:
     rate = 1_000.0
     peak = 0.0
     while True:
-        got = await node.crowd("--rate", str(rate), seconds=seconds)
+        got = await node.crowd("--rate", str(rate), *LOAD, seconds=seconds)
         peak = max(peak, got.goodput)
         if got.goodput < 0.9 * rate:
             break
@@ -135,7 +136,7 @@ async def _curve(node: Node, state: str, seconds: float) -> list[Bounded]:
     measured, had = {}, {}
     for step in STEPS:
         began = node.cpu()
-        measured[step] = await node.crowd("--rate", str(step * peak), "--settle", "2", seconds=2 * seconds)
+        measured[step] = await node.crowd("--rate", str(step * peak), "--settle", "2", *LOAD, seconds=2 * seconds)
         had[step] = (node.cpu() - began) / (2 + 2 * seconds)
         peak = max(peak, measured[step].goodput)
         await asyncio.sleep(0.5)
@@ -144,10 +145,9 @@ async def _curve(node: Node, state: str, seconds: float) -> list[Bounded]:
             f"good p50 {got.good_p50 * 1000:.1f} ms, p99 {got.good_p99 * 1000:.1f} ms, refused p99 {got.shed_p99 * 1000:.1f} ms"
         )
         late = f"sent late by {got.late * 1000:.1f} ms at p99"
-        offered = got.offered / got.seconds
-        print(
-            f"Redis {state}, offered {offered:,.0f}/s ({step:g} ×): {got.goodput:,.0f}/s good; {says}; {late}; {got.by_status}"
-        )
+        cpu = f"the node had {had[step]:.2f} of a CPU: {got.goodput / had[step]:,.0f} good a second of it"
+        offered = f"Redis {state}, offered {got.offered / got.seconds:,.0f}/s ({step:g} ×)"
+        print(f"{offered}: {got.goodput:,.0f}/s good; {says}; {late}; {got.by_status}; {cpu}")
     twice, most = measured[2.0].goodput, measured[4.0].goodput
     grown = node.resident / before
     return [
