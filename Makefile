@@ -28,7 +28,7 @@ LOAD := URL WORKERS USERS SECONDS KEYS SKEW SEED TRACE RATE REPORT
 load: $(VENV)/load.stamp
 	@$(BIN)/python -m tests.load $(foreach name,$(LOAD),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
 
-# make bench [ARGS="--rows redis writers --records FILE"]: every comparison with peers, both sides, as a table
+# make bench [ARGS="--rows redis writers --records FILE"] [BENCH_KEYS=1000000]: every comparison with peers, both sides, as a table
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python -W ignore::RuntimeWarning -m tests.bench $(ARGS)
 

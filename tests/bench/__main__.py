@@ -12,8 +12,11 @@ from pathlib import Path
 import uvloop
 
 from cachesvc.node.__main__ import GARBAGE
-from tests.bench.rows import ROWS
+from tests.bench.operations import operations
+from tests.bench.rows import ROWS as OTHERS
 from tests.bench.sides import HEADER
+
+ROWS = OTHERS | {"operations": operations}
 
 
 async def run(names: list[str], file: Path | None, rounds: int, seconds: float) -> str:

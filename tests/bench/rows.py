@@ -35,7 +35,9 @@ UPSERT = (
 
 
 @asynccontextmanager
-async def node(stack: AsyncExitStack, *, database: str, redis_url: str = "", memory: int = 100_000) -> AsyncIterator[Cache]:
+async def node(
+    stack: AsyncExitStack, *, database: str, redis_url: str = "", memory: int = 100_000, **level: object
+) -> AsyncIterator[Cache]:
     directory = stack.enter_context(TemporaryDirectory(prefix="cachesvc-bench-"))
     settings = load_settings(
         overrides={
@@ -43,7 +45,7 @@ async def node(stack: AsyncExitStack, *, database: str, redis_url: str = "", mem
             "levels": {
                 "memory": {"max_size": memory},
                 "redis": {"enabled": bool(redis_url), "url": redis_url, "embedded": False},
-                "database": {"url": database},
+                "database": {"url": database, **level},
             },
         },
         environ={},
