@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cachesvc.realtime.modules import SOURCE, Module, Modules
+from cachesvc.realtime.recovery import KeptLimits
 from cachesvc.realtime.session import SessionLimits
 from cachesvc.settings import Realtime
 from cachesvc.web.live import LiveLimits
@@ -34,6 +35,7 @@ def live_limits(realtime: Realtime, limits: Limits) -> LiveLimits:
             remembered=realtime.remembered,
             remembered_bytes=realtime.remembered_bytes,
         ),
+        kept=KeptLimits(realtime.kept_for, realtime.max_kept, realtime.max_kept_bytes),
         send_timeout=realtime.send_timeout,
         drain_spread=realtime.drain_spread,
         drain_timeout=realtime.drain_timeout,

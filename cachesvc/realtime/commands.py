@@ -6,7 +6,7 @@ One handler a type, in a table; each returns what its request is answered with.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -21,9 +21,10 @@ from cachesvc.model.position import Position
 from cachesvc.ports import Clock
 from cachesvc.protocol.drafts import draft_of, fingerprint, invalidation_of, told
 from cachesvc.protocol.exact import check_nesting
-from cachesvc.protocol.frames import CacheGet, CacheInvalidate, CacheUpdate, Publish
+from cachesvc.protocol.frames import CacheGet, CacheInvalidate, CacheUpdate, Publish, RecoveryRequest
 from cachesvc.protocol.values import value_members
 from cachesvc.realtime.modules import Modules
+from cachesvc.realtime.recovery import Recovery
 from cachesvc.realtime.resources import parse_resource
 from cachesvc.realtime.session import Request
 from cachesvc.realtime.told import MAX_PUSHED
@@ -60,17 +61,23 @@ class Commands:
     cache: Cache
     clock: Clock
     modules: Modules
+    recovery: Recovery
     max_value_size: int = 1 << 20
     max_invalidate_keys: int = 100_000
     time_limit: float = 10.0
 
-    async def carry_out(self, request: Request) -> Reply:
-        """Within the time limit. Raises `CacheError`."""
+    async def carry_out(self, request: Request) -> AsyncIterator[Reply]:
+        """The answer, or the answers of which the last one ends it, each within the time limit. Raises `CacheError`."""
         command = CARRIED_OUT[request.type]
+        replies = command.handler(self, request, request.frame)
+        while (reply := await self._in_time(command, request, replies)) is not None:
+            yield reply
+
+    async def _in_time(self, command: Command, request: Request, replies: AsyncIterator[Reply]) -> Reply | None:
         timer = asyncio.timeout(self.time_limit)
         try:
             async with timer:
-                return await command.handler(self, request, request.frame)
+                return await anext(replies, None)
         except TimeoutError as exc:
             if not timer.expired():
                 raise
@@ -83,19 +90,20 @@ class Commands:
 
     # what each does
 
-    async def _get(self, request: Request, asked: CacheGet) -> Reply:
+    async def _get(self, request: Request, asked: CacheGet) -> AsyncIterator[Reply]:
         key = parse_key(asked.payload.key, field="payload.key")
         answer = await self.cache.read(key)
         entry = answer.entry
         if entry is None or entry.deleted:
             missed = {"key": key, "found": False, "value": None, "version": 0, "fillToken": str(answer.token)}
-            return Reply("cache:value", missed)
+            yield Reply("cache:value", missed)
+            return
         found: dict[str, object] = {"key": key, "found": True, "version": entry.version, **value_members(entry)}
         if answer.ttl is not None:
             found["ttl"] = round(answer.ttl, 3)
-        return Reply("cache:value", found)
+        yield Reply("cache:value", found)
 
-    async def _update(self, request: Request, asked: CacheUpdate) -> Reply:
+    async def _update(self, request: Request, asked: CacheUpdate) -> AsyncIterator[Reply]:
         update = asked.payload
         key = parse_key(update.key, field="payload.key")
         draft = draft_of(update, key, max_value_size=self.max_value_size, path="payload.")
@@ -104,21 +112,22 @@ class Commands:
         body = told(draft, receipt, value=receipt.operation is Operation.INCREMENT)
         if receipt.operation is Operation.DELETE:
             body["found"] = receipt.found
-        return Reply("ack", body | _again(written))
+        yield Reply("ack", body | _again(written))
 
-    async def _invalidate(self, request: Request, asked: CacheInvalidate) -> Reply:
+    async def _invalidate(self, request: Request, asked: CacheInvalidate) -> AsyncIterator[Reply]:
         body = asked.payload
         named = invalidation_of(body, most=self.max_invalidate_keys, path="payload.")
         if body.dry_run:
             seen = await preview(
                 self.cache.authority, named, at=self.cache.applied, clock=self.clock, loaders=self.cache.modules_loaded
             )
-            return Reply("ack", seen.told())
+            yield Reply("ack", seen.told())
+            return
         draft = draft_of_invalidation(named)._replace(distribute=body.distribute)
         done = await invalidate(self.cache, _signed(draft, request, body.idempotency_key))
-        return Reply("ack", done.told() | _again(done.written))
+        yield Reply("ack", done.told() | _again(done.written))
 
-    async def _publish(self, request: Request, asked: Publish) -> Reply:
+    async def _publish(self, request: Request, asked: Publish) -> AsyncIterator[Reply]:
         said = asked.payload
         parse_resource(said.resource, self.modules, field="payload.resource")
         if said.message is None:
@@ -131,7 +140,12 @@ class Commands:
             _signed(publish(publication, distribute=said.distribute), request, said.idempotency_key)
         )
         told = {"resource": said.resource, "sequence": written.receipt.version, "operation": Operation.PUBLISH.value}
-        return Reply("ack", told | _again(written))
+        yield Reply("ack", told | _again(written))
+
+    async def _recover(self, request: Request, asked: RecoveryRequest) -> AsyncIterator[Reply]:
+        session = request.session
+        async for payload in self.recovery.recover(session.stream, session.names.session, asked.payload):
+            yield Reply("recovery:response", payload)
 
 
 class Reply(NamedTuple):
@@ -144,7 +158,7 @@ class Reply(NamedTuple):
 class Command(NamedTuple):
     """How a type is carried out; `writes` tells that what becomes of it may be unknown for a while."""
 
-    handler: Callable[[Commands, Request, Any], Awaitable[Reply]]
+    handler: Callable[[Commands, Request, Any], AsyncIterator[Reply]]
     writes: bool = True
 
 
@@ -153,6 +167,7 @@ CARRIED_OUT: Final[Mapping[str, Command]] = {
     "cache:update": Command(Commands._update),
     "cache:invalidate": Command(Commands._invalidate),
     "publish": Command(Commands._publish),
+    "recovery:request": Command(Commands._recover, writes=False),
 }
 
 

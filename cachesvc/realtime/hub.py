@@ -20,37 +20,17 @@ from cachesvc.realtime.told import Told, tell, tell_invalidation
 Subscriptions = dict[Subscription, None]  # a set, in order
 
 
-class Hub:
-    """The subscriptions of a node. `position` is that of the change that is told now, or was told last."""
+class Audience:
+    """Subscriptions, and who of them is told what of a change."""
 
-    def __init__(self, at: Position, modules: Modules | None = None) -> None:
-        self.position = at
-        self.modules = modules or Modules()
-        self.told = 0
-        self.deliveries = 0
+    def __init__(self, modules: Modules) -> None:
+        self.modules = modules
         self.index = Index()
 
-    def sequence(self) -> int:
-        return self.position.sequence
-
-    def add(self, subscription: Subscription) -> None:
-        self.index.add(subscription)
-
-    def remove(self, subscription: Subscription) -> None:
-        self.index.remove(subscription)
-
-    def route(self, changes: Iterable[Change]) -> None:
-        """Tell everyone whom these changes concern, in order."""
-        for change in changes:
-            self.position = Position(self.position.epoch, change.sequence)
-            for stream, (told, subscription) in self.audience(change).items():
-                stream.offer(told, subscription)
-                self.deliveries += 1
-
-    def audience(self, change: Change) -> dict[Stream, tuple[Told, Subscription]]:
+    def of(self, change: Change, epoch: int) -> dict[Stream, tuple[Told, Subscription]]:
         """Who is told of a change, what, and by the most eager of which subscriptions."""
         if change.kind is Kind.INVALIDATE and change.invalidation is not None:
-            return self._invalidated(change, change.invalidation)
+            return self._invalidated(change, change.invalidation, epoch)
         resource = change.publication.resource if change.publication is not None else change.key
         if resource is None:
             return {}
@@ -58,10 +38,9 @@ class Hub:
         first = next(covering, None)
         if first is None:
             return {}
-        told = tell(change, self.modules, self.position.epoch)
+        told = tell(change, self.modules, epoch)
         if told is None:
             return {}
-        self.told += 1
         found: dict[Stream, tuple[Told, Subscription]] = {}
         _join(found, told, first)
         for subscription in covering:
@@ -72,16 +51,11 @@ class Hub:
         """Whether anyone would be told of a change of this key."""
         return next(self.index.covering(key), None) is not None
 
-    def start_over(self, at: Position) -> None:
-        """The log goes on from elsewhere. What was subscribed to is to be subscribed to again."""
-        self.position = at
-        self.index = Index()
-
     def _called(self, resource: str) -> str:
         module, colon, rest = resource.partition(":")
         return f"{self.modules.called(module)}{colon}{rest}"
 
-    def _invalidated(self, change: Change, named: Invalidation) -> dict[Stream, tuple[Told, Subscription]]:
+    def _invalidated(self, change: Change, named: Invalidation, epoch: int) -> dict[Stream, tuple[Told, Subscription]]:
         """Everyone is told of those keys that concern him, and of the pattern if it may match one."""
         keys: dict[Stream, list[Key]] = {}
         eager: dict[Stream, Subscription] = {}
@@ -106,9 +80,48 @@ class Hub:
             part = tuple(keys.get(stream, ())), stream in matched
             if part not in made:
                 said = Invalidation(named.pattern if part[1] else "", part[0], cascade=named.cascade)
-                made[part] = tell_invalidation(change, said, self.position.epoch)
+                made[part] = tell_invalidation(change, said, epoch)
             found[stream] = made[part], subscription
         return found
+
+
+class Hub:
+    """The subscriptions of a node. `position` is that of the change that is told now, or was told last."""
+
+    def __init__(self, at: Position, modules: Modules | None = None) -> None:
+        self.position = at
+        self.modules = modules or Modules()
+        self.told = 0
+        self.deliveries = 0
+        self.audience = Audience(self.modules)
+
+    @property
+    def index(self) -> Index:
+        return self.audience.index
+
+    def sequence(self) -> int:
+        return self.position.sequence
+
+    def add(self, subscription: Subscription) -> None:
+        self.index.add(subscription)
+
+    def remove(self, subscription: Subscription) -> None:
+        self.index.remove(subscription)
+
+    def route(self, changes: Iterable[Change]) -> None:
+        """Tell everyone whom these changes concern, in order."""
+        for change in changes:
+            self.position = Position(self.position.epoch, change.sequence)
+            audience = self.audience.of(change, self.position.epoch)
+            self.told += bool(audience)
+            self.deliveries += len(audience)
+            for stream, (told, subscription) in audience.items():
+                stream.offer(told, subscription)
+
+    def start_over(self, at: Position) -> None:
+        """The log goes on from elsewhere. What was subscribed to is to be subscribed to again."""
+        self.position = at
+        self.audience = Audience(self.modules)
 
 
 class Index:

@@ -22,6 +22,11 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._pushes) + len(self._answers)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether a quarter of the room for answers is taken."""
+        return self.answered * 4 > self.most
+
     def push(self, frame: bytes) -> bool:
         """Whether there was room."""
         if self._pushes and self.pushed + len(frame) > self.most:

@@ -80,6 +80,7 @@ class Request(NamedTuple):
     type: str
     frame: Frame
     identity: Identity
+    session: Session
 
 
 _PLAIN: Final = parts()
@@ -108,8 +109,9 @@ class Session:
 
     def __post_init__(self) -> None:
         self.outbox = Outbox(self.limits.queue_size)
+        epoch = self.hub.position.epoch
         stream_limits = StreamLimits(self.limits.queue_size, self.limits.remembered, self.limits.remembered_bytes)
-        self.stream = Stream(self.outbox, stream_limits, self.clock, self.hub.sequence, self.wake, self._slow)
+        self.stream = Stream(self.outbox, stream_limits, self.clock, self.hub.sequence, self.wake, self._slow, epoch)
         self._opened_at = self._errors_since = self.clock.monotonic()
 
     # effects
@@ -172,6 +174,7 @@ class Session:
 
     def end(self) -> None:
         """The connection is gone."""
+        self.stream.freeze()
         for subscription in self.stream.subscriptions.values():
             self.hub.remove(subscription)
 
@@ -206,7 +209,7 @@ class Session:
             served.handle(self, received)
             return None
         assert self.identity is not None
-        return Request(kind, received, self.identity)
+        return Request(kind, received, self.identity, self)
 
     def _auth(self, received: Auth) -> None:
         first = self.identity is None
@@ -363,6 +366,7 @@ SERVED: Final[Mapping[str, Served]] = {
     "cache:update": Served(_written),
     "cache:invalidate": Served(_invalidated),
     "publish": Served(_published),
+    "recovery:request": Served(_nothing),
 }
 
 

@@ -64,6 +64,7 @@ class Stream:
     at: Callable[[], int]
     wake: Callable[[], None]
     overflow: Callable[[], None]
+    epoch: int = 0
     identity: Identity = NOBODY
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
     seq: int = 0
@@ -71,13 +72,17 @@ class Stream:
     sent_bytes: int = 0
     conflated: int = 0
     closed: bool = False
+    recovering: int | None = None  # up to where what it missed was told, while that goes on
     _waiting: Conflator[Subscription] = field(default_factory=Conflator)
 
     @property
     def position(self) -> int:
         """Every change up to it that is due was told."""
+        position = self.at()
         oldest = self._waiting.oldest
-        return self.at() if oldest is None else min(self.at(), oldest - 1)
+        if oldest is not None:
+            position = min(position, oldest - 1)
+        return position if self.recovering is None else min(position, self.recovering)
 
     @property
     def waiting(self) -> int:
@@ -130,8 +135,13 @@ class Stream:
 
     def clear(self) -> None:
         """Nothing can be sent any more."""
+        self.freeze()
         self.closed = True
         self._waiting.clear()
+
+    def freeze(self) -> None:
+        """Nothing is told from here on: the position stays where it is."""
+        self.recovering = self.position
 
     @property
     def _room(self) -> bool:

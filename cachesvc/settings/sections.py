@@ -123,6 +123,9 @@ class Realtime(Section):
     drain_timeout: Duration = 2.0  # for them to be told
     remembered: int = Field(1_000, ge=0, le=100_000)  # messages pushed to a connection, for when it missed some
     remembered_bytes: Size = 256 << 10
+    kept_for: Duration = 120.0  # what was pushed to a connection that ended, for when its client comes back
+    max_kept: int = Field(10_000, ge=0, le=1_000_000)  # such connections
+    max_kept_bytes: Size = 64 << 20
     modules: dict[str, ModuleSettings] = Field(default_factory=dict)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import uuid4
@@ -17,12 +17,13 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from cachesvc.errors import CacheError, Forbidden, PositionLost, Unauthenticated, Unavailable
-from cachesvc.model.change import Change
 from cachesvc.protocol.codes import CloseCode
 from cachesvc.realtime.commands import Commands
 from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import Doorman, Identity, OpenDoor
+from cachesvc.realtime.large import completed
 from cachesvc.realtime.modules import Modules
+from cachesvc.realtime.recovery import KeptLimits, KeptSessions, Recovery
 from cachesvc.realtime.session import Names, Request, Session, SessionLimits
 from cachesvc.web.call import raw_path, read_headers
 from cachesvc.web.live_protocol import PEER, LiveProtocol
@@ -41,6 +42,7 @@ class LiveLimits:
     """Limits of the sockets of a node; bytes, counts, seconds."""
 
     session: SessionLimits = field(default_factory=SessionLimits)
+    kept: KeptLimits = field(default_factory=KeptLimits)
     send_timeout: float = 10.0
     drain_spread: float = 5.0  # over which clients are asked to come back after a restart
     drain_timeout: float = 2.0  # for them to be told
@@ -73,10 +75,12 @@ class Live:
         self.limits = limits or LiveLimits()
         self.counts = LiveCounts()
         self.hub = Hub(service.feed.position, modules)
+        self.kept = KeptSessions(self.limits.kept, service.clock)
         self.commands = Commands(
             service.cache,
             service.clock,
             self.hub.modules,
+            Recovery(self.hub, service.feed, service.cache, self.kept),
             service.limits.max_value_size,
             service.limits.max_invalidate_keys,
             service.limits.request_timeout,
@@ -104,6 +108,7 @@ class Live:
             await connection.run(receive, send)
         finally:
             self._open.discard(connection)
+            self.kept.keep(connection.session.names.session, connection.session.stream, self.hub.position.epoch)
             closing = connection.session.closing
             if closing is not None:
                 name = closing.code.name.lower()
@@ -138,31 +143,11 @@ class Live:
                 await self.service.clock.sleep(exc.retry_after)
                 continue
             told = hub.deliveries
-            for change in await self._with_values(changes):
+            for change in await completed(self.service.cache, changes, hub.audience.concerns):
                 hub.route((change,))
                 if hub.deliveries - told >= AT_ONCE * 8:
                     told = hub.deliveries
                     await asyncio.sleep(0)  # others have their turn
-
-    async def _with_values(self, changes: Sequence[Change]) -> Sequence[Change]:
-        """The changes with values that the log does not hold, where someone wants them and they are still the newest."""
-        wanted = {change.key for change in changes if self._lacks_value(change) and change.key is not None}
-        if not wanted:
-            return changes
-        try:
-            answers = await self.service.cache.read_many(list(wanted))
-        except CacheError:
-            return changes  # told without their values
-        newest = {int(answer.entry.version): answer.entry for answer in answers if answer.entry is not None}
-        return [
-            change._replace(entry=newest[change.sequence], value_held=True)
-            if self._lacks_value(change) and change.sequence in newest
-            else change
-            for change in changes
-        ]
-
-    def _lacks_value(self, change: Change) -> bool:
-        return not change.value_held and change.key is not None and self.hub.concerns(change.key)
 
     def _start_over(self, lost: PositionLost) -> None:
         _log.warning("the sockets start over: %s", lost)
@@ -180,6 +165,8 @@ class Live:
             "sent": counts.sent,
             "sentBytes": counts.sent_bytes,
             "queuedBytes": sum(c.session.stream.waiting + c.session.outbox.answered for c in self._open),
+            "kept": len(self.kept),
+            "keptBytes": self.kept.size,
             "subscriptions": self.hub.index.size,
             "changesTold": self.hub.told,
             "deliveries": self.hub.deliveries,
@@ -214,6 +201,7 @@ class Connection:
         self._live = live
         self._clock = live.service.clock
         self._woken = asyncio.Event()
+        self._sent = asyncio.Event()
         self._slots = asyncio.Semaphore(live.limits.session.max_in_flight)
         self.session = Session(
             Names(uuid4().hex, uuid4().hex),
@@ -236,6 +224,7 @@ class Connection:
                 for task in ends:
                     task.cancel()
         finally:
+            self._sent.set()  # nobody waits for room any more
             self.session.end()
             self.ended.set()
 
@@ -261,8 +250,9 @@ class Connection:
     async def _carry_out(self, request: Request) -> None:
         session = self.session
         try:
-            reply = await self._live.commands.carry_out(request)
-            session.answer(request.frame, reply.type, reply.payload)
+            async for reply in self._live.commands.carry_out(request):
+                session.answer(request.frame, reply.type, reply.payload)
+                await self._room()
         except CacheError as error:
             session.fail(request.frame, error)
         except Exception as error:  # noqa: BLE001 - the connection lives; the log has it
@@ -272,6 +262,12 @@ class Connection:
             self.in_flight -= 1
             self._slots.release()
             self._woken.set()
+
+    async def _room(self) -> None:
+        """Wait until a good part of what was answered is sent: what comes in many parts is not kept for who does not read."""
+        while self.session.closing is None and self.session.outbox.crowded:
+            self._sent.clear()
+            await self._sent.wait()
 
     async def _write(self) -> None:
         """Send what the session has to say, until it wants to close and all of it is said."""
@@ -286,6 +282,7 @@ class Connection:
                 except TimeoutError:
                     session.close(CloseCode.SLOW, "what was to be read was not read")
                     return
+                self._sent.set()
                 counts.sent += 1
                 counts.sent_bytes += len(frame)
             if session.closing is not None and not (self.in_flight and session.closing.code is CloseCode.DRAIN):

@@ -22,13 +22,20 @@ class Said:
     """A session under test; `frames` are those it has said and nobody has looked at."""
 
     def __init__(
-        self, *, identity: Identity | None = ANONYMOUS, doorman: Doorman | None = None, hub: Hub | None = None, **limits: Any
+        self,
+        *,
+        identity: Identity | None = ANONYMOUS,
+        doorman: Doorman | None = None,
+        hub: Hub | None = None,
+        clock: FakeClock | None = None,
+        name: str = "s-1",
+        **limits: Any,
     ) -> None:
-        self.clock = FakeClock(NOW)
+        self.clock = clock or FakeClock(NOW)
         self.hub = hub or Hub(Position(Epoch(7), Seq(1000)))
         self.woken = 0
         self.session = Session(
-            Names("c-1", "s-1"),
+            Names("c-1", name),
             replace(LIMITS, **limits),
             self.clock,
             doorman or OpenDoor(),

@@ -1,0 +1,236 @@
+"""Recovery: what a session missed, from what was sent to it, or from the log through what it subscribes to now.
+
+The rule that must not break: never a silent gap. What cannot be covered without one is answered `RECOVERY_UNAVAILABLE`, and no
+position is told that is past what a recovery still has to tell.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+import orjson
+
+from cachesvc.errors import InvalidInput, LimitExceeded, PositionLost
+from cachesvc.model.change import Change
+from cachesvc.model.position import Epoch, Position, Seq
+from cachesvc.ports import Clock
+from cachesvc.protocol.codes import Code
+from cachesvc.protocol.frames import RecoveryRequestPayload
+from cachesvc.realtime.hub import Audience, Hub
+from cachesvc.realtime.large import Reads, completed
+from cachesvc.realtime.replies import refusal
+from cachesvc.realtime.stream import Sent, Stream
+
+CHUNK: Final = 64  # messages in one response
+CHUNK_BYTES: Final = 128 << 10
+_READ: Final = 256  # changes read at a time
+Payload = dict[str, object]
+
+
+class Log(Protocol):
+    """The log as this node has applied it, or as the authority has it."""
+
+    @property
+    def position(self) -> Position: ...
+
+    async def next(self, after: Position, limit: int) -> Sequence[Change]: ...
+
+
+class Kept(NamedTuple):
+    """What is kept of a session that ended: whose it was, what it was sent, and up to where it was told everything."""
+
+    subject: str
+    sent: Sequence[Sent]
+    seq: int
+    position: Position
+    until: float
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLimits:
+    """Seconds, counts and bytes of what is kept of ended sessions."""
+
+    retention: float = 120.0
+    sessions: int = 10_000
+    bytes: int = 64 << 20
+
+
+class KeptSessions:
+    """Sessions of this node that ended lately; the oldest are forgotten first."""
+
+    def __init__(self, limits: KeptLimits, clock: Clock) -> None:
+        self.size = 0
+        self._limits = limits
+        self._clock = clock
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, session: str, stream: Stream, epoch: int) -> None:
+        """A session has ended; nothing is kept of one that followed nothing, or another epoch than this."""
+        if stream.epoch != epoch or not (stream.seq or stream.subscriptions):
+            return
+        until = self._clock.monotonic() + self._limits.retention
+        position = Position(Epoch(epoch), Seq(stream.position))
+        kept = Kept(stream.identity.subject, tuple(stream.sent), stream.seq, position, until, stream.sent_bytes + 500)
+        self._kept[session] = kept
+        self.size += kept.size
+        self._forget()
+
+    def find(self, session: str | None, subject: str) -> Kept | None:
+        """What is kept of a session, for whose it was."""
+        self._forget()
+        kept = self._kept.get(session) if session is not None else None
+        return kept if kept is not None and kept.subject == subject else None
+
+    def _forget(self) -> None:
+        now, limits = self._clock.monotonic(), self._limits
+        while self._kept:
+            oldest = next(iter(self._kept.values()))
+            if oldest.until > now and len(self._kept) <= limits.sessions and self.size <= limits.bytes:
+                return
+            self._kept.popitem(last=False)
+            self.size -= oldest.size
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Recoveries on a node."""
+
+    hub: Hub
+    log: Log
+    cache: Reads
+    kept: KeptSessions
+
+    async def recover(self, stream: Stream, session: str, asked: RecoveryRequestPayload) -> AsyncIterator[Payload]:
+        """The payloads of the responses, in order; the last is complete, or says that it cannot be. Raises `InvalidInput`."""
+        _check(asked)
+        if stream.recovering is not None:
+            raise LimitExceeded("type", "a recovery of this session is going on", 1)
+        own = asked.session_id in (None, session)
+        ended = None if own else self.kept.find(asked.session_id, stream.identity.subject)
+        after: Position | None = None
+        again: Sequence[Sent] | None = None
+        told: frozenset[int] = frozenset()
+        if own and asked.last_sequence_number <= stream.seq:
+            again = _missed(stream.sent, stream.seq, asked)
+        elif ended is not None and ended.position.epoch == self.hub.position.epoch:
+            again = _missed(ended.sent, ended.seq, asked)
+            after, told = ended.position, frozenset(sent.told.version for sent in ended.sent)
+        if again is None:
+            # what was sent is not known any more: what happened since is
+            told = frozenset()
+            after = _place(asked)
+        if again is None and after is None:
+            yield _lost(stream, "neither what was sent nor a position of this log is known")
+            return
+        stream.recovering = after.sequence if after is not None else None
+        try:
+            last = asked.last_sequence_number
+            for chunk in _chunks(again or ()):
+                last = chunk[-1].seq
+                yield _response(chunk, last, complete=False)
+            if after is not None:
+                async for chunk in self._replayed(stream, after, told, again is None and own):
+                    last = chunk[-1].seq
+                    yield _response(chunk, last, complete=False)
+            yield _response((), last, complete=True)
+        except PositionLost as lost:
+            yield _lost(stream, str(lost))
+        finally:
+            stream.recovering = None
+
+    async def _replayed(
+        self, stream: Stream, after: Position, told: frozenset[int], everything: bool
+    ) -> AsyncIterator[Sequence[Sent]]:
+        """The log from a position to where live delivery goes on, by what the session subscribes to now.
+
+        What was told live is not told again, unless `everything` is asked for. Raises `PositionLost`.
+        """
+        if after.epoch != self.hub.position.epoch:
+            raise PositionLost(f"epoch {after.epoch} is over")
+        upto = self.hub.position.sequence
+        missed, live = Audience(self.hub.modules), Audience(self.hub.modules)
+        waiting = sorted(stream.subscriptions.values(), key=lambda subscription: -subscription.since)
+        for subscription in waiting:
+            missed.index.add(subscription)
+        chunk: list[Sent] = []
+        while after.sequence < upto:
+            changes = await self.log.next(after, min(_READ, upto - after.sequence))
+            after = Position(after.epoch, changes[-1].sequence)
+            for change in await completed(self.cache, changes, missed.concerns):
+                while waiting and waiting[-1].since < change.sequence:
+                    live.index.add(waiting.pop())
+                found = missed.of(change, after.epoch).get(stream)
+                stream.recovering = change.sequence
+                if found is None or change.sequence in told:
+                    continue
+                if not everything and stream in live.of(change, after.epoch):
+                    continue
+                chunk.append(stream.number(found[0]))
+                if len(chunk) >= CHUNK or sum(sent.told.size for sent in chunk) >= CHUNK_BYTES:
+                    yield chunk
+                    chunk = []
+        if chunk:
+            yield chunk
+
+
+def _missed(sent: Iterable[Sent], last: int, asked: RecoveryRequestPayload) -> Sequence[Sent] | None:
+    """The messages that are asked for; None where one of them is not remembered, or was never sent."""
+    ranges = [(missing.start, missing.end) for missing in asked.missing_ranges]
+    ranges.append((asked.last_sequence_number + 1, last))
+    if asked.last_sequence_number > last or any(end > last for _, end in ranges):
+        return None
+    remembered = list(sent)
+    first = remembered[0].seq if remembered else last + 1
+    if any(start < first for start, end in ranges if start <= end):
+        return None
+    wanted = {number for start, end in ranges for number in range(start, end + 1)}
+    return [one for one in remembered if one.seq in wanted]
+
+
+def _place(asked: RecoveryRequestPayload) -> Position | None:
+    if asked.position is None or asked.epoch is None:
+        return None
+    return Position(Epoch(asked.epoch), Seq(asked.position))
+
+
+def _chunks(messages: Iterable[Sent]) -> Iterable[Sequence[Sent]]:
+    chunk: list[Sent] = []
+    size = 0
+    for message in messages:
+        chunk.append(message)
+        size += message.told.size
+        if len(chunk) >= CHUNK or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _response(chunk: Sequence[Sent], last: int, *, complete: bool) -> Payload:
+    data = [orjson.Fragment(sent.told.frame(sent.seq, sent.position)) for sent in chunk]
+    return {"sequenceNumber": last, "data": data, "isComplete": complete}
+
+
+def _lost(stream: Stream, reason: str) -> Payload:
+    error = refusal(Code.RECOVERY_UNAVAILABLE, f"{reason}: read again what you need, and go on from here")
+    return {"sequenceNumber": stream.seq, "data": [], "isComplete": False, "error": error}
+
+
+def _check(asked: RecoveryRequestPayload) -> None:
+    end = -1
+    for place, missing in enumerate(asked.missing_ranges):
+        field = f"payload.missingRanges[{place}]"
+        if missing.end < missing.start:
+            raise InvalidInput(field, "runs backwards")
+        if missing.start <= end:
+            raise InvalidInput(field, "overlaps the one before it, or comes before it")
+        if not missing.start:
+            raise InvalidInput(field, "begins at 0: messages are numbered from 1")
+        end = missing.end

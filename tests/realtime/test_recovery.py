@@ -1,0 +1,458 @@
+"""Recovery: on the same node and on another, after trims, through filters and conflation: no silent gap, no duplicate."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cachesvc.engine.answers import Answer
+from cachesvc.errors import InvalidInput, LogTrimmed
+from cachesvc.model.change import Change
+from cachesvc.model.keys import Key
+from cachesvc.model.position import Epoch, Position, Seq
+from cachesvc.protocol.codes import CloseCode
+from cachesvc.protocol.frames import RecoveryRequestPayload
+from cachesvc.realtime.hub import Hub
+from cachesvc.realtime.recovery import KeptLimits, KeptSessions, Recovery
+from tests.fakes import FakeClock
+from tests.realtime.changes import BEFORE, deleted, invalidated, written
+from tests.realtime.sessions import Said
+from tests.wire import golden_frames
+
+BASE = 1000
+
+
+class Log:
+    """All changes, of which the oldest may be trimmed."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self.trimmed = BASE
+
+    @property
+    def position(self) -> Position:
+        return Position(Epoch(7), Seq(BASE + len(self.changes)))
+
+    async def next(self, after: Position, limit: int) -> Sequence[Change]:
+        if after.sequence < self.trimmed:
+            raise LogTrimmed(after.sequence, self.trimmed)
+        start = after.sequence - BASE
+        assert start < len(self.changes)
+        return self.changes[start : start + min(limit, 3)]
+
+
+class NoValues:
+    async def read_many(self, keys: Collection[Key]) -> list[Answer]:
+        raise AssertionError("all values are held")
+
+
+class Node:
+    """A hub that follows the log, and its recoveries."""
+
+    def __init__(self, log: Log, clock: FakeClock, **limits: Any) -> None:
+        self.log = log
+        self.clock = clock
+        self.hub = Hub(log.position)
+        self.kept = KeptSessions(KeptLimits(**limits), clock)
+        self.recovery = Recovery(self.hub, log, NoValues(), self.kept)
+
+    def follow(self, most: int = 1_000_000) -> None:
+        start = self.hub.position.sequence - BASE
+        self.hub.route(self.log.changes[start : start + most])
+
+
+def connected(node: Node, name: str = "s-1", **limits: Any) -> Said:
+    said = Said(hub=node.hub, clock=node.clock, name=name, **limits)
+    said.session.open()
+    said.raw()
+    return said
+
+
+def ended(node: Node, said: Said) -> None:
+    said.session.end()
+    node.kept.keep(said.session.names.session, said.session.stream, node.hub.position.epoch)
+
+
+async def recovered(node: Node, said: Said, **asked: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The messages, and the last response."""
+    messages: list[dict[str, Any]] = []
+    request = said.send("recovery:request", asked)
+    assert request is not None
+    stream, name = said.session.stream, said.session.names.session
+    last: dict[str, Any] = {}
+    async for payload in node.recovery.recover(stream, name, request.frame.payload):  # type: ignore[attr-defined]
+        last = orjson.loads(orjson.dumps(payload))
+        messages += last["data"]
+        assert last["isComplete"] is False or last["data"] == []
+    return messages, last
+
+
+def tell(node: Node, count: int) -> None:
+    for _ in range(count):
+        sequence = node.log.position.sequence + 1
+        node.log.changes.append(written(sequence, f"task:{sequence % 5}", sequence, before=BEFORE))
+
+
+def node(**limits: Any) -> Node:
+    return Node(Log(), FakeClock(), **limits)
+
+
+async def test_missing_ranges_of_the_same_connection() -> None:
+    here = node()
+    said = connected(here)
+    said.send("subscribe", {"resources": ["task"]})
+    tell(here, 8)
+    here.follow()
+    sent = said.frames()
+    messages, last = await recovered(here, said, lastSequenceNumber=6, missingRanges=[{"start": 2, "end": 3}])
+    assert messages == [sent[1], sent[2], sent[6], sent[7]]
+    assert (last["isComplete"], last["sequenceNumber"]) == (True, 8)
+    messages, last = await recovered(here, said, lastSequenceNumber=8)
+    assert (messages, last["isComplete"]) == ([], True)
+
+
+async def test_recovery_response_frames() -> None:
+    here = node()
+    said = connected(here)
+    said.send("subscribe", {"resources": ["task"]})
+    tell(here, 5)
+    here.follow()
+    said.raw()
+    request = said.golden("recovery:request", requestId="r-1")
+    assert request is not None
+    asked: RecoveryRequestPayload = request.frame.payload  # type: ignore[attr-defined]
+    async for payload in here.recovery.recover(said.session.stream, "s-1", asked):
+        said.session.answer(request.frame, "recovery:response", payload)
+    first, last = said.raw()
+    assert [message["seq"] for message in golden_frames.check(first)["payload"]["data"]] == [4, 5]
+    assert orjson.loads(last)["payload"] == {"sequenceNumber": 5, "data": [], "isComplete": True}
+
+
+@pytest.mark.parametrize(
+    ("ranges", "field"),
+    [
+        ([{"start": 3, "end": 2}], "payload.missingRanges[0]"),
+        ([{"start": 1, "end": 2}, {"start": 2, "end": 3}], "payload.missingRanges[1]"),
+        ([{"start": 5, "end": 6}, {"start": 1, "end": 2}], "payload.missingRanges[1]"),
+        ([{"start": 0, "end": 2}], "payload.missingRanges[0]"),
+    ],
+)
+async def test_bad_ranges(ranges: list[dict[str, int]], field: str) -> None:
+    here = node()
+    with pytest.raises(InvalidInput) as wrong:
+        await recovered(here, connected(here), lastSequenceNumber=0, missingRanges=ranges)
+    assert wrong.value.field == field
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"lastSequenceNumber": 9},
+        {"lastSequenceNumber": 0, "missingRanges": [{"start": 1, "end": 2**53 - 1}]},
+        {"lastSequenceNumber": 0, "sessionId": "unknown"},
+        {"lastSequenceNumber": 0, "sessionId": "unknown", "epoch": 6, "position": 1000},
+    ],
+)
+async def test_what_cannot_be_recovered_is_said(asked: dict[str, Any]) -> None:
+    here = node()
+    said = connected(here)
+    messages, last = await recovered(here, said, **asked)
+    assert (messages, last["isComplete"], last["error"]["code"]) == ([], False, "RECOVERY_UNAVAILABLE")
+    assert last["error"]["recoverable"] is True
+
+
+async def test_on_the_same_node_after_a_reconnect() -> None:
+    here = node()
+    first = connected(here)
+    first.send("subscribe", {"resources": ["task"]})
+    tell(here, 4)
+    here.follow()
+    sent = first.frames()
+    ended(here, first)
+    tell(here, 3)
+    here.follow()
+    second = connected(here, "s-2")
+    second.send("subscribe", {"resources": ["task"]})
+    tell(here, 2)
+    here.follow()
+    live = [frame["version"] for frame in second.frames() if "seq" in frame]
+    messages, last = await recovered(here, second, lastSequenceNumber=2, sessionId="s-1")
+    assert messages[:2] == sent[2:4]
+    assert [message["version"] for message in messages[2:]] == [1005, 1006, 1007]
+    assert live == [1008, 1009]
+    assert (last["isComplete"], [message["seq"] for message in messages[2:]]) == (True, [3, 4, 5])
+
+
+async def test_what_is_not_remembered_comes_from_the_log_or_not_at_all() -> None:
+    here = node()
+    said = connected(here, remembered=3)
+    said.send("subscribe", {"resources": ["task"]})
+    tell(here, 5)
+    here.follow()
+    assert len(said.frames()) == 5
+    _, last = await recovered(here, said, lastSequenceNumber=1)
+    assert last["error"]["code"] == "RECOVERY_UNAVAILABLE"
+    messages, last = await recovered(here, said, lastSequenceNumber=1, epoch=7, position=1001)
+    assert [message["version"] for message in messages] == [1002, 1003, 1004, 1005]
+    assert last["isComplete"] is True
+    ended(here, said)
+    again = connected(here, "s-2")
+    again.send("subscribe", {"resources": ["task"]})
+    _, last = await recovered(here, again, lastSequenceNumber=1, sessionId="s-1")
+    assert last["error"]["code"] == "RECOVERY_UNAVAILABLE"
+    messages, last = await recovered(here, again, lastSequenceNumber=1, sessionId="s-1", epoch=7, position=1001)
+    assert [message["version"] for message in messages] == [1002, 1003, 1004, 1005]
+
+
+async def test_somebody_elses_session_is_not_recovered() -> None:
+    here = node()
+    first = connected(here)
+    first.send("subscribe", {"resources": ["task"]})
+    tell(here, 1)
+    here.follow()
+    first.session.stream.identity = type(first.session.stream.identity)("bob", ["admin"])
+    ended(here, first)
+    _, last = await recovered(here, connected(here, "s-2"), lastSequenceNumber=0, sessionId="s-1")
+    assert last["error"]["code"] == "RECOVERY_UNAVAILABLE"
+
+
+async def test_on_another_node_from_the_log_and_when_it_was_trimmed() -> None:
+    here = node()
+    there = Node(here.log, here.clock)
+    tell(here, 200)
+    there.follow()
+    said = connected(there, "s-2")
+    said.send("subscribe", {"resources": ["task:1", "cache:task:2"], "filters": {"action": "updated"}})
+    messages, last = await recovered(there, said, lastSequenceNumber=7, sessionId="s-1", epoch=7, position=1100)
+    assert [message["version"] for message in messages] == [v for v in range(1101, 1201) if v % 5 in (1, 2)]
+    assert [message["seq"] for message in messages] == list(range(1, 41))
+    assert last["isComplete"] is True
+    here.log.trimmed = 1101
+    messages, last = await recovered(there, said, lastSequenceNumber=7, sessionId="s-1", epoch=7, position=1100)
+    assert (messages, last["error"]["code"]) == ([], "RECOVERY_UNAVAILABLE")
+
+
+async def test_no_position_is_told_that_is_past_what_is_still_to_be_recovered() -> None:
+    here = node()
+    tell(here, 300)
+    here.follow()
+    said = connected(here, "s-2")
+    said.send("subscribe", {"resources": ["task"]})
+    said.raw()
+    request = said.send("recovery:request", {"lastSequenceNumber": 0, "sessionId": "s-1", "epoch": 7, "position": 1000})
+    assert request is not None
+    asked: RecoveryRequestPayload = request.frame.payload  # type: ignore[attr-defined]
+    parts = here.recovery.recover(said.session.stream, "s-2", asked)
+    payload = await anext(parts)
+    tell(here, 1)
+    here.follow()
+    (live,) = said.frames()
+    assert live["version"] == 1301
+    assert live["position"] == 1064  # as far as the first part went
+    with pytest.raises(Exception, match="going on"):
+        await anext(here.recovery.recover(said.session.stream, "s-2", asked))
+    rest = [payload async for payload in parts]
+    assert rest[-1]["isComplete"] is True
+    assert said.session.stream.position == 1301
+
+
+async def test_who_was_dropped_for_being_slow_recovers_what_was_conflated() -> None:
+    here = node()
+    said = connected(here, queue_size=3_000)
+    said.send("subscribe", {"resources": ["task"]})
+    said.raw()
+    here.log.changes += [written(1001 + i, f"task:{i}", "x" * 100) for i in range(50)]
+    here.follow()
+    assert said.session.closing is not None
+    assert said.session.closing.code is CloseCode.SLOW
+    ended(here, said)
+    again = connected(here, "s-2")
+    again.send("subscribe", {"resources": ["task"]})
+    messages, last = await recovered(here, again, lastSequenceNumber=0, sessionId="s-1")
+    assert [message["version"] for message in messages] == list(range(1001, 1051))
+    assert last["isComplete"] is True
+
+
+def test_what_is_kept_is_bounded() -> None:
+    here = node(retention=10.0, sessions=3, bytes=10_000)
+    for i in range(6):
+        said = connected(here, f"s-{i}")
+        said.send("subscribe", {"resources": ["task"]})
+        ended(here, said)
+        here.clock.advance(1)
+    assert [here.kept.find(f"s-{i}", "anonymous") is not None for i in range(6)] == [False] * 3 + [True] * 3
+    here.clock.advance(8)
+    assert [here.kept.find(f"s-{i}", "anonymous") is not None for i in range(6)] == [False] * 5 + [True]
+    big = connected(here, "big")
+    big.send("subscribe", {"resources": ["task"]})
+    here.hub.route([written(1001 + i, "task:1", "x" * 900, before=BEFORE) for i in range(20)])
+    ended(here, big)
+    assert here.kept.size == 0
+    idle = connected(here, "idle")
+    ended(here, idle)
+    assert here.kept.find("idle", "anonymous") is None
+
+
+# any interleaving
+
+
+class Client:
+    """One who knows the rules: by its view, what was told to it is what happened."""
+
+    def __init__(self) -> None:
+        self.said: Said | None = None
+        self.at: Node | None = None
+        self.last = 0
+        self.position = BASE
+        self.session: str | None = None
+        self.versions: dict[str, int] = {}
+        self.view: dict[str, Any] = {}
+        self.told: set[int] = set()  # on this connection
+        self.seqs: list[int] = []
+        self.sessions = 0
+        self.refetched = 0
+
+    def take(self, frame: dict[str, Any], *, recovering: bool = False) -> None:
+        assert self.said is not None
+        self.seqs.append(frame["seq"])
+        version = frame["version"]
+        assert version not in self.told, "twice on one connection"
+        self.told.add(version)
+        if not recovering:
+            self.last = frame["seq"]
+            self.position = max(self.position, frame["position"])
+        payload = frame["payload"]
+        names = payload["keys"] if frame["type"] == "cache:invalidate" else [payload["key"]]
+        for name in names:
+            if self.versions.get(name, 0) >= version:
+                continue  # already processed
+            self.versions[name] = version
+            if frame["type"] == "cache:invalidate" or payload["action"] == "deleted":
+                self.view.pop(name, None)
+            else:
+                self.view[name] = payload["task"]
+
+    def read(self, most: int) -> None:
+        if self.said is None:
+            return
+        for _ in range(most):
+            frame = self.said.session.next_frame()
+            if frame is None:
+                return
+            decoded = orjson.loads(frame)
+            if "seq" in decoded:
+                self.take(decoded)
+
+    def drop(self) -> None:
+        if self.said is not None and self.at is not None:
+            ended(self.at, self.said)
+            self.said = self.at = None
+
+    async def connect(self, to: Node, truth: dict[int, dict[str, Any]], throttle: int) -> None:
+        self.drop()
+        self.sessions += 1
+        name = f"s-{self.sessions}"
+        self.said, self.at = connected(to, name, queue_size=4_000, remembered=3), to
+        before, self.told, self.seqs = (self.session, self.last, self.position), set(), []
+        self.said.send("subscribe", {"resources": ["task"], "throttle": throttle}, requestId="r")
+        (ack,) = self.said.frames()
+        since = ack["position"]
+        self.session, self.last = name, 0
+        if before[0] is None:
+            self.view, self.position = dict(truth[since]), since
+            self.versions = dict.fromkeys(KEYS, since)
+            return
+        messages, last = await recovered(
+            to, self.said, lastSequenceNumber=before[1], sessionId=before[0], epoch=7, position=before[2]
+        )
+        if last["isComplete"]:
+            own = [message for message in messages if message["version"] not in self.told]
+            for message in own:
+                self.take(message, recovering=True)
+            self.last = self.said.session.stream.seq
+            self.position = max(self.position, self.said.session.stream.position)
+        else:
+            assert last["error"]["code"] == "RECOVERY_UNAVAILABLE"
+            self.refetched += 1
+            self.view, self.position = dict(truth[since]), max(self.position, since)
+            self.versions = dict.fromkeys(KEYS, since)
+
+
+KEYS = [f"task:{i}" for i in range(4)]
+CHANGES = [
+    st.tuples(st.just("set"), st.sampled_from([*KEYS, "event:1"])),
+    st.tuples(st.just("set"), st.sampled_from(KEYS)),
+    st.tuples(st.just("delete"), st.sampled_from(KEYS)),
+    st.tuples(st.just("invalidate"), st.sampled_from(KEYS)),
+]
+CONNECT = st.tuples(st.just("connect"), st.tuples(st.integers(0, 1), st.sampled_from([0, 1000])))
+STEP = st.one_of(
+    *CHANGES,
+    *CHANGES,
+    st.tuples(st.just("follow"), st.tuples(st.integers(0, 1), st.integers(1, 9))),
+    st.tuples(st.just("follow"), st.tuples(st.integers(0, 1), st.integers(1, 9))),
+    st.tuples(st.just("read"), st.integers(1, 3)),
+    st.tuples(st.just("read"), st.integers(1, 3)),
+    st.tuples(st.just("wait"), st.sampled_from([0.5, 1.0, 200.0])),
+    st.tuples(st.just("drop"), st.none()),
+    st.tuples(st.just("trim"), st.integers(1, 20)),
+    CONNECT,
+)
+steps = st.tuples(CONNECT, st.lists(STEP, min_size=15, max_size=60)).map(lambda drawn: [drawn[0], *drawn[1]])
+
+
+async def play(script: Sequence[tuple[str, Any]]) -> Client:
+    log, clock, client = Log(), FakeClock(), Client()
+    nodes = [Node(log, clock), Node(log, clock)]
+    state: dict[str, Any] = {}
+    truth: dict[int, dict[str, Any]] = {BASE: {}}
+
+    def append(change: Change, name: str, value: Any) -> None:
+        log.changes.append(change)
+        state.pop(name, None)
+        if value is not None:
+            state[name] = value
+        truth[change.sequence] = dict(state)
+
+    for step, what in script:
+        sequence = log.position.sequence + 1
+        if step == "set":
+            append(written(sequence, what, sequence, before=BEFORE if what in state else None), what, sequence)
+        elif step == "delete" and what in state:
+            append(deleted(sequence, what), what, None)
+        elif step == "invalidate":
+            append(invalidated(sequence, what), what, None)
+        elif step == "follow":
+            nodes[what[0]].follow(what[1])
+        elif step == "read":
+            client.read(what)
+        elif step == "drop":
+            client.drop()
+        elif step == "connect":
+            await client.connect(nodes[what[0]], truth, what[1])
+        elif step == "trim":
+            log.trimmed = max(log.trimmed, log.position.sequence - what)
+        elif step == "wait":
+            clock.advance(what)
+    for one in nodes:
+        one.follow()
+    if client.said is None or client.said.session.closing is not None:
+        await client.connect(nodes[0], truth, 0)
+    clock.advance(10)
+    client.read(1_000)
+    wanted = {name: value for name, value in state.items() if name in KEYS}
+    assert {name: value for name, value in client.view.items() if name in KEYS} == wanted
+    return client
+
+
+@settings(max_examples=int(os.environ.get("EXAMPLES", "200")), deadline=None)
+@given(steps)
+def test_the_view_of_a_client_is_what_happened(script: list[tuple[str, Any]]) -> None:
+    asyncio.run(play(script))
