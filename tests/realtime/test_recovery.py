@@ -250,7 +250,7 @@ async def test_no_position_is_told_that_is_past_what_is_still_to_be_recovered() 
     assert request is not None
     asked: RecoveryRequestPayload = request.frame.payload  # type: ignore[attr-defined]
     parts = here.recovery.recover(said.session.stream, "s-2", asked)
-    payload = await anext(parts)
+    await anext(parts)
     tell(here, 1)
     here.follow()
     (live,) = said.frames()
