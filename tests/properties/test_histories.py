@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
-from tests.properties.history import play
+from tests.properties.__main__ import main, report
+from tests.properties.history import History, play
 from tests.properties.redis_server import RealServer
-from tests.properties.run import convict
+from tests.properties.run import BATCH, Convicted, convict
 from tests.properties.site import small
 from tests.servers import Server
 
 PART = 250  # in four parts, which run side by side
 SEED = 1
+MET = (  # left out, random search shows that they are missing, in one history of fifty or more
+    "floors",
+    "raise",
+    "drop",
+    "patterns",
+    "doubt",
+    "resweep",
+    "fill: key",
+    "fill: parent",
+    "merge",
+    "low",
+    "replay",
+    "fence",
+)
+ENOUGH = 1_000  # histories, for the rarest of them
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -21,9 +39,13 @@ def test_no_history_breaks_a_promise(part: int) -> None:
         pytest.fail(f"{convicted.violations[0]}; again: {convicted.replay}")
 
 
-def test_the_same_seed_is_the_same_history() -> None:
-    from tests.properties.history import History  # noqa: PLC0415
+@pytest.mark.parametrize("rule", MET)
+def test_a_rule_that_is_left_out_is_missed(rule: str) -> None:
+    batches = (range(first, first + BATCH) for first in range(SEED, SEED + ENOUGH, BATCH))
+    assert any(convict(batch, without=rule) for batch in batches)
 
+
+def test_the_same_seed_is_the_same_history() -> None:
     with small():
         traces = []
         for _ in range(2):
@@ -31,6 +53,17 @@ def test_the_same_seed_is_the_same_history() -> None:
             history.run()
             traces.append(history.site.trace)
     assert traces[0] == traces[1]
+
+
+def test_a_violation_says_how_to_see_it_again(capsys: pytest.CaptureFixture[str]) -> None:
+    [convicted, *_] = convict(range(SEED, SEED + BATCH), without="drop")
+    assert f"seed {convicted.seed}: {convicted.violations[0]} (`{convicted.replay}`)" in report(1, 2, 3.0, [convicted], "drop")
+    _, _, arguments = convicted.replay.partition("tests.properties ")
+    assert main(shlex.split(arguments)) == 1
+    told = capsys.readouterr().out
+    assert all(f"VIOLATION {violation}" in told for violation in convicted.violations)
+    assert main(["--replay", str(convicted.seed)]) == 0
+    assert Convicted(5, ()).replay.endswith("--replay 5")
 
 
 def test_histories_over_the_real_scripts(valkey_server: Server, valkey_url: str) -> None:
