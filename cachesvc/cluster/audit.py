@@ -208,12 +208,15 @@ class Auditor:
                     report.agreed += 1
                 elif copy.told.epoch != suspect.upto.epoch or copy.told.sequence < suspect.upto.sequence:
                     continue  # not told yet
-                elif _said(now) == suspect.held:
-                    del suspects[key]
-                    wrong[key] = copy
-                else:  # written meanwhile: of that it need not have been told
+                else:
                     head = head or await self._cache.authority.head()
-                    suspects[key] = Suspect(suspect.version, _said(now), head)
+                    if copy.told > head:
+                        continue  # the authority was set back, which its follower is about to notice
+                    if _said(now) == suspect.held:
+                        del suspects[key]
+                        wrong[key] = copy
+                    else:  # written meanwhile: of that it need not have been told
+                        suspects[key] = Suspect(suspect.version, _said(now), head)
             await self._repair(tier, wrong, held, report)
             if not suspects:
                 return

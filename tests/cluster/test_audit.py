@@ -172,6 +172,18 @@ async def test_a_node_that_does_not_hear_of_it_stays_undecided(site: Site) -> No
         assert A in entries_of(other)
 
 
+async def test_an_authority_that_was_set_back_convicts_nothing(site: Site) -> None:
+    """What it lost is no fault of the tiers; that its history is another one is for the follower to notice."""
+    async with site.node() as cache:
+        await written(site, cache, A, B)
+        del site.authority.rows[A]
+        site.authority.log.pop()
+        made = auditor(cache)
+        for tier in ("memory", "redis"):
+            report = await audited(made, tier)
+            assert (report.audited, report.repaired, report.undecided) == (1, 0, 1)
+
+
 async def test_what_a_pattern_killed_says_nothing(site: Site) -> None:
     async with site.node() as cache:
         await written(site, cache, A, B)
