@@ -101,6 +101,8 @@ class RedisPatterns:
             said: list[Argument] = [name, noted, kept.packed(), names.rows, VERSION_DIGITS, int(pattern.soft), *dead]
             if not await self._server.run("bury", (names.keys, names.ends, names.gone, names.patterns), said):
                 return await self.bury(pattern, walk, limit=limit, now=now)  # another has come further meanwhile
+        elif await self._server.ask("HGET", self._names.patterns, name) != noted:
+            return await self.bury(pattern, walk, limit=limit, now=now)  # and has taken away what was to be looked at
         return Burial(len(keys) < limit, kept.looked, kept.buried)
 
     async def burials(self) -> Mapping[InForce, Burial]:
