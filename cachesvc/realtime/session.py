@@ -25,6 +25,7 @@ from cachesvc.protocol.frames import (
     MAX_ID,
     Auth,
     AuthzCheck,
+    BatchUpdate,
     CacheGet,
     CacheInvalidate,
     CacheUpdate,
@@ -34,6 +35,7 @@ from cachesvc.protocol.frames import (
     Subscribe,
     Unsubscribe,
 )
+from cachesvc.realtime.batches import unpacked
 from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import Doorman, Identity
 from cachesvc.realtime.outbox import Outbox
@@ -121,28 +123,47 @@ class Session:
         if self.identity is not None:
             self._establish(self.identity)
 
-    def receive(self, data: str | bytes) -> Request | None:
-        """A frame came: the request to be carried out, if it is one. Whatever is wrong with it is answered."""
+    def receive(self, data: str | bytes) -> list[Request]:
+        """A frame came: the requests in it that are to be carried out. Whatever is wrong with it is answered."""
         if self.closing is not None:
-            return None
-        asked: str | None = None
+            return []
         try:
             members = _members(data)
-            asked = _request_id(members)
+        except CacheError as error:
+            self._refuse(refusal_of(error), None)
+            return []
+        return self._understand(members, data.encode() if isinstance(data, str) else data)
+
+    def _understand(self, members: Mapping[str, Any], text: bytes | None) -> list[Request]:
+        """A message, whose exact values are in `text`, or in the members themselves when it came in a batch."""
+        asked = _request_id(members)
+        try:
             kind = members.get("type")
             if not isinstance(kind, str):
                 raise InvalidInput("type", "is missing: each message says what it is")
             served = SERVED.get(kind)
             if served is None:
                 self._refuse(refusal(Code.UNKNOWN_TYPE, f"type: {kind!r} is not a message to this service"), asked)
-                return None
-            if kind in EXACT:
-                members = read_object(data.encode() if isinstance(data, str) else data, EXACT[kind], field="message")
+                return []
+            if text is not None and kind in EXACT:
+                members = read_object(text, EXACT[kind], field="message")
             received = parse(FROM_CLIENTS[kind], members)
-            return self._serve(kind, served, received)
+            if isinstance(received, BatchUpdate):
+                return self._unpack(received, text)
+            request = self._serve(kind, served, received)
+            return [request] if request is not None else []
         except CacheError as error:
             self._refuse(refusal_of(error), asked)
-            return None
+            return []
+
+    def _unpack(self, received: BatchUpdate, text: bytes | None) -> list[Request]:
+        if text is None:
+            raise InvalidInput("type", "batches do not nest")
+        size = self.limits.max_frame_size * 4
+        updates = unpacked(text, received.payload, most=self.limits.max_batch, size=size)
+        requests = [request for update in updates for request in self._understand(update, None)]
+        self.answer(received, "ack", {"batchId": received.payload.batch_id, "messages": len(updates)})
+        return requests
 
     def answer(self, asked: Frame, kind: str, payload: Mapping[str, object], **more: object) -> None:
         """A request was carried out. An `ack` is only for who can tell what it is of."""
@@ -251,6 +272,7 @@ class Session:
         most = self.limits.max_subscriptions
         if len(stream.subscriptions.keys() | {resource.text for resource in resources}) > most:
             raise LimitExceeded("payload.resources", "makes too many subscriptions of one connection", most)
+        stream.compression = asked.compression or stream.compression
         for resource in resources:
             known = stream.subscriptions.get(resource.text)
             since = self.hub.sequence() if known is None else known.since
@@ -367,6 +389,7 @@ SERVED: Final[Mapping[str, Served]] = {
     "cache:invalidate": Served(_invalidated),
     "publish": Served(_published),
     "recovery:request": Served(_nothing),
+    "batch:update": Served(None),
 }
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from cachesvc.ports import Clock
+from cachesvc.realtime.batches import MOST, WINDOW, packed
 from cachesvc.realtime.conflate import Conflator
 from cachesvc.realtime.identity import NOBODY, Identity
 from cachesvc.realtime.outbox import Outbox
@@ -72,6 +73,7 @@ class Stream:
     sent_bytes: int = 0
     conflated: int = 0
     closed: bool = False
+    compression: str | None = None  # of batches; None: every message comes alone
     recovering: int | None = None  # up to where what it missed was told, while that goes on
     _waiting: Conflator[Subscription] = field(default_factory=Conflator)
 
@@ -101,8 +103,10 @@ class Stream:
         """A message that concerns this session, by the most eager of the subscriptions that want it."""
         if self.closed:
             return
-        now = self.clock.monotonic() if subscription.throttle else 0.0
+        now = self.clock.monotonic() if subscription.throttle or self.compression else 0.0
         due = subscription.next_at if subscription.throttle and told.entity else 0.0
+        if self.compression:
+            due = max(due, now + WINDOW)
         if not len(self._waiting) and due <= now and self._room:
             self._send(told)
             if subscription.throttle:
@@ -119,9 +123,18 @@ class Stream:
         if not len(self._waiting):
             return
         now = self.clock.monotonic()
+        frames: list[bytes] = []
         while self._room and (waiting := self._waiting.take(now)) is not None:
-            self._send(waiting.told)
             waiting.owner.next_at = now + waiting.owner.throttle
+            if self.compression is None:
+                self._send(waiting.told)
+                continue
+            frames.append(self._numbered(waiting.told))
+            if len(frames) == MOST:
+                self._send_batch(frames, self.compression)
+                frames = []
+        if frames and self.compression is not None:
+            self._send_batch(frames, self.compression)
 
     def number(self, told: Told) -> Sent:
         """Give a message its number and remember it; it goes out in whatever way the caller sends it."""
@@ -149,8 +162,21 @@ class Stream:
         return self.outbox.pushed * 4 <= self.limits.queue_size
 
     def _send(self, told: Told) -> None:
+        self._push(self._numbered(told))
+
+    def _send_batch(self, frames: Sequence[bytes], compression: str) -> None:
+        if len(frames) == 1:
+            self._push(frames[0])
+            return
+        name = f"b-{self.seq - len(frames) + 1}-{self.seq}"
+        self._push(packed(frames, compression, self.clock.now(), name=name))
+
+    def _numbered(self, told: Told) -> bytes:
         sent = self.number(told)
-        if not self.outbox.push(told.frame(sent.seq, sent.position)):
+        return told.frame(sent.seq, sent.position)
+
+    def _push(self, frame: bytes) -> None:
+        if not self.outbox.push(frame):
             self.overflow()
 
 

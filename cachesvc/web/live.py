@@ -241,8 +241,7 @@ class Connection:
                 return
             self._live.counts.received += 1
             text = message.get("text")
-            request = self.session.receive(text if text is not None else message["bytes"])
-            if request is not None:
+            for request in self.session.receive(text if text is not None else message["bytes"]):
                 await self._slots.acquire()  # more wait where they are: in the client's own buffers
                 self.in_flight += 1
                 group.create_task(self._carry_out(request))

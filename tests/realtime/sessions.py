@@ -18,6 +18,12 @@ NOW = 1_705_314_600.0  # 2024-01-15T10:30:00Z
 LIMITS = SessionLimits()
 
 
+def one(requests: list[Request]) -> Request | None:
+    """The only request, if there is one."""
+    assert len(requests) <= 1
+    return requests[0] if requests else None
+
+
 class Said:
     """A session under test; `frames` are those it has said and nobody has looked at."""
 
@@ -49,11 +55,11 @@ class Said:
 
     def send(self, kind: str, payload: object = None, **more: object) -> Request | None:
         members = {"type": kind, **more} | ({} if payload is None else {"payload": payload})
-        return self.session.receive(orjson.dumps(members).decode())
+        return one(self.session.receive(orjson.dumps(members).decode()))
 
     def golden(self, kind: str, **more: object) -> Request | None:
         """Send the golden frame of a type."""
-        return self.session.receive(orjson.dumps(golden_frames.read(kind, "client") | more).decode())
+        return one(self.session.receive(orjson.dumps(golden_frames.read(kind, "client") | more).decode()))
 
     def raw(self) -> list[bytes]:
         frames = []

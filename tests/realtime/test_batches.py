@@ -1,0 +1,147 @@
+"""batch:update, both ways: plain, gzip and brotli; what does not hold what it promises is refused within bounds."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import brotli
+import orjson
+import pytest
+
+from tests.realtime.changes import BEFORE, written
+from tests.realtime.sessions import Said
+from tests.wire import golden_frames
+
+COMPRESS = {"gzip": gzip.compress, "brotli": lambda text: brotli.compress(text, quality=1)}
+UPDATES = [
+    {"type": "cache:get", "payload": {"key": "a"}, "requestId": "r-1"},
+    {"type": "nonsense", "requestId": "r-2"},
+    {"type": "ping", "payload": {"sequenceNumber": 4}, "requestId": "r-3"},
+    {"type": "batch:update", "payload": {"batchId": "b-2"}, "requestId": "r-4"},
+]
+
+
+def opened(**limits: Any) -> Said:
+    said = Said(**limits)
+    said.session.open()
+    said.raw()
+    return said
+
+
+def compressed(text: bytes, compression: str, more: Mapping[str, object] = MappingProxyType({})) -> dict[str, object]:
+    data = b64encode(COMPRESS[compression](text)).decode()
+    return {"batchId": "b-1", "updates": [], "data": data, "compression": compression, "totalSize": len(text)} | dict(more)
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "brotli"])
+def test_each_message_is_served_as_if_it_came_alone(compression: str | None) -> None:
+    said = opened()
+    text = orjson.dumps(UPDATES)
+    payload = {"batchId": "b-1", "updates": UPDATES} if compression is None else compressed(text, compression)
+    frame = orjson.dumps({"type": "batch:update", "payload": payload, "requestId": "r-0"})
+    (request,) = said.session.receive(frame.decode())
+    assert (request.type, request.frame.request_id) == ("cache:get", "r-1")
+    told = [(f["type"], f["correlationId"], f["payload"].get("code")) for f in said.frames()]
+    assert told == [
+        ("error", "r-2", "UNKNOWN_TYPE"),
+        ("pong", "r-3", None),
+        ("error", "r-4", "BAD_MESSAGE"),
+        ("ack", "r-0", None),
+    ]
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_values_in_a_batch_are_kept_as_they_were_written(compression: str | None) -> None:
+    said = opened()
+    update = '{"type":"cache:update","payload":{"key":"a","operation":"set","value": 1.10 }}'
+    payload = f'{{"batchId":"b-1","updates":[{update}]}}'
+    if compression is not None:
+        payload = orjson.dumps(compressed(f"[{update}]".encode(), compression)).decode()
+    (request,) = said.session.receive(f'{{"type":"batch:update","payload":{payload}}}')
+    assert request.frame.payload.value == b"1.10"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("compression", ["gzip", "brotli"])
+@pytest.mark.parametrize(
+    ("more", "code", "field"),
+    [
+        ({"totalSize": 1}, "BAD_MESSAGE", "payload.totalSize"),
+        ({"totalSize": 3}, "BAD_MESSAGE", "payload.totalSize"),
+        ({"totalSize": 10_000}, "TOO_LARGE", "payload.totalSize"),
+        ({"totalSize": 1 << 40}, "TOO_LARGE", "payload.totalSize"),
+        ({"data": "!"}, "BAD_MESSAGE", "payload.data"),
+        ({"data": "bm90IGNvbXByZXNzZWQ="}, "BAD_MESSAGE", "payload.data"),
+        ({"updates": [{}]}, "BAD_MESSAGE", "payload.updates"),
+        ({"compression": None}, "BAD_MESSAGE", "payload.compression"),
+    ],
+)
+def test_what_is_not_what_it_says(compression: str, more: dict[str, object], code: str, field: str) -> None:
+    said = opened()
+    said.send("batch:update", compressed(b"[]", compression, more), requestId="r-1")
+    assert said.error() == (code, field, "r-1")
+
+
+@pytest.mark.parametrize("text", [b"{}", b"[1]", b"[", b'[],"updates":[]', b"null"])
+def test_what_is_no_array_of_messages(text: bytes) -> None:
+    said = opened()
+    said.send("batch:update", compressed(text, "gzip"))
+    assert said.error()[0] == "BAD_MESSAGE"
+
+
+@pytest.mark.parametrize("compression", ["gzip", "brotli"])
+def test_a_bomb_is_refused_within_bounded_memory(compression: str) -> None:
+    said = opened()
+    bomb = compressed(b"[%s]" % (b" " * (16 << 20)), compression, {"totalSize": 100})
+    tracemalloc.start()
+    said.send("batch:update", bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert said.error()[:2] == ("BAD_MESSAGE", "payload.totalSize")
+    assert peak < 2 << 20
+
+
+def test_the_number_of_messages_is_bounded() -> None:
+    said = opened(max_batch=3)
+    said.send("batch:update", {"batchId": "b-1", "updates": UPDATES}, requestId="r-1")
+    assert said.error() == ("LIMIT_EXCEEDED", "payload.updates", "r-1")
+
+
+def changes(count: int) -> list[Any]:
+    return [written(1001 + i, f"task:{i}", {"title": "Write"}, before=BEFORE) for i in range(count)]
+
+
+def test_a_batch_to_the_client() -> None:
+    said = opened()
+    said.send("subscribe", {"resources": ["task"], "compression": "gzip"})
+    said.hub.route(changes(2))
+    assert said.raw() == []
+    said.clock.advance(0.05)
+    (frame,) = said.raw()
+    payload = golden_frames.check(frame)["payload"]
+    text = gzip.decompress(b64decode(payload["data"]))
+    assert (len(text), payload["updates"], payload["compression"]) == (payload["totalSize"], [], "gzip")
+    messages = orjson.loads(text)
+    assert [(m["type"], m["seq"], m["version"]) for m in messages] == [("task:update", 1, 1001), ("task:update", 2, 1002)]
+
+
+def test_batches_are_of_up_to_64_and_a_single_message_comes_alone() -> None:
+    said = opened()
+    said.send("subscribe", {"resources": ["task"], "compression": "brotli"})
+    said.hub.route(changes(65))
+    said.clock.advance(0.05)
+    first, last = said.frames()
+    messages = orjson.loads(brotli.decompress(b64decode(first["payload"]["data"])))
+    assert [message["seq"] for message in messages] == list(range(1, 65))
+    assert (last["type"], last["seq"]) == ("task:update", 65)
+
+
+def test_without_compression_messages_come_alone() -> None:
+    said = opened()
+    said.send("subscribe", {"resources": ["task"]})
+    said.hub.route(changes(3))
+    assert [frame["type"] for frame in said.frames()] == ["task:update"] * 3
