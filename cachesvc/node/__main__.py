@@ -22,6 +22,7 @@ import uvicorn
 
 from cachesvc.errors import CacheError, SchemaMismatch, SettingsError
 from cachesvc.node.building import opened
+from cachesvc.node.doorman import doorman_of
 from cachesvc.node.live import live_limits, modules_of
 from cachesvc.node.restoring import spool_of
 from cachesvc.observability.logs import configure
@@ -82,6 +83,7 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
     """Serve until SIGTERM or SIGINT; then answer what is in flight, close the node, and return."""
     host, port = listening.getsockname()[:2]
     async with opened(settings, address=f"{host}:{port}#{worker}") as node:
+        doorman, background = doorman_of(settings.auth, node.clock)
         admission = Admission(node.clock, _admission_limits(settings), writes_delay=node.cache.writes.combiner.delay)
         service = Service(
             cache=node.cache,
@@ -102,13 +104,14 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
             version=node.version,
             spool=spool_of(settings),
             admission=admission,
+            doorman=doorman,
         )
         live = Live(service, live_limits(settings.realtime, service.limits), modules=modules_of(settings.realtime))
         session = live.limits.session
         server = _Server(
             uvicorn.Config(
                 create_app(service, live),
-                http=hot(limited(_head_limits(settings), admission), node.cache, node.clock, service.metrics),
+                http=hot(limited(_head_limits(settings), admission), service),
                 log_config=None,
                 access_log=settings.server.access_log,
                 lifespan="off",
@@ -135,9 +138,10 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
         try:
             async with asyncio.TaskGroup() as group:
                 server.group = group
-                telling = group.create_task(live.run())
+                running = [group.create_task(work) for work in (live.run(), *background)]
                 await server.serve(sockets=[listening])
-                telling.cancel()
+                for task in running:
+                    task.cancel()
         finally:
             loop.remove_reader(sys.stdin.fileno())
 

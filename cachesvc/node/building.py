@@ -129,7 +129,7 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             batch=settings.levels.database.sweep_batch,
             pause=settings.levels.database.sweep_pause,
         )
-        warmer = Warmer(cache, clock, hot=Peers(authority, node_id).hot)
+        warmer = Warmer(cache, clock, hot=Peers(authority, node_id, token=settings.auth.node_token).hot)
         spool = spool_of(settings)
         restorer = Restorer(cache, authority, spool.folder, max_value_size=settings.server.max_value_size)
         runner = JobRunner(

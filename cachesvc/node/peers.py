@@ -24,9 +24,10 @@ class Registered(Protocol):
 class Peers:
     """Whoever else is there. Of workers that share an address, whichever answers."""
 
-    def __init__(self, registry: Registered, node: str) -> None:
+    def __init__(self, registry: Registered, node: str, *, token: str = "") -> None:
         self._registry = registry
         self._node = node
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     async def hot(self, node: str, limit: int) -> Sequence[Key]:
         """The keys that a node's memory holds, the hottest first; of the one that is there the longest where none is named.
@@ -43,7 +44,7 @@ class Peers:
         try:
             async with (
                 httpx.AsyncClient(timeout=_WITHIN, trust_env=False) as client,
-                client.stream("GET", url, params={"limit": limit}) as answer,
+                client.stream("GET", url, params={"limit": limit}, headers=self._headers) as answer,
             ):
                 answer.raise_for_status()
                 return [parse_key(held["key"]) for held in orjson.loads(await _body(answer))["keys"]][:limit]

@@ -5,9 +5,11 @@ Who decides is handed in (`Doorman`): nothing in the protocol knows what a token
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 
+from cachesvc.errors import InvalidInput
 from cachesvc.model.pattern import Pattern, parse_pattern
 
 ADMIN: Final = "admin"
@@ -16,11 +18,13 @@ ADMIN: Final = "admin"
 class Identity:
     """A subject with its scopes: `admin`, which allows all, or `action:pattern`, as in `read:task:*`."""
 
-    __slots__ = ("_allowed", "subject", "unrestricted")
+    __slots__ = ("_allowed", "ends", "subject", "token_id", "unrestricted")
 
-    def __init__(self, subject: str, scopes: Iterable[str]) -> None:
+    def __init__(self, subject: str, scopes: Iterable[str], ends: float = math.inf, token_id: str = "") -> None:
         held = list(scopes)
         self.subject = subject
+        self.ends = ends  # Unix seconds
+        self.token_id = token_id
         self.unrestricted = ADMIN in held
         allowed: dict[str, list[Pattern]] = {}
         for scope in held:
@@ -29,9 +33,33 @@ class Identity:
                 allowed.setdefault(action, []).append(parse_pattern(glob, field="scope"))
         self._allowed: Mapping[str, list[Pattern]] = allowed
 
-    def may(self, action: str, resource: str) -> bool:
-        """Whether the subject may do that to a key, or to all that a glob's text stands for."""
-        return self.unrestricted or any(pattern.matches(resource) for pattern in self._allowed.get(action, ()))
+    def live(self, now: float) -> bool:
+        """Whether it has not ended."""
+        return now < self.ends
+
+    def may(self, action: str, key: str) -> bool:
+        """Whether the subject may do that to a key."""
+        return self.unrestricted or any(pattern.matches(key) for pattern in self._allowed.get(action, ()))
+
+    def may_all(self, action: str, glob: str) -> bool:
+        """Whether it may do that to every key that a glob matches. In doubt it may not: only prefixes are compared."""
+        if self.unrestricted:
+            return True
+        try:
+            asked = parse_pattern(glob, field="resource")
+        except InvalidInput:
+            return self.may(action, glob)  # no glob, so it is a key
+        if asked.exact:
+            return self.may(action, asked.prefix)
+        return any(_covers(allowed, asked) for allowed in self._allowed.get(action, ()))
+
+
+def _covers(allowed: Pattern, asked: Pattern) -> bool:
+    """Whether all that `asked` matches is matched by `allowed`: they are the same, or it is a prefix and a star."""
+    if allowed.text in ("*", asked.text):
+        return True
+    literal = not any(special in allowed.text[:-1] for special in "*?[\\")
+    return literal and allowed.text[-1] == "*" and asked.prefix.startswith(allowed.prefix)
 
 
 class Doorman(Protocol):
@@ -43,6 +71,10 @@ class Doorman(Protocol):
 
     def authenticate(self, token: str, user_id: str) -> Identity:
         """By an `auth` message. Raises `Unauthenticated`."""
+        ...
+
+    def knows(self, identity: Identity) -> bool:
+        """Whether it would still be let in, but for its time: it was not revoked, nor its key."""
         ...
 
 
@@ -58,3 +90,6 @@ class OpenDoor:
 
     def authenticate(self, token: str, user_id: str) -> Identity:
         return ANONYMOUS
+
+    def knows(self, identity: Identity) -> bool:
+        return True

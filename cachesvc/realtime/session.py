@@ -224,7 +224,7 @@ class Session:
             if self.identity is None:
                 raise Unauthenticated("say who you are first, by an auth message")
             for action, resource in served.needs(received):
-                if not self.identity.may(action, resource):
+                if not self.identity.may_all(action, resource):
                     raise Forbidden(action, resource)
         if served.handle is not None:
             served.handle(self, received)
@@ -257,7 +257,7 @@ class Session:
     def _check(self, received: AuthzCheck) -> None:
         assert self.identity is not None
         asked = received.payload
-        allowed = self.identity.may(asked.action, asked.resource)
+        allowed = self.identity.may_all(asked.action, asked.resource)
         told = {"resource": asked.resource, "action": asked.action, "allowed": allowed}
         self._send("authz:result", told, received.request_id)
 
@@ -267,7 +267,7 @@ class Session:
         filters = _filters(asked.filters)
         resources = self._resources(asked.resources)
         for resource in resources:
-            if not identity.may("read", resource.reach):
+            if not identity.may_all("read", resource.reach):
                 raise Forbidden("read", resource.text)
         most = self.limits.max_subscriptions
         if len(stream.subscriptions.keys() | {resource.text for resource in resources}) > most:

@@ -1,7 +1,8 @@
 """Settings: TOML file, environment, command line. A bad one stops the start with one line that names it."""
 
+from cachesvc.settings.auth import Auth
 from cachesvc.settings.levels import Database, Levels, Memory, Redis
-from cachesvc.settings.sections import Audit, Auth, Cluster, Engine, Jobs, LoaderSettings, Log, Realtime, Server, Warm
+from cachesvc.settings.sections import Audit, Cluster, Engine, Jobs, LoaderSettings, Log, Realtime, Server, Warm
 from cachesvc.settings.sources import BUILT_IN, load_settings
 from cachesvc.settings.values import Section
 from cachesvc.settings.whole import Settings, check_consistency, is_loopback

@@ -110,9 +110,12 @@ def _allowed(field: FieldInfo) -> str:
 _READ = {  # by the function that reads it from text
     "_seconds": 'durations{range} seconds: a number, or like "250ms", "30s", "5m", "1h", "1d"',
     "_bytes": 'sizes{range} bytes: a number, or like "64KiB", "16MiB", "1GiB"',
+    "_algorithms": "a list of HS256, RS256, ES256 and EdDSA",
+    "_secrets": "up to 10 secrets",
+    "_paths": "up to 10 paths of PEM files",
     "_words": 'up to 16 names, like "notes"',
     "_origins": 'up to 1000 origins, like "https://app.example.com"',
-    "_listed": 'up to 64 names of JSON fields, like "status" or "assignee.id"',
+    "listed": 'up to 64 names of JSON fields, like "status" or "assignee.id"',
 }
 
 

@@ -34,12 +34,6 @@ class Server(Section):
     access_log: bool = False
 
 
-class Auth(Section):
-    """Who may call."""
-
-    mode: Literal["none", "jwt"] = "none"
-
-
 class Log(Section):
     """How much of the change log is kept."""
 

@@ -35,19 +35,19 @@ def _bytes(value: object) -> object:
     return value
 
 
-def _listed(value: object) -> object:
+def listed(value: object) -> object:
     """`"a, b"`, as a list is written in the environment."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def _origins(value: object) -> object:
-    """As `_listed`: `"https://app.example.com, http://localhost:3000"`."""
-    return _listed(value)
+    """As `listed`: `"https://app.example.com, http://localhost:3000"`."""
+    return listed(value)
 
 
 def _words(value: object) -> object:
-    """As `_listed`: `"notes, memos"`."""
-    return _listed(value)
+    """As `listed`: `"notes, memos"`."""
+    return listed(value)
 
 
 MAX_TTL = 10 * 365 * 86_400.0
@@ -55,7 +55,7 @@ Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=MAX_TTL, a
 Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 HeadSize = Annotated[int, BeforeValidator(_bytes), Field(ge=1 << 10, le=1 << 20)]
 FieldPath = Annotated[str, Field(pattern=r"^[^.\x00-\x1f]+(\.[^.\x00-\x1f]+)*$", max_length=200)]
-FieldPaths = Annotated[tuple[FieldPath, ...], BeforeValidator(_listed), Field(max_length=64)]
+FieldPaths = Annotated[tuple[FieldPath, ...], BeforeValidator(listed), Field(max_length=64)]
 
 Origin = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^/\s]+$", max_length=300)]
 Origins = Annotated[tuple[Origin, ...], BeforeValidator(_origins), Field(max_length=1_000)]

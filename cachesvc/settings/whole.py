@@ -10,8 +10,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from cachesvc.errors import InvalidInput, SettingsError
 from cachesvc.model.pattern import parse_pattern
+from cachesvc.settings.auth import Auth, check_auth
 from cachesvc.settings.levels import Levels, check_database, check_redis, sqlite_file
-from cachesvc.settings.sections import Audit, Auth, Cluster, Engine, Jobs, LoaderSettings, Log, Realtime, Server, Warm
+from cachesvc.settings.sections import Audit, Cluster, Engine, Jobs, LoaderSettings, Log, Realtime, Server, Warm
 
 
 class Settings(BaseSettings):
@@ -84,8 +85,7 @@ def check_consistency(settings: Settings) -> None:
         raise SettingsError("levels", "none enabled", "at least one level must be enabled")
     if settings.auth.mode == "none" and not is_loopback(server.host):
         raise SettingsError("server.host", server.host, 'must be a loopback address while auth.mode = "none"')
-    if settings.auth.mode == "jwt":
-        raise SettingsError("auth.mode", "jwt", 'this version checks no tokens; allowed is "none"')
+    check_auth(settings.auth)
     if settings.authority == "memory" and server.workers > 1:
         raise SettingsError("server.workers", server.workers, "must be 1 while memory is the authority (its log is not shared)")
     if levels.redis.enabled:

@@ -50,7 +50,7 @@ def create_app(service: Service, live: Live | None = None) -> FastAPI:
         schema: dict[str, Any] = app.openapi()
         return page(schema)
 
-    app.add_middleware(Door, metrics=service.metrics, clock=service.clock, leash=service.cache.leash)
+    app.add_middleware(Door, service=service)
     return app
 
 

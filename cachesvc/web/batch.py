@@ -16,7 +16,7 @@ import xxhash
 from starlette.responses import Response
 
 from cachesvc.engine.answers import Answer, Written
-from cachesvc.errors import CacheError, InvalidInput, LimitExceeded, OutcomeUnknown, Refusal, Refused
+from cachesvc.errors import CacheError, Forbidden, InvalidInput, LimitExceeded, OutcomeUnknown, Refusal, Refused
 from cachesvc.model.change import Draft, Idempotency, Operation
 from cachesvc.model.entry import JSON
 from cachesvc.model.keys import Key, parse_key
@@ -60,8 +60,10 @@ async def post_batch(call: Call) -> Response:
     for place, operation in enumerate(operations):
         path = f"operations[{place}]"
         try:
-            steps.append(_step(operation, place, path, max_value_size=limits.max_value_size))
-        except InvalidInput as wrong:
+            step = _step(operation, place, path, max_value_size=limits.max_value_size)
+            call.require("read" if step.draft is None else "write", step.key)
+            steps.append(step)
+        except (InvalidInput, Forbidden) as wrong:
             results[place] = _failed(operation, problem_of(wrong))
     steps = _identified(steps, results, subject=call.subject, key=asked)
     room = limits.max_batch_size

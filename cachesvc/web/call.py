@@ -14,14 +14,15 @@ from urllib.parse import quote, unquote_to_bytes
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from cachesvc.errors import InvalidInput
+from cachesvc.errors import Forbidden, InvalidInput
 from cachesvc.model.keys import Key, parse_key
 from cachesvc.protocol.codes import Code
+from cachesvc.realtime.identity import ANONYMOUS, Identity
 from cachesvc.web.problems import Problem, ProblemRaised
 from cachesvc.web.service import Service
 
 REQUEST_ID: Final = "cachesvc.request_id"  # of the scope
-ANONYMOUS: Final = "anonymous"
+IDENTITY: Final = "cachesvc.identity"  # of the scope
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _MAX_PARAMETERS: Final = 1_000
 _ENCODED: Final = Problem(
@@ -44,8 +45,28 @@ class Call:
     receive: Receive
     send: Send
     headers: Mapping[str, str]
-    subject: str = ANONYMOUS
     writing: str | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """Who asks; everything is allowed where nobody is asked for credentials."""
+        identity: Identity = self.scope.get(IDENTITY, ANONYMOUS)
+        return identity
+
+    @property
+    def subject(self) -> str:
+        return self.identity.subject
+
+    def require(self, action: str, *keys: str) -> None:
+        """Raises `Forbidden` unless the caller may do that to each of these keys."""
+        for key in keys:
+            if not self.identity.may(action, key):
+                raise Forbidden(action, key)
+
+    def require_all(self, action: str, glob: str) -> None:
+        """Raises `Forbidden` unless the caller may do that to all that a glob matches."""
+        if not self.identity.may_all(action, glob):
+            raise Forbidden(action, glob)
 
     @property
     def request_id(self) -> str:

@@ -40,6 +40,7 @@ class Changes:
         query = call.query("after", "pattern")
         glob = single(query, "pattern")
         pattern = parse_pattern(glob) if glob is not None else None
+        call.require_all("read", glob if glob is not None else "*")
         after = _start(call, single(query, "after"))
         feed = call.service.feed
         first: Sequence[Change] = ()

@@ -11,29 +11,31 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cachesvc.engine.leash import Leash
-from cachesvc.errors import CacheError, Unavailable
-from cachesvc.observability.metrics import Metrics
-from cachesvc.ports import Clock
+from cachesvc.errors import CacheError, Forbidden, Unauthenticated, Unavailable
 from cachesvc.protocol.codes import Code
-from cachesvc.web.call import REQUEST_ID
+from cachesvc.realtime.identity import Identity
+from cachesvc.web.call import IDENTITY, REQUEST_ID
 from cachesvc.web.problems import Problem, ProblemRaised, problem_of
 from cachesvc.web.routes import TEMPLATE
+from cachesvc.web.service import Service
 
 _ENTRY: Final = "/v1/cache/{key}"
 _READING: Final = frozenset({"GET", "HEAD"})
 _FROZEN: Final = Unavailable("this node was frozen while it answered, and does not know what was written meanwhile")
 _log = logging.getLogger(__name__)
+_OPEN: Final = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json", "/asyncapi.json"})  # whoever asks
+_ADMINISTERED: Final = ("/v1/stats", "/v1/nodes", "/v1/sync", "/v1/jobs", "/metrics")
 
 
 class Door:
     """A plain ASGI middleware, the outermost that is ours."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, clock: Clock, leash: Leash) -> None:
-        self._leash = leash
+    def __init__(self, app: ASGIApp, *, service: Service) -> None:
+        self._leash = service.cache.leash
         self._app = app
-        self._metrics = metrics
-        self._clock = clock
+        self._metrics = service.metrics
+        self._clock = service.clock
+        self._doorman = service.doorman
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,6 +59,8 @@ class Door:
             await send(message)
 
         try:
+            if scope["path"] not in _OPEN:
+                scope[IDENTITY] = self._identified(scope)
             await self._app(scope, receive, answer)
         except ClientDisconnect:
             return
@@ -66,6 +70,19 @@ class Door:
             if started:
                 raise
             await problem_of(error).response(request_id)(scope, receive, answer)
+
+    def _identified(self, scope: Scope) -> Identity:
+        """Who asks. Raises `Unauthenticated`, and `Forbidden` for what only administrators may see."""
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(given) > 1:
+            raise Unauthenticated("more than one Authorization is given")
+        scheme, _, token = (given[0] if given else b"").decode("latin-1").partition(" ")
+        identity = self._doorman.greet(token.strip() if scheme.lower() == "bearer" else None)
+        if identity is None:
+            raise Unauthenticated("a bearer token is needed")
+        if not identity.unrestricted and scope["path"].startswith(_ADMINISTERED):
+            raise Forbidden("admin", scope["path"])
+        return identity
 
 
 async def http_error(request: Request, error: Exception) -> Response:

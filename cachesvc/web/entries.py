@@ -46,6 +46,7 @@ _NOT_JSON: Final = Problem(415, Code.BAD_MESSAGE, f"Content-Type: must be {JSON}
 async def get_entry(call: Call) -> Response:
     call.query()
     key = call.key(PREFIX)
+    call.require("read", key)
     want = wanted(call.headers)
     oldest = oldest_wanted(call.headers)
     demands = required(call.headers)
@@ -78,6 +79,7 @@ async def get_entry(call: Call) -> Response:
 
 async def put_entry(call: Call) -> Response:
     key = call.key(PREFIX)
+    call.require("write", key)
     if "content-range" in call.headers:
         raise InvalidInput("Content-Range", "is not taken: a value is written whole", malformed=True)
     query = call.query("ttl", "tags", "depends_on", "distribute")
@@ -102,6 +104,7 @@ async def put_entry(call: Call) -> Response:
 
 async def delete_entry(call: Call) -> Response:
     key = call.key(PREFIX)
+    call.require("write", key)
     call.query()
     draft, written = await write(call, Draft(Operation.DELETE, key), expectation(call.headers), idempotency_key(call.headers))
     if written.receipt.found:
@@ -111,6 +114,7 @@ async def delete_entry(call: Call) -> Response:
 
 async def post_entry(call: Call) -> Response:
     key = call.key(PREFIX)
+    call.require("write", key)
     call.query()
     expects = expectation(call.headers)
     asked = idempotency_key(call.headers)

@@ -18,7 +18,9 @@ PREFIX: Final = len("/v1/explain/")
 
 async def get_explanation(call: Call) -> Response:
     call.query()
-    explanation = await call.service.node.explain(call.key(PREFIX))
+    key = call.key(PREFIX)
+    call.require("read", key)
+    explanation = await call.service.node.explain(key)
     body = _told(explanation).model_dump_json(by_alias=True)
     return Response(body, headers={"Cache-Control": "no-store"}, media_type=JSON)
 

@@ -26,8 +26,10 @@ from cachesvc.model.keys import MAX_KEY_BYTES, Key, parse_key
 from cachesvc.model.position import Version
 from cachesvc.observability.metrics import Metrics
 from cachesvc.ports import Clock
+from cachesvc.realtime.identity import ANONYMOUS, Doorman, Identity, OpenDoor
 from cachesvc.web.conditions import unchanged
 from cachesvc.web.protocol import LimitedProtocol
+from cachesvc.web.service import Service
 
 _log = logging.getLogger(__name__)
 ROUTE: Final = "/v1/cache/{key}"
@@ -67,6 +69,7 @@ class Head(NamedTuple):
     """What the headers of a usual request say: which versions its sender has already, None where it does not tell."""
 
     if_none_match: str | None
+    identity: Identity = ANONYMOUS
 
     def has(self, version: Version) -> bool:
         return self.if_none_match is not None and unchanged({"if-none-match": self.if_none_match}, version)
@@ -91,6 +94,7 @@ class HotProtocol(LimitedProtocol):
     hits: Hits
     clock: Clock
     metrics: Metrics
+    doorman: Doorman
     heads: dict[bytes, Head | None]
     _given: object = None  # by uvicorn: the headers of every answer, and below as bytes
     _rendered = b""
@@ -116,8 +120,10 @@ class HotProtocol(LimitedProtocol):
             method, target = found.groups()
             head = self._head(data[found.end() : end + 2]) if end > 0 else None
             key = self._key(target) if head is not None else None
-            entry = self.hits.hit(key) if key is not None else None
-            if entry is None or head is None:
+            if key is None or head is None or not self._may_read(head.identity, key, now):
+                break
+            entry = self.hits.hit(key)
+            if entry is None:
                 break
             ended = self.clock.monotonic()
             if ended >= self.hits.leash.until:  # this node was frozen: what it looked up before is not sent
@@ -163,12 +169,25 @@ class HotProtocol(LimitedProtocol):
         if said.pop(b"connection", b"keep-alive").lower() != b"keep-alive":
             return None
         match = said.pop(b"if-none-match", None)
-        head = Head(match.decode("ascii") if match is not None else None)
+        scheme, _, token = said.pop(b"authorization", b"").decode("ascii").partition(" ")
         try:
+            identity = self.doorman.greet(token.strip() if scheme.lower() == "bearer" else None)
+            if identity is None:
+                return None
+            head = Head(match.decode("ascii") if match is not None else None, identity)
             head.has(Version(0))
         except CacheError:
             return None
         return head if said.keys() <= _SAY_NOTHING else None
+
+    def _may_read(self, identity: Identity, key: Key, now: float) -> bool:
+        """Whether whom a remembered head stands for may still, and this key. If not, the plain route says so."""
+        if not (identity.unrestricted or identity.may("read", key)):
+            return False
+        if identity.live(now) and self.doorman.knows(identity):
+            return True
+        self.heads.clear()
+        return False
 
     def _key(self, target: bytes) -> Key | None:
         """The key of a target; None where the plain route is to say what is wrong with it."""
@@ -199,9 +218,15 @@ class HotProtocol(LimitedProtocol):
         return self._rendered
 
 
-def hot(plain: type[LimitedProtocol], hits: Hits, clock: Clock, metrics: Metrics) -> type[LimitedProtocol]:
+def hot(plain: type[LimitedProtocol], service: Service) -> type[LimitedProtocol]:
     """The protocol `plain` with its reads of memory answered at once; `plain` itself where uvicorn is not as it was."""
-    parts = {"hits": hits, "clock": clock, "metrics": metrics, "heads": {}}
+    parts = {
+        "hits": service.cache,
+        "clock": service.clock,
+        "metrics": service.metrics,
+        "doorman": service.doorman,
+        "heads": {},
+    }
     made = type("HotProtocol", (HotProtocol, plain), parts)
     if not _works(made):
         _log.warning("hits in memory take the plain route: uvicorn %s is not as it was", uvicorn.__version__)
@@ -249,7 +274,13 @@ def _parsed(_: LimitedProtocol) -> None:
 
 def _works(made: type[LimitedProtocol]) -> bool:
     """Whether a request of a trial connection is answered at once, and the connection left as it was."""
-    parts = {"hits": _Always(), "metrics": Metrics(), "admission": None, "on_message_begin": _parsed}
+    parts = {
+        "hits": _Always(),
+        "metrics": Metrics(),
+        "doorman": OpenDoor(),
+        "admission": None,
+        "on_message_begin": _parsed,
+    }
     trial = type("Trial", (made,), parts)
     loop = asyncio.new_event_loop()
     try:

@@ -37,6 +37,11 @@ async def post_invalidate(call: Call) -> Response:
     limits = call.service.limits
     body = parse(Invalidate, read_object(await call.body(limits.max_batch_size), _PARTS))
     named = invalidation_of(body, most=limits.max_invalidate_keys)
+    call.require("invalidate", *named.keys)
+    if named.pattern:
+        call.require_all("invalidate", named.pattern)
+    if named.tags or named.cascade:  # which may reach anything
+        call.require_all("invalidate", "*")
     if body.dry_run:
         return await _dry_run(call, named)
     draft = draft_of(named)

@@ -38,6 +38,7 @@ async def get_keys(call: Call) -> Response:
     glob = single(query, "pattern")
     glob = "*" if glob is None else glob
     pattern = parse_pattern(glob)
+    call.require_all("read", glob)
     authority = call.service.cache.authority
     now = call.service.clock.now()
     keys, cursor = await _page(
@@ -53,6 +54,7 @@ async def get_keys(call: Call) -> Response:
 async def get_query(call: Call) -> Response:
     query = parse_query(call.scope["query_string"])
     fields = {name: values for name, values in query.items() if name not in RESERVED}
+    call.require_all("read", "*")
     if not fields:
         raise InvalidInput("query", "names no field: give at least one, like ?status=open")
     if len(fields) > MAX_FIELDS:

@@ -20,7 +20,7 @@ from cachesvc.errors import CacheError, Forbidden, PositionLost, Unauthenticated
 from cachesvc.protocol.codes import CloseCode
 from cachesvc.realtime.commands import Commands
 from cachesvc.realtime.hub import Hub
-from cachesvc.realtime.identity import Doorman, Identity, OpenDoor
+from cachesvc.realtime.identity import Doorman, Identity
 from cachesvc.realtime.large import completed
 from cachesvc.realtime.modules import Modules
 from cachesvc.realtime.recovery import KeptLimits, KeptSessions, Recovery
@@ -69,7 +69,6 @@ class Live:
         service: Service,
         limits: LiveLimits | None = None,
         *,
-        doorman: Doorman | None = None,
         modules: Modules | None = None,
     ) -> None:
         self.limits = limits or LiveLimits()
@@ -86,7 +85,7 @@ class Live:
             service.limits.request_timeout,
         )
         self.service = service
-        self._doorman = doorman or OpenDoor()
+        self._doorman = service.doorman
         self._open: set[Connection] = set()
         self._draining = False
 

@@ -142,7 +142,9 @@ def problem_of(error: Exception) -> Problem:  # noqa: PLR0911 - one return a cas
         case LimitExceeded():
             return Problem(422, code, str(error), error.field, members={"limit": error.most})
         case Unauthenticated() | Forbidden():
-            return Problem(401 if code is Code.UNAUTHENTICATED else 403, code, str(error))
+            if code is Code.FORBIDDEN:
+                return Problem(403, code, str(error))
+            return Problem(401, code, str(error), headers={"WWW-Authenticate": "Bearer"})
         case _:
             return Problem(500, code, "an error that is not yours; the log of the service has it")
 

@@ -23,6 +23,7 @@ from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Version
 from cachesvc.observability.metrics import Metrics
 from cachesvc.ports import Clock
+from cachesvc.realtime.identity import Doorman, OpenDoor
 from cachesvc.web.admission import Admission
 
 
@@ -208,3 +209,4 @@ class Service:
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     streams: dict[str, Streams] = field(default_factory=dict)  # by what they are of
     metrics: Metrics = field(default_factory=Metrics)
+    doorman: Doorman = field(default_factory=OpenDoor)

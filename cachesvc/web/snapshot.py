@@ -47,10 +47,13 @@ class Snapshots:
 
     async def get(self, call: Call) -> Response:
         glob = single(call.query("pattern"), "pattern")
-        return SnapshotStream(self._service, self._leaving, parse_pattern("*" if glob is None else glob))
+        pattern = parse_pattern("*" if glob is None else glob)
+        call.require_all("read", pattern.text)
+        return SnapshotStream(self._service, self._leaving, pattern)
 
     async def post(self, call: Call) -> Response:
         force = flag(call.query("force"), "force", default=False)
+        call.require_all("write", "*")
         spool = self._service.spool
         if spool is None:
             raise Unavailable("there is no folder to restore from")

@@ -30,11 +30,15 @@ async def post_warm(call: Call) -> Response:
     require_json(call)
     body = parse(Warm, read_object(await call.body(call.service.limits.max_batch_size), _PARTS))
     warming = _warming(call, body)
+    call.require("warm", *warming.keys)
+    if not warming.keys:
+        call.require_all("warm", warming.pattern or "*")
     begun = await call.service.jobs.begin("warm", warming.title, pack_warming(warming), what=warming.what)
     return answer(begun.job, 200 if begun.known else 202, {"Location": f"/v1/jobs/{begun.job.id}"})
 
 
 async def get_hot(call: Call) -> Response:
+    call.require_all("node", "*")
     limit = whole_number(call.query("limit"), "limit", default=1_000, least=1, most=MAX_HOT)
     held = call.service.cache.memory.hot(limit)
     body = HotKeys(keys=[HotKey(key=key, version=version) for key, version in held]).model_dump_json(by_alias=True)

@@ -226,7 +226,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     [
         ({"server": {"host": "0.0.0.0"}}, "loopback"),
         ({"server": {"host": "cache.example"}}, "loopback"),
-        ({"auth": {"mode": "jwt"}}, "checks no tokens"),
+        ({"auth": {"mode": "jwt"}}, "auth.algorithms"),
         ({"levels": {name: {"enabled": False} for name in ("memory", "redis", "database")}}, "at least one level"),
         ({"server": {"workers": 2}, "levels": {"redis": {"enabled": False}, "database": {"enabled": False}}}, "must be 1"),
         (

@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cachesvc.errors import Unauthenticated
 from cachesvc.model.change import Draft, Operation
 from cachesvc.model.keys import Key
-from cachesvc.observability.metrics import Metrics
+from cachesvc.realtime.identity import Identity
 from cachesvc.web import hot as hot_module
+from cachesvc.web.app import create_app
 from cachesvc.web.hot import HotProtocol, hot
 from cachesvc.web.protocol import HeadLimits, LimitedProtocol, limited
 from tests.web.site import Server, Site, opened
@@ -56,7 +59,7 @@ class Both:
 @asynccontextmanager
 async def both(site: Site) -> AsyncIterator[Both]:
     plain = limited(LIMITS)
-    made = hot(plain, site.cache, site.clock, site.service.metrics)
+    made = hot(plain, site.service)
     assert issubclass(made, HotProtocol)
     with ExitStack() as stack:
         servers: list[Server] = []
@@ -275,10 +278,71 @@ def test_another_uvicorn_falls_back_with_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, site: Site
 ) -> None:
     plain = limited(LIMITS)
-    assert hot(plain, site.cache, site.clock, Metrics()) is not plain
+    assert hot(plain, site.service) is not plain
     monkeypatch.delattr(LimitedProtocol, "between_requests")
-    assert hot(plain, site.cache, site.clock, Metrics()) is plain
+    assert hot(plain, site.service) is plain
     assert "take the plain route" in caplog.text
     monkeypatch.undo()
     monkeypatch.setattr(hot_module, "_LINE", re.compile(b"never"))
-    assert hot(plain, site.cache, site.clock, Metrics()) is plain
+    assert hot(plain, site.service) is plain
+
+
+class Names:
+    """A doorman to whom a token is a name, with the scope of its own module, until it is withdrawn."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Identity] = {}
+        self.ends = 1e12
+
+    def greet(self, token: str | None) -> Identity | None:
+        if token is None:
+            return None
+        if token == "bad":
+            raise Unauthenticated("the token is not believed")
+        return self.known.setdefault(token, Identity(token, [f"read:{token}:*"], self.ends))
+
+    def authenticate(self, token: str, user_id: str) -> Identity:
+        raise AssertionError("over HTTP nobody is authenticated so")
+
+    def knows(self, identity: Identity) -> bool:
+        return identity in self.known.values()
+
+
+def by(name: str, key: str = "a:1") -> bytes:
+    return b"GET /v1/cache/%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n" % (key.encode(), name.encode())
+
+
+async def test_tokens_are_looked_at_here_too(answered: list[int]) -> None:
+    names = Names()
+    async with opened() as site:
+        await site.cache.write(Draft(Operation.SET, Key("a:1"), b"1"))
+        await site.cache.write(Draft(Operation.SET, Key("b:1"), b"1"))
+        site.service = replace(site.service, doorman=names)
+        site.app = create_app(site.service)
+        async with both(site) as pair:
+            answered.clear()  # of the trial
+            for request, status, hot_answers in (
+                (by("a"), b"200", 1),
+                (by("a"), b"200", 2),
+                (by("b"), b"403", 2),
+                (by("a", "b:1"), b"403", 2),
+                (by("bad"), b"401", 2),
+                (PLAIN, b"401", 2),
+                (by("a").replace(b"Bearer", b"bearer"), b"200", 3),
+                (by("b", "b:1"), b"200", 4),
+            ):
+                hot_answer, plain_answer = await pair.ask(request)
+                assert hot_answer == plain_answer
+                assert hot_answer[9:12] == status, request
+                assert len(answered) == hot_answers
+            names.known.clear()  # withdrawn: what is remembered of it counts no more, and it is asked for anew
+            await pair.ask(by("a"))
+            assert len(answered) == 4
+            names.known.clear()
+            names.ends = site.clock.now() + 5.0
+            await pair.ask(by("a"))
+            await pair.ask(by("a"))
+            assert len(answered) == 6
+            site.clock.advance(5.0)
+            await pair.ask(by("a"))
+            assert len(answered) == 6

@@ -63,6 +63,9 @@ class Guard:
     def authenticate(self, token: str, user_id: str) -> Identity:
         return Identity(user_id, ["admin"])
 
+    def knows(self, identity: Identity) -> bool:
+        return True
+
 
 async def test_a_token_may_come_with_the_upgrade(site: Site) -> None:
     site.live._doorman = Guard()

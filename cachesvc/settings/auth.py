@@ -1,0 +1,64 @@
+"""The section of who may call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from cachesvc.errors import SettingsError
+from cachesvc.settings.refusals import NOT_GIVEN
+from cachesvc.settings.values import Duration, Section, listed
+
+SYMMETRIC = "HS256"
+LEAST_SECRET = 32  # bytes: as long as the hash (RFC 7518, 3.2)
+
+
+def _algorithms(value: object) -> object:
+    return listed(value)
+
+
+def _secrets(value: object) -> object:
+    return listed(value)
+
+
+def _paths(value: object) -> object:
+    return listed(value)
+
+
+Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
+
+
+class Auth(Section):
+    """Who may call: everyone on this machine, or who shows a token that is signed by a key that is known here."""
+
+    mode: Literal["none", "jwt"] = "none"
+    algorithms: Annotated[tuple[Algorithm, ...], BeforeValidator(_algorithms), Field(max_length=4)] = ()
+    # of HS256; the tokens of each are believed, so that one can take the place of another
+    secrets: Annotated[tuple[str, ...], BeforeValidator(_secrets), Field(max_length=10, repr=False)] = ()
+    public_keys: Annotated[tuple[Path, ...], BeforeValidator(_paths), Field(max_length=10)] = ()  # PEM files
+    jwks_url: str = Field("", pattern=r"^(https?://[^\s]+)?$", max_length=1_000)
+    jwks_interval: Duration = 300.0
+    issuer: str = Field("", max_length=1_000)
+    audience: str = Field("", max_length=1_000)
+    leeway: Duration = 5.0  # between the clocks of issuer and node
+    max_tokens: int = Field(10_000, ge=1, le=1_000_000)  # remembered once they were checked
+    node_token: str = Field("", max_length=8_192, repr=False)  # that this node shows to its peers, with the scope node:*
+
+
+def check_auth(auth: Auth) -> None:
+    """What no setting of tokens can tell alone; raises `SettingsError`."""
+    if auth.mode == "none":
+        return
+    for name in ("algorithms", "issuer", "audience"):
+        if not getattr(auth, name):
+            raise SettingsError(f"auth.{name}", NOT_GIVEN, 'must be given with auth.mode = "jwt"')
+    if not (auth.secrets or auth.public_keys or auth.jwks_url):
+        raise SettingsError("auth.secrets", NOT_GIVEN, "give auth.secrets, auth.public_keys or auth.jwks_url")
+    if auth.secrets and SYMMETRIC not in auth.algorithms:
+        raise SettingsError("auth.secrets", "***", f"are of {SYMMETRIC}, which auth.algorithms does not name")
+    if any(len(secret.encode()) < LEAST_SECRET for secret in auth.secrets):
+        raise SettingsError("auth.secrets", "***", f"must be of at least {LEAST_SECRET} bytes each")
+    if (auth.public_keys or auth.jwks_url) and set(auth.algorithms) <= {SYMMETRIC}:
+        raise SettingsError("auth.algorithms", SYMMETRIC, "must name an algorithm of public keys, as those are given")
