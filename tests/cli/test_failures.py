@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.cli.console import SCRIPT, Inside, environment
+from tests.cli.console import SCRIPT, Inside, cachesvc, environment
 from tests.servers import free_port
 
 KEYS = b'{"keys":[],"cursor":null}'
@@ -93,6 +93,28 @@ def test_nobody_answers(inside: Inside) -> None:
 def test_it_is_asked_again(inside: Inside) -> None:
     with answering(problem(503, retryAfter="0.01"), b"", http("200 OK", KEYS)) as url:
         assert inside("keys", url=url).err == "no key matches *\n"
+
+
+def test_a_node_that_has_not_applied_it_is_named(inside: Inside) -> None:
+    seen = b'{"dryRun":true,"matched":1,"cascaded":0,"bytes":1,"modules":{},"sample":[],"cascade":{},"loads":{}}'
+    done = b'{"sequence":9,"operation":"invalidate","matched":1,"cascaded":0,"job":null,"applied":false,"missing":["node-2"]}'
+    with answering(http("200 OK", seen), http("200 OK", done)) as url:
+        ran = inside("invalidate", "a", "--wait", url=url)
+    assert ran.code == 6
+    assert "not applied yet by node-2" in ran.text
+
+
+def test_a_dry_run_that_fails_stops_it_unless_it_is_agreed_to(inside: Inside) -> None:
+    done = http("200 OK", b'{"sequence":9,"operation":"invalidate","matched":null,"cascaded":0,"job":"invalidation-9"}')
+    with answering(problem(503, retryAfter="600"), done) as url:
+        ran = inside("invalidate", "--pattern", "*", "--yes", url=url)
+    assert ran.code == 0
+    assert "going on, as --yes says" in ran.err
+    assert "cachesvc job invalidation-9" in ran.text
+    with answering(problem(503, retryAfter="600")) as url:
+        ran = cachesvc("invalidate", "--pattern", "*", url=url)
+    assert (ran.code, ran.out) == (4, b"")
+    assert "--yes goes on without" in ran.err
 
 
 @pytest.mark.parametrize("command", ["snapshot", "job", "changes"])

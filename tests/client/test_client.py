@@ -288,6 +288,12 @@ def test_following_ends_after_so_many_failures_in_a_row() -> None:
     assert 0 < pauses[0] < pauses[-1] <= connection.MAX_PAUSE
 
 
+def test_whatever_comes_begins_the_count_of_failures_anew() -> None:
+    refused = [httpx.ConnectError("refused")] * 8
+    found = client(Service(*refused, stream(change(2)), *refused, stream(change(3)))).changes()
+    assert [str(next(found).position) for _ in range(2)] == ["5:2", "5:3"]
+
+
 @pytest.mark.parametrize(
     "answer",
     [
