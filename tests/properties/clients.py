@@ -15,7 +15,8 @@ from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import parse_pattern
 from cachesvc.model.position import Position, Version
-from tests.properties.site import KEYS, Node
+from tests.properties.node import Node
+from tests.properties.site import KEYS
 from tests.properties.truth import Meaning
 
 TEXT = "text/plain"

@@ -16,8 +16,9 @@ from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Version
 from tests.properties import clients
 from tests.properties.loop import Time
+from tests.properties.node import LIMITS, Node
 from tests.properties.redis_server import RedisServer, Server, Value
-from tests.properties.site import KEYS, LIMITS, Node, Site
+from tests.properties.site import KEYS, Site
 from tests.properties.wire import Call
 
 STEPS: Final = 260

@@ -6,46 +6,32 @@ is fake is what lies beyond them. Every step is followed by a look at what the t
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from random import Random
 from typing import Any, Final, TypeVar
 from unittest.mock import patch
 
-from cachesvc.cluster.feed import Feed
-from cachesvc.cluster.follower import Follower
-from cachesvc.cluster.losses import Losses
-from cachesvc.cluster.replayer import Replayer
-from cachesvc.cluster.retirer import Retirer
-from cachesvc.cluster.sweeper import Sweeper
-from cachesvc.cluster.voucher import Voucher
-from cachesvc.engine.cache import Cache, Limits
-from cachesvc.errors import CacheError, Unavailable
-from cachesvc.logs.following import Bell
+from cachesvc.engine.cache import Limits
 from cachesvc.model import keys as model_keys
 from cachesvc.model.change import Change
 from cachesvc.model.keys import Key
-from cachesvc.ports import Loaded, Retention, Standing
+from cachesvc.ports import Loaded
 from cachesvc.tiers import memory, redis_partitions
 from cachesvc.tiers import redis as redis_tier
 from cachesvc.tiers.codec import Codec
-from cachesvc.tiers.memory import MemoryTier
-from cachesvc.tiers.redis import RedisTier
-from tests.properties.database import Authority, Database
-from tests.properties.loop import Loop, Time
-from tests.properties.redis_server import NodeConnection, RedisServer, Server, Value
+from tests.properties.database import Database
+from tests.properties.loop import Time
+from tests.properties.node import LIMITS, Node
+from tests.properties.redis_server import RedisServer, Server, Value
 from tests.properties.truth import Meaning, Truth
 from tests.properties.wire import Call, Wire
 
 T = TypeVar("T")
-PREFIX: Final = "p"
 PARTITIONS: Final = 2
 KEYS: Final = tuple(map(Key, ("a:1", "a:2", "b:1", "l:1", "n:1")))  # l has a loader, n is a counter, b is computed from a
-LIMITS: Final = Limits(floors=6, read_lanes=2, pending_puts=4, min_version_wait=0.5)
-KEPT: Final = Retention(age=1e9, count=25, bytes=1 << 30)
 
 
 @contextmanager
@@ -58,130 +44,6 @@ def small() -> Iterator[None]:
         stack.enter_context(patch.object(redis_partitions, "PARTITIONS", PARTITIONS))
         stack.enter_context(patch.object(memory, "_SETTLE_STEP", 1))
         yield
-
-
-class Node:
-    """One node: all that `node/building.py` makes of it but the web, on a loop of its own. `boot` is awaited on it."""
-
-    cache: Cache
-    memory: MemoryTier
-    redis: RedisTier
-    follower: Follower
-    replayer: Replayer
-    voucher: Voucher
-    retirer: Retirer
-    sweeper: Sweeper
-
-    def __init__(self, site: Site, name: str) -> None:
-        self.name = name
-        self.site = site
-        self.loop = Loop(site.time)  # type: ignore[abstract] # it has no I/O
-        self.alive = True
-        self.up = False
-        self.frozen = False
-        self.known: dict[Key, int] = {}  # by key the highest sequence that it served or acknowledged
-        self.bell = Bell()
-        self.tasks: set[asyncio.Task[Any]] = set()
-        self._duty = asyncio.Event()
-
-    async def boot(self, limits: Limits) -> None:
-        site, time = self.site, self.site.time
-        authority: Any = Authority(site.database, site.wire, self, self.bell)
-        standing = await self._standing(authority)
-        self.memory = MemoryTier(ttl=60.0, max_size=100, max_bytes=1 << 20, clock=time)
-        self.redis = RedisTier(
-            NodeConnection(site.redis, site.wire, self),
-            key_prefix=PREFIX,
-            ttl=600.0,
-            ttl_jitter=0.0,
-            compression=False,
-            max_recent=3,
-            clock=time,
-            dictionaries=authority,
-            random=site.random,
-        )
-        feed = Feed(authority, standing.position, count=10)
-        losses = Losses()
-        self.cache = cache = Cache(
-            memory=self.memory,
-            redis=self.redis,
-            authority=authority,
-            start=standing.position,
-            patterns=standing.patterns,
-            clock=time,
-            new_batch=lambda: f"{next(site.numbers):032x}",
-            loaders={"l": _Origin(self)},
-            limits=limits,
-            appended=lambda appended: self.follower.offer(appended),  # noqa: PLW0108 - it is made below
-        )
-        self.follower = Follower(
-            authority,
-            feed,
-            time,
-            start=standing.position,
-            apply=cache.apply,
-            start_over=lambda standing: cache.start_over(*standing),
-            losses=losses,
-        )
-        self.sweeper = Sweeper(authority, cache.write_many, retention=KEPT, batch=2)
-        self.retirer = Retirer(authority, lambda: cache.floors.patterns, cache.write, time, batch=2, pause=0.01)
-        self.voucher = Voucher(self.redis, authority, losses, time)
-        self.replayer = Replayer(self.redis, self.voucher, feed, time)
-        for lane in (*cache.lanes(), self.follower.run(), self.voucher.run()):
-            self.loop.create_task(lane)
-        self.up = True
-
-    async def _standing(self, authority: Any) -> Standing:
-        while True:
-            try:
-                standing: Standing = await authority.standing()
-            except Unavailable:
-                await asyncio.sleep(0.1)  # it is started again
-            else:
-                return standing
-
-    def start(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Something to be done on this node; it begins when its loop runs."""
-        task: asyncio.Task[T] = self.loop.create_task(coroutine)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        return task
-
-    def serve_duties(self) -> None:
-        """From now on it replays, retires and sweeps whenever the duties are its own."""
-        for work, interval in ((self.replayer.step, 0.01), (self.retirer.step, 0.1), (self.sweeper.step, 1.0)):
-            self.loop.create_task(self._serve(work, interval))
-
-    def hold_duties(self, holds: bool) -> None:
-        if holds:
-            self._duty.set()
-        else:
-            self._duty.clear()
-
-    async def _serve(self, work: Callable[[], Coroutine[Any, Any, None]], interval: float) -> None:
-        while True:
-            await self._duty.wait()
-            try:
-                await work()
-                await asyncio.sleep(interval)
-            except CacheError:
-                await asyncio.sleep(0.25)
-
-
-class _Origin:
-    """Where the loader of a node gets its values from."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
-    async def load(self, keys: Sequence[Key]) -> Mapping[Key, Loaded]:
-        site = self._node.site
-        return await site.wire.call(
-            self._node,
-            "origin",
-            "load",
-            lambda: {key: site.made_from_origin(key) for key in keys if site.has_origin(key)},
-        )
 
 
 class Site:
@@ -396,6 +258,3 @@ class Site:
     def broken(self) -> Iterable[str]:
         """What was violated, in words."""
         return [f"{one.kind}: {one.text}" for one in self.truth.violations] + [f"error: {text}" for text in self.errors]
-
-
-__all__ = ["KEYS", "LIMITS", "Node", "Site", "Unavailable", "small"]

@@ -9,10 +9,11 @@ from random import Random
 import pytest
 
 from tests import servers
+from tests.properties import schedules_of_nodes, schedules_of_redis  # noqa: F401 - they note themselves
 from tests.properties.loop import Time
 from tests.properties.redis_server import RealServer, RedisServer, Server
 from tests.properties.rules import RULES, Rule
-from tests.properties.schedules import SCHEDULES, Scheduled
+from tests.properties.schedule import SCHEDULES, Scheduled
 from tests.properties.site import Site, small
 
 SCRIPTED = [scheduled for scheduled in SCHEDULES if RULES[scheduled.rule].script is not None]
