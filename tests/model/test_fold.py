@@ -9,10 +9,10 @@ from decimal import Decimal
 import pytest
 
 from cachesvc.errors import Refusal, Refused
-from cachesvc.model.change import ABSENT, PRESENT, Draft, Idempotency, Kind, Operation, Receipt
-from cachesvc.model.entry import JSON, Entry, content_hash
+from cachesvc.model.change import ABSENT, PRESENT, Draft, Idempotency, Kind, Operation, Receipt, invalidate, restore
+from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
 from cachesvc.model.fold import ENDED_KEPT, Folded, Result, State, Terms, asked, fold, touched
-from cachesvc.model.invalidation import mark_of
+from cachesvc.model.invalidation import Invalidation, mark_of
 from cachesvc.model.keys import Key
 from cachesvc.model.numbers import add_exactly
 from cachesvc.model.policy import absent
@@ -410,3 +410,36 @@ def test_an_absence_is_a_fill_that_leaves_a_tombstone_of_its_own() -> None:
     assert folded(lacking(100, ttl=1.0)).rows[A].expires_at == NOW + ENDED_KEPT  # longer than any load, as of an expiry
     assert refusal(folded(lacking(49), rows=[row(version=50)]).outcomes[0])[0] is Refusal.STALE_FILL
     assert not absent(folded(deleted()).rows[A])
+
+
+def test_a_restore_brings_everything_back_at_a_new_version() -> None:
+    lost = row(version=50, tags=("t",), parents=("p",), updated_by="ann", source="api", origin=None)
+    done = folded(restore(lost))
+    assert receipt(done.outcomes[0]) == Receipt(Operation.RESTORE, Version(101))
+    assert done.rows[A] == done.changes[0].entry == lost._replace(version=Version(101))
+    assert done.changes[0].kind is Kind.WRITE
+    older = folded(restore(lost), rows=[row(version=49)])
+    assert receipt(older.outcomes[0]).found
+
+
+@pytest.mark.parametrize(
+    ("drafts", "rows", "code"),
+    [
+        ([], [row(version=50)], Refusal.VERSION_CONFLICT),
+        ([], [row(version=51, expires_at=NOW - 1)], Refusal.VERSION_CONFLICT),
+        ([], [tombstone(A, Version(50), now=NOW, keep=1.0)], Refusal.STALE_FILL),
+        ([written()], [], Refusal.VERSION_CONFLICT),
+        ([deleted()], [row(version=50)], Refusal.STALE_FILL),
+        ([invalidate(Invalidation("a*"))], [], Refusal.STALE_FILL),
+        ([invalidate(Invalidation("a*", soft=True))], [], Refusal.STALE_FILL),
+        ([invalidate(Invalidation(keys=(A,)))], [row(version=50)], Refusal.STALE_FILL),
+    ],
+)
+def test_nothing_comes_back_that_changed_since(drafts: list[Draft], rows: list[Entry], code: Refusal) -> None:
+    done = folded(*drafts, restore(row(version=50)), rows=rows)
+    assert refusal(done.outcomes[-1])[0] is code
+    assert len(done.changes) == len(drafts)
+
+
+def test_what_is_past_its_life_is_not_restored() -> None:
+    assert refusal(folded(restore(row(expires_at=NOW))).outcomes[0])[1] == "key"
