@@ -21,9 +21,9 @@ JSON = {"Content-Type": "application/json"}
 
 
 @contextmanager
-def started(data_dir: Path, *options: str, **settings: str) -> Iterator[tuple[Service, str]]:
-    """A service that serves, and its URL."""
-    with serving(data_dir, *options, program=REAL, **settings) as service:
+def started(data_dir: Path, *options: str, clock_ahead: str = "", **settings: str) -> Iterator[tuple[Service, str]]:
+    """A service that serves, and its URL. `clock_ahead`: seconds by which its machine's clock is wrong."""
+    with serving(data_dir, *options, program=REAL, clock_ahead=clock_ahead, **settings) as service:
         try:
             yield service, service.ready()
         finally:

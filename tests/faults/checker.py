@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from cachesvc.cluster.audit import REPAIRED
-from tests.faults.history import TRUTH, Kind, Mode, Op, Outcome
+from tests.faults.history import TRUTH, Kind, Mode, Op, Outcome, Restored, restored
 
 
 class Wrong(StrEnum):
@@ -111,8 +111,49 @@ class _Key:
 
 
 def check(history: Iterable[Op]) -> list[Violation]:
-    """Every violation, in no order."""
-    return _Check(sorted(history, key=lambda op: op.end)).run()
+    """Every violation, in no order. Each era is checked by itself, with what was kept of those before."""
+    ops = sorted(history, key=lambda op: op.end)
+    restores = sorted(restored(op) for op in ops if op.kind is Kind.RESTORE)
+    violations: list[Violation] = []
+    for number in range(len(restores) + 1):
+        violations += _Check(era(ops, restores, number)).run()
+    if not restores:
+        over = (op for op in ops if op.outcome is Outcome.OVER)
+        violations += [Violation(Wrong.ODD, f"{op.key}: told to start over ({op.detail}), and nothing was lost") for op in over]
+    return violations
+
+
+def era(ops: Sequence[Op], restores: Sequence[Restored], number: int) -> list[Op]:
+    """What there was after so many restores and before the next, in order of the ends.
+
+    A write that was acknowledged after a backup was taken is lost with it, and is as if it had never been asked for: its value
+    is one that nobody wrote. Of one that was asked for before and acknowledged while it was taken, nobody knows. What was under
+    way when the backup was put back is carried out after it, or not at all. Reads from then until every node had noticed are
+    of neither history.
+    """
+    past, following = restores[:number], restores[number:]
+    begins = past[-1].noticed if past else float("-inf")
+    ends = following[0].gone if following else float("inf")
+    found: list[Op] = []
+    for op in ops:
+        if op.kind is Kind.RESTORE:
+            continue
+        if op.kind is Kind.READ:
+            if op.start >= begins and op.end <= ends:
+                found.append(op)
+        elif op.start < ends and not any(one.last < op.start and op.end <= one.gone and _told(op) for one in past):
+            unsure = op.end > ends or any(op.start <= one.last and one.first <= op.end <= one.gone for one in past)
+            found.append(_untold(op) if unsure and _told(op) else op)
+    return found
+
+
+def _told(op: Op) -> bool:
+    return op.outcome is Outcome.OK
+
+
+def _untold(op: Op) -> Op:
+    """The same, had nobody been told how it ended."""
+    return op._replace(outcome=Outcome.UNKNOWN, version=0, total="")
 
 
 class _Check:

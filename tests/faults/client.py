@@ -106,6 +106,10 @@ class Client:
             self._record(op._replace(outcome=Outcome.OK, version=answer.version, value=answer.body.decode()))
         elif answer.status == 404:
             self._record(op._replace(outcome=Outcome.OK))
+        elif answer.status == 410 and mode is Mode.LEAST:
+            self._seen.pop(wish.key, None)  # what it had seen is of a history that was lost
+            self._record(op._replace(outcome=Outcome.OVER, detail=answer.problem("detail")))
+            return None
         else:
             outcome = Outcome.AWAY if answer.status == 503 else Outcome.ODD
             self._record(op._replace(outcome=outcome, detail=f"{answer.status} {answer.problem('detail')}"))

@@ -20,6 +20,7 @@ class Kind(StrEnum):
     DELETE = "delete"
     INCREMENT = "increment"
     INVALIDATE = "invalidate"
+    RESTORE = "restore"  # no client's: an older backup took the place of the database
 
 
 class Outcome(StrEnum):
@@ -29,6 +30,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"  # it was said that nothing was written
     UNKNOWN = "unknown"  # nobody knows
     AWAY = "away"  # a read that was not answered
+    OVER = "over"  # a read was told to start over, since what it wants may be lost with a history
     ODD = "odd"  # an answer that the contract does not know
 
 
@@ -66,6 +68,26 @@ class Op(NamedTuple):
     total: str = ""  # that an increment was answered with
     attempts: int = 1
     detail: str = ""
+
+
+class Restored(NamedTuple):
+    """A backup that was taken between `first` and `last`, and put back between `gone` and `noticed`, when every node knew."""
+
+    first: float
+    last: float
+    gone: float
+    noticed: float
+
+
+def restore(times: Restored) -> Op:
+    """As it stands in a history."""
+    detail = f"{times.last!r} {times.gone!r}"
+    return Op(-1, 0, Kind.RESTORE, "", times.first, times.noticed, Outcome.OK, detail=detail)
+
+
+def restored(op: Op) -> Restored:
+    last, gone = map(float, op.detail.split())
+    return Restored(op.start, last, gone, op.end)
 
 
 def dumped(op: Op) -> str:

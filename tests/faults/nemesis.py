@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import signal
 import sqlite3
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
@@ -13,14 +14,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import orjson
 import psutil
 import redis
 
+from tests import servers
+from tests.faults.connection import Connection, Lost, NotSent
+from tests.faults.history import Op, Restored, restore
 from tests.faults.plan import Fault, Trouble
 from tests.faults.proxy import Link, Proxy
-from tests.faults.site import Site
+from tests.faults.site import Machine, Site
 from tests.servers import Server
 
+_SYNCED: Final = 5.0  # seconds that a replica may take to begin with
+_NOTICED: Final = 20.0  # seconds in which every node is to know that the database was set back
+_OUTRUN: Final = 3  # batches of 900 writes: more than `log__max_count`
 _ROOM: Final = 100 << 10  # bytes that an evicting Redis has beyond what it holds at that moment
 
 
@@ -33,6 +41,7 @@ class Nemesis:
     began: float
     told: list[tuple[float, float, Trouble]] = field(default_factory=list)
     saved: bool = False  # there is a snapshot of every Valkey
+    record: Callable[[Op], None] = lambda _: None  # of what the checker is to know
 
     async def work(self, lane: Sequence[Trouble], until: asyncio.Event) -> None:
         """The troubles of a lane, each at its time or as soon after it as the one before it is over."""
@@ -90,6 +99,29 @@ class Nemesis:
 
     def _snapshot(self, valkey: Server) -> Path:
         return self.directory / f"{valkey.port}.rdb"
+
+    @asynccontextmanager
+    async def redis_failed_over(self, trouble: Trouble) -> AsyncIterator[None]:
+        """To a replica that heard nothing for half of the time; then back to the one before, which has heard nothing since."""
+        (master,) = self.site.valkeys
+        with servers.valkey("--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0") as replica:
+            with redis.Redis(port=replica.port, socket_timeout=2) as client:
+                with suppress(TimeoutError, redis.RedisError):
+                    async with asyncio.timeout(_SYNCED):
+                        while (await asyncio.to_thread(client.info, "replication"))["master_link_status"] != "up":
+                            await asyncio.sleep(0.05)
+                await asyncio.to_thread(client.replicaof, "NO", "ONE")
+            await asyncio.sleep(trouble.seconds / 2)
+            self._reach(replica.port)
+            try:
+                yield
+            finally:
+                self._reach(master.port)
+
+    def _reach(self, port: int) -> None:
+        for proxy in self.site.redis:
+            proxy.target = port
+            proxy.cut()
 
     @asynccontextmanager
     async def redis_frozen(self, trouble: Trouble) -> AsyncIterator[None]:
@@ -179,6 +211,44 @@ class Nemesis:
         yield
 
     @asynccontextmanager
+    async def database_restored(self, trouble: Trouble) -> AsyncIterator[None]:
+        """A copy of its files is taken, and later put back: what was acknowledged in between is lost; all nodes are to know."""
+        postgres = self.site.postgres
+        assert postgres is not None
+        copy = self.directory / "backup"
+        first = time.monotonic()
+        await asyncio.to_thread(_copied, postgres, postgres.directory, copy)
+        last = time.monotonic()
+        try:
+            yield
+        finally:
+            await self._ask(self.site.machines[0], "PUT", "/v1/cache/lost", b'"so that there is a loss"')
+            gone, wall = time.monotonic(), time.time()
+            await asyncio.to_thread(_copied, postgres, copy, postgres.directory)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_NOTICED):
+                    for machine in self.site.machines:
+                        while await self._epoch(machine) < int(wall * 1_000_000):
+                            await asyncio.sleep(0.05)
+            self.record(restore(Restored(first, last, gone, time.monotonic())))
+
+    async def _epoch(self, machine: Machine) -> int:
+        told = await self._ask(machine, "GET", "/v1/stats")
+        return int(orjson.loads(told)["log"]["epoch"]) if told else 0
+
+    async def _ask(self, machine: Machine, method: str, path: str, body: bytes = b"") -> bytes:
+        """What a node answers, b"" where it does not."""
+        connection = Connection(machine.port, machine.whose)
+        headers = {"Content-Type": "application/json"} if body else {}
+        try:
+            answer = await connection.ask(method, path, headers, body, within=3.0)
+        except (NotSent, Lost):
+            return b""
+        finally:
+            connection.close()
+        return answer.body if answer.status < 300 else b""
+
+    @asynccontextmanager
     async def database_busy(self, trouble: Trouble) -> AsyncIterator[None]:
         file = next(self.site.machines[0].directory.glob("*.db"))
         with closing(sqlite3.connect(file, timeout=10, isolation_level=None, check_same_thread=False)) as connection:
@@ -219,11 +289,32 @@ class Nemesis:
                 victim.resume()
 
     @asynccontextmanager
+    async def node_outrun(self, trouble: Trouble) -> AsyncIterator[None]:
+        """It is frozen while others write more than the log keeps, and then for a while."""
+        async with self.node_frozen(trouble):
+            others = [machine for machine in self.site.machines if machine is not self._machine(trouble)] or self.site.machines
+            for number in range(_OUTRUN):
+                operations = [{"operation": "set", "key": f"flood:{number}:{n}", "value": n} for n in range(900)]
+                await self._ask(others[0], "POST", "/v1/batch", orjson.dumps({"operations": operations}))
+            yield
+
+    def _machine(self, trouble: Trouble) -> Machine:
+        return self.site.nodes[trouble.victim % len(self.site.nodes)][0]
+
+    @asynccontextmanager
     async def service_killed(self, trouble: Trouble) -> AsyncIterator[None]:
         machine = self.site.machines[trouble.victim % len(self.site.machines)]
         await asyncio.to_thread(machine.kill)
         await asyncio.to_thread(machine.start)
         yield
+
+
+def _copied(server: servers.Server, source: Path, target: Path) -> None:
+    """Stop it, copy all files with their owners, and start it."""
+    server.stop(signal.SIGINT)
+    shutil.rmtree(target, ignore_errors=True)
+    subprocess.run(("cp", "-a", source, target), check=True)
+    server.start()
 
 
 def _listens(link: Link) -> bool:
@@ -269,13 +360,16 @@ WAYS: Final[dict[Fault, Callable[[Nemesis, Trouble], AbstractAsyncContextManager
     Fault.REDIS_KILLED: Nemesis.redis_gone,
     Fault.REDIS_OLD: Nemesis.redis_gone,
     Fault.REDIS_HALF: Nemesis.redis_gone,
+    Fault.REDIS_FAILED_OVER: Nemesis.redis_failed_over,
     Fault.REDIS_FROZEN: Nemesis.redis_frozen,
     Fault.REDIS_FLUSHED: Nemesis.redis_flushed,
     Fault.REDIS_EVICTING: Nemesis.redis_evicting,
     Fault.WAKE_UPS_LOST: Nemesis.wake_ups_lost,
     Fault.DATABASE_RESTARTED: Nemesis.database_restarted,
+    Fault.DATABASE_RESTORED: Nemesis.database_restored,
     Fault.DATABASE_BUSY: Nemesis.database_busy,
     Fault.NODE_KILLED: Nemesis.node_killed,
     Fault.NODE_FROZEN: Nemesis.node_frozen,
+    Fault.NODE_OUTRUN: Nemesis.node_outrun,
     Fault.SERVICE_KILLED: Nemesis.service_killed,
 }

@@ -104,18 +104,21 @@ class Fault(StrEnum):
     REDIS_CUT = "no node reaches Redis"
     REDIS_HELD = "nothing passes to or from Redis"
     REDIS_CUT_ONE = "one node does not reach Redis"
+    REDIS_FAILED_OVER = "a replica of Redis that lags takes over"
     REDIS_HALF = "a part of the Cluster is killed, and comes back empty"
     DATABASE_RESTARTED = "PostgreSQL is restarted at once"
     DATABASE_CUT = "no node reaches PostgreSQL"
     DATABASE_CUT_ONE = "one node does not reach PostgreSQL"
     DATABASE_HELD = "nothing passes to or from PostgreSQL"
     DATABASE_SLOW = "PostgreSQL takes 0.3 s longer for an answer"
+    DATABASE_RESTORED = "PostgreSQL is restored from a backup of a while ago"
     COMMIT_CUT_BEFORE = "connections break before the commit"
     COMMIT_CUT_AFTER = "connections break after the commit"
     DATABASE_BUSY = "another writer holds the SQLite file"
     WAKE_UPS_LOST = "wake-ups are lost"
     NODE_KILLED = "a node is killed"
     NODE_FROZEN = "a node is frozen"
+    NODE_OUTRUN = "a node is frozen for longer than the log is kept"
     SERVICE_KILLED = "a service is killed, and started anew"
 
 
@@ -137,17 +140,18 @@ _POSTGRES: Final = (
     Fault.DATABASE_CUT_ONE,
     Fault.DATABASE_HELD,
     Fault.DATABASE_SLOW,
+    Fault.DATABASE_RESTORED,
     Fault.COMMIT_CUT_BEFORE,
     Fault.COMMIT_CUT_AFTER,
     Fault.COMMIT_CUT_AFTER,
     Fault.WAKE_UPS_LOST,
 )
-_NODES: Final = (Fault.NODE_KILLED, Fault.NODE_FROZEN, Fault.NODE_FROZEN, Fault.SERVICE_KILLED)
+_NODES: Final = (Fault.NODE_KILLED, Fault.NODE_FROZEN, Fault.NODE_FROZEN, Fault.NODE_OUTRUN, Fault.SERVICE_KILLED)
 
 LANES: Final[dict[Stores, tuple[tuple[Fault, ...], ...]]] = {
-    Stores.POSTGRES: ((*_REDIS, Fault.REDIS_CUT_ONE, Fault.REDIS_CUT_ONE), _POSTGRES, _NODES),
+    Stores.POSTGRES: ((*_REDIS, Fault.REDIS_FAILED_OVER, Fault.REDIS_CUT_ONE, Fault.REDIS_CUT_ONE), _POSTGRES, _NODES),
     Stores.CLUSTER: ((*_REDIS, Fault.REDIS_HALF, Fault.REDIS_HALF, Fault.REDIS_HALF), _POSTGRES, _NODES),
-    Stores.SQLITE: ((*_REDIS,), (Fault.DATABASE_BUSY, Fault.WAKE_UPS_LOST), _NODES),
+    Stores.SQLITE: ((*_REDIS, Fault.REDIS_FAILED_OVER), (Fault.DATABASE_BUSY, Fault.WAKE_UPS_LOST), _NODES),
 }
 _AT_ONCE: Final = frozenset({Fault.REDIS_FLUSHED, Fault.DATABASE_RESTARTED, Fault.NODE_KILLED, Fault.SERVICE_KILLED})
 

@@ -68,7 +68,7 @@ async def _run(started: sites.Servers, result: Result, directory: Path, rate: fl
     try:
         async with sites.opened(started, directory) as site:
             tell(f"{result.stores}: {len(site.lives())} nodes serve")
-            await _over(site, result, Nemesis(site, directory, time.monotonic()), rate, tell)
+            await _over(site, result, Nemesis(site, directory, time.monotonic(), record=result.history.append), rate, tell)
     finally:
         result.said = [line for machine in site.machines for line in machine.said] if site is not None else []
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import psutil
 
@@ -36,6 +37,9 @@ SETTINGS = {
 }
 
 
+_CLOCKS: Final = ("", "600", "-600")  # seconds by which those of the machines are wrong
+
+
 @dataclass(slots=True)
 class Machine:
     """One `cachesvc serve`, which can be killed and started anew on its port and its data."""
@@ -45,12 +49,14 @@ class Machine:
     settings: dict[str, str]
     redis: list[Proxy] = field(default_factory=list)  # its own alone
     database: list[Proxy] = field(default_factory=list)
+    clock_ahead: str = ""  # seconds by which its clock is wrong
     port: int = 0
     service: Service | None = None
     said: list[str] = field(default_factory=list)  # by those that were killed
 
     def start(self) -> None:
-        self.service = Service(self.directory, "--port", str(self.port), *self.options, program=REAL, **self.settings)
+        options = ("--port", str(self.port), *self.options)
+        self.service = Service(self.directory, *options, program=REAL, clock_ahead=self.clock_ahead, **self.settings)
         self.port = int(self.service.ready().rpartition(":")[2])
 
     def workers(self) -> list[psutil.Process]:
@@ -157,6 +163,7 @@ async def opened(stores: Servers, directory: Path) -> AsyncIterator[Site]:
                 machine.options = ("--workers", str(Stores.SQLITE.nodes))
             else:
                 own = await stack.enter_async_context(proxy.opened(stores.postgres.port))
+                machine.clock_ahead = _CLOCKS[number]
                 settings["levels__database__url"] = f"postgresql://postgres@127.0.0.1:{own.port}/postgres"
                 machine.database.append(own)
                 database.append(own)

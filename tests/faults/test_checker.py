@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.faults.checker import Violation, Wrong, check, repaired
-from tests.faults.history import Kind, Mode, Op, Outcome
+from tests.faults.history import Kind, Mode, Op, Outcome, Restored, restore
 
 _WHERE = {"key": "k", "node": "a"}
 
@@ -45,6 +45,12 @@ FRESH: More = {"mode": Mode.FRESH}
 FINAL: More = {"mode": Mode.FINAL}
 B: More = {"node": "b"}
 
+
+def set_back(first: float, last: float, gone: float, noticed: float) -> Op:
+    return restore(Restored(first, last, gone, noticed))
+
+
+SET_BACK = set_back(2, 3, 6, 8)
 CLEAN: dict[str, list[Op]] = {
     "nothing": [],
     "what was written is read": [wrote(1, 10, "x"), read(2, 10, "x"), read(2, 10, "x", **FRESH, **B)],
@@ -109,6 +115,37 @@ CLEAN: dict[str, list[Op]] = {
     "invalidated": [wrote(1, 10, "x"), invalidated(2, 11), read(3), read(4, 10, "x", **B), read(5, **B), read(6, **FINAL)],
     "invalidated and written again": [wrote(1, 10, "x"), invalidated(2, 11), wrote(3, 12, "y"), read(4, 12, "y", **FINAL)],
     "an unknown invalidation": [wrote(1, 10, "x"), invalidated(2, **UNKNOWN), read(3), wrote(4, 12, "y"), read(5, **B)],
+    "set back to what a backup had": [
+        wrote(1, 10, "x"),
+        wrote(4, 11, "y"),
+        read(5, 11, "y"),
+        SET_BACK,
+        read(7, 11, "y"),
+        read(9, 10, "x"),
+        read(9, 10, "x", **FRESH, **B),
+        wrote(10, 90, "z"),
+        read(11, 90, "z", **FINAL),
+    ],
+    "a number that was lost is given again": [wrote(4, 11, "y"), SET_BACK, wrote(7, 11, "z"), read(9, 11, "z", **FINAL)],
+    "written while the backup was taken": [wrote(1, 10, "x"), op(Kind.SET, 1.8, 2.5, 11, "y"), SET_BACK, read(9, 11, "y")],
+    "not in the backup taken meanwhile": [
+        wrote(1, 10, "x"),
+        op(Kind.SET, 1.8, 2.5, 11, "y"),
+        SET_BACK,
+        read(9, 10, "x"),
+    ],
+    "written again after it was lost": [op(Kind.SET, 4, 9, 90, "y"), SET_BACK, read(10, 90, "y", **FINAL)],
+    "increments after a loss": [added(1, 10, "0.1"), added(4, 11, "0.2"), SET_BACK, added(9, 90, "0.2"), read(10, 90, "0.2")],
+    "told to start over": [wrote(4, 11, "y"), SET_BACK, read(9, mode=Mode.LEAST, least=11, outcome=Outcome.OVER)],
+    "set back twice": [
+        wrote(1, 10, "x"),
+        SET_BACK,
+        wrote(9, 90, "y"),
+        set_back(10, 11, 14, 16),
+        wrote(12, 91, "z"),
+        read(13, 91, "z"),
+        read(17, 90, "y", **FINAL),
+    ],
     "reads that were not answered": [wrote(1, 10, "x"), read(2, outcome=Outcome.AWAY), read(3, outcome=Outcome.AWAY, **FRESH)],
 }
 
@@ -188,6 +225,21 @@ PLANTED: list[tuple[str, Wrong, list[Op]]] = [
         [wrote(1, 10, "x"), invalidated(2, 11), read(3, 10, "x", **FINAL, **B)],
     ),
     ("a later write has a lower version", Wrong.ORDER, [wrote(1, 10, "x"), wrote(2, 9, "y", key="l")]),
+    ("a lost write is seen after all knew", Wrong.CONTENT, [wrote(1, 10, "x"), wrote(4, 11, "y"), SET_BACK, read(9, 11, "y")]),
+    ("what the backup had is lost too", Wrong.LOST, [wrote(1, 10, "x"), SET_BACK, read(9, **FRESH, **B)]),
+    ("what came after is lost", Wrong.LOST, [SET_BACK, wrote(9, 90, "x"), read(10, **FRESH, **B)]),
+    (
+        "a lost increment is counted",
+        Wrong.INCREMENT,
+        [added(1, 10, "0.1"), added(4, 11, "0.2"), SET_BACK, added(9, 90, "0.3")],
+    ),
+    (
+        "an older backup than was said",
+        Wrong.LOST,
+        [wrote(0, 9, "v"), wrote(1, 10, "x"), SET_BACK, read(9, 9, "v", **FRESH, **B)],
+    ),
+    ("a loss before the backup", Wrong.BACKWARD, [wrote(1, 9, "v"), wrote(4, 11, "y"), read(5, 9, "v"), SET_BACK]),
+    ("told to start over for nothing", Wrong.ODD, [wrote(1, 10, "x"), read(2, outcome=Outcome.OVER)]),
     ("an answer that does not exist", Wrong.ODD, [read(1, outcome=Outcome.ODD, detail="500")]),
 ]
 

@@ -17,6 +17,7 @@ import psutil
 from tests.servers import process_environment
 
 ROOT = Path(__file__).parents[2]
+SHIFTED = Path(__file__).parent / "shifted"  # a `sitecustomize` by which a process has another time
 REAL = ("-m", "cachesvc.cli.main")
 FAKE = ("-m", "tests.processes.fake_service")
 LIMIT = 30.0  # seconds for anything to happen; none of the tests measures it
@@ -26,13 +27,21 @@ class Service:
     """`cachesvc serve` on any free port of loopback. `lines` is what it has said so far, on both streams."""
 
     def __init__(
-        self, data_dir: Path, *options: str, program: Sequence[str] = FAKE, worker: Sequence[str] = (), **settings: str
+        self,
+        data_dir: Path,
+        *options: str,
+        program: Sequence[str] = FAKE,
+        worker: Sequence[str] = (),
+        clock_ahead: str = "",
+        **settings: str,
     ) -> None:
         command = [sys.executable, *program, "serve", "--port", "0", "--data-dir", str(data_dir), *options]
         self.process = subprocess.Popen(
             [*command, *(("--", *worker) if worker else ())],
             cwd=ROOT,
-            env=process_environment() | {f"CACHESVC_{name.upper()}": value for name, value in settings.items()},
+            env=process_environment()
+            | ({"PYTHONPATH": str(SHIFTED), "CLOCK_AHEAD": clock_ahead} if clock_ahead else {})
+            | {f"CACHESVC_{name.upper()}": value for name, value in settings.items()},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -96,9 +105,14 @@ def gone(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
 
 @contextmanager
 def serving(
-    data_dir: Path, *options: str, program: Sequence[str] = FAKE, worker: Sequence[str] = (), **settings: str
+    data_dir: Path,
+    *options: str,
+    program: Sequence[str] = FAKE,
+    worker: Sequence[str] = (),
+    clock_ahead: str = "",
+    **settings: str,
 ) -> Iterator[Service]:
-    service = Service(data_dir, *options, program=program, worker=worker, **settings)
+    service = Service(data_dir, *options, program=program, worker=worker, clock_ahead=clock_ahead, **settings)
     try:
         yield service
     finally:
