@@ -21,7 +21,7 @@ from cachesvc.web.service import Service
 
 _ENTRY: Final = "/v1/cache/{key}"
 _READING: Final = frozenset({"GET", "HEAD"})
-_FROZEN: Final = Unavailable("this node was frozen while it answered, and does not know what was written meanwhile")
+_FROZEN: Final = "this node was frozen while it answered, and does not know what was written meanwhile"
 _log = logging.getLogger(__name__)
 _OPEN: Final = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json", "/asyncapi.json"})  # whoever asks
 _ADMINISTERED: Final = ("/v1/stats", "/v1/nodes", "/v1/sync", "/v1/jobs", "/metrics")
@@ -43,14 +43,16 @@ class Door:
             return
         began = self._clock.monotonic()
         request_id = scope[REQUEST_ID] = uuid.uuid4().hex
-        started = False
+        started = refused = False
 
         async def answer(message: Message) -> None:
-            nonlocal started
+            nonlocal started, refused
             if message["type"] == "http.response.start":
                 seconds = self._clock.monotonic() - began
-                if began + seconds >= self._leash.until and scope["method"] in _READING and _template(scope) == _ENTRY:
-                    raise _FROZEN
+                frozen = began + seconds >= self._leash.until and scope["method"] in _READING and _template(scope) == _ENTRY
+                if frozen and not refused:
+                    refused = True
+                    raise Unavailable(_FROZEN)
                 started = True
                 headers = message.setdefault("headers", [])
                 if not any(name == b"x-request-id" for name, _ in headers):

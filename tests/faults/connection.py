@@ -66,7 +66,8 @@ class Connection:
             self.close()
             raise
         if not self.node:
-            self.node = self._whose(writer.get_extra_info("sockname")[1])
+            # in a thread: it looks at many processes, and the proxies of this process are not to stand still for that
+            self.node = await asyncio.to_thread(self._whose, writer.get_extra_info("sockname")[1])
         answer = Answer(status, told, content, self.node)
         if told.get("connection") == "close":
             self.close()
