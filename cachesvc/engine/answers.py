@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final, NamedTuple
 
 from cachesvc.model.change import Receipt
@@ -27,12 +28,22 @@ class Want:
 ANY: Final = Want()
 
 
+class Mark(StrEnum):
+    """What has to be said of an answer beside where it was found."""
+
+    NONE = ""
+    REVALIDATING = "revalidating"  # past its life, and loaded anew behind the caller's back
+    SLOW = "slow"  # past its life: what is newer was not loaded soon enough
+    FAILED = "failed"  # past its time: what is newer could not be had
+    NEGATIVE = "negative"  # the origin said a short while ago that there is nothing
+
+
 class Answer(NamedTuple):
     """What a read found: the entry or None, the tier that had it (`"memory"`, `"redis"`, `"database"`, `"loader"`).
 
     `token` is the position before the read began: with a miss, what a client sends along with the value it then computes.
     `ttl` is what is left of its life in seconds, negative when stale, None for an entry that does not end.
-    `stored` says that a loader's value was kept.
+    `stored` says that a loader's value was kept. An answer with a `mark` is given as it is: a policy allows it.
     """
 
     entry: Entry | None
@@ -40,6 +51,7 @@ class Answer(NamedTuple):
     token: Position
     now: float
     stored: bool = False
+    mark: Mark = Mark.NONE
 
     @property
     def live(self) -> bool:
@@ -48,7 +60,7 @@ class Answer(NamedTuple):
     def within(self, max_stale: float) -> Answer:
         """The answer as it may be given: past its life by more than `max_stale` seconds it is a miss."""
         entry = self.entry
-        if entry is None or entry.live(self.now):
+        if entry is None or self.mark or entry.live(self.now):
             return self
         if entry.deleted or entry.expires_at is None or self.now >= entry.expires_at + max_stale:
             return self._replace(entry=None)

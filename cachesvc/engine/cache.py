@@ -14,6 +14,7 @@ from cachesvc.engine.answers import ANY, Answer, Want, Written
 from cachesvc.engine.flight import Flights
 from cachesvc.engine.floors import Floors
 from cachesvc.engine.leash import Leash
+from cachesvc.engine.load_terms import Loading
 from cachesvc.engine.puts import Puts
 from cachesvc.engine.reads import Reads
 from cachesvc.engine.resilience import Breaker
@@ -66,6 +67,7 @@ class Cache:
         clock: Clock,
         new_batch: Callable[[], str],
         loaders: Mapping[str, Loader] | None = None,
+        loading: Loading | None = None,
         limits: Limits | None = None,
         appended: Callable[[Appended], None] = lambda _: None,
     ) -> None:
@@ -109,6 +111,7 @@ class Cache:
             redis=redis,
             authority=authority,
             loaders=loaders or {},
+            loading=loading or Loading(),
             fill=self._fill,
             floors=self.floors,
             flights=self.flights,
@@ -138,7 +141,7 @@ class Cache:
         entry = self._hit(key)
         if entry is not None:
             return entry
-        return (await self.reads.ask(key, load=True)).within(0.0).entry
+        return (self._unhit(key, ANY) or (await self.reads.ask(key, load=True)).within(0.0)).entry
 
     def hit(self, key: Key) -> Entry | None:
         """The live entry that memory has, without an await. A miss is not counted: who is not answered goes on to `read`."""
@@ -168,12 +171,21 @@ class Cache:
         entry = self._sampled_hit(key)
         if entry is not None:
             return Answer(entry, self.memory.name, self.floors.applied, self.clock.now())
+        unhit = self._unhit(key, want)
+        if unhit is not None:
+            return unhit
+        return (await self.reads.ask(key, load=not want.only_cached)).within(want.max_stale)
+
+    def _unhit(self, key: Key, want: Want) -> Answer | None:
+        """What memory has that is no hit, where it is an answer all the same."""
+        known = self.reads.stale.in_memory(key, load=not want.only_cached)
+        if known is not None:
+            return Answer(known[0], self.memory.name, self.floors.applied, self.clock.now(), mark=known[1])
         if want.max_stale:
-            held = self.memory.peek(key)
-            now = self.clock.now()
+            held, now = self.memory.peek(key), self.clock.now()
             if held is not None and held.expires_at is not None and now < held.expires_at + want.max_stale:
                 return Answer(held, self.memory.name, self.floors.applied, now)
-        return (await self.reads.ask(key, load=not want.only_cached)).within(want.max_stale)
+        return None
 
     async def read_many(self, keys: Collection[Key]) -> list[Answer]:
         """`read` of many keys at once, in order: one round trip to each tier below memory."""
@@ -260,6 +272,7 @@ class Cache:
         """The log cannot be followed from where this node stood: forget everything, and stand at `at`."""
         self._gaps = gaps
         self.memory.clear()
+        self.reads.stale.absences.clear()
         self.flights.part_all()
         self.floors.start_over(at, patterns)
         self._wake()
@@ -295,6 +308,7 @@ class Cache:
         return [
             self.writes.combiner.serve(),
             *(stage.serve() for stage in self.reads.stages for _ in range(stage.lanes)),
+            self.reads.loads.serve(),
             self.puts.serve(),
             self._settle(),
         ]
@@ -304,6 +318,7 @@ class Cache:
         self.writes.combiner.close()
         for stage in self.reads.stages:
             stage.close()
+        self.reads.loads.close()
         self.puts.close()
         self._closing = True
         self._doubtful.set()
@@ -311,6 +326,8 @@ class Cache:
     def _forget_older(self, key: Key, version: int) -> None:
         self.memory.drop(key, below=version)
         self.flights.part(key)
+        self.reads.stale.absences.drop(key, below=version)
+        self.reads.loads.room.wake(key)
 
     def _wake(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()

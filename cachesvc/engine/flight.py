@@ -6,16 +6,31 @@ A flight that began before a change is not joined by callers that come after it:
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from cachesvc.engine.answers import Answer
+from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Position
+
+
+@dataclass(slots=True)
+class LoadState:
+    """What there is to know of a flight that goes on to its loader, beside what every flight has."""
+
+    known: int = 0  # what is no newer than this version is to be loaded anew, live or not
+    background: bool = False  # it goes on though nobody waits for it
+    stale: Entry | None = None  # what is past its life, found on the way, that may be served in need
+    tier: str = ""  # where that was found
+    since: float | None = None  # monotonic: when it came to its loader first
+    floor: int = 0  # its key's, when it came to its loader last
+    looks: int = 0  # how often it found that another node loads the key
 
 
 class Flight:
     """One read under way. Every caller has a future of its own, so that one's cancellation is no other's."""
 
-    __slots__ = ("attempts", "direct", "key", "load", "token", "waiters")
+    __slots__ = ("attempts", "direct", "key", "load", "loading", "token", "waiters")
 
     def __init__(self, key: Key, token: Position, *, load: bool, direct: bool = False) -> None:
         self.key = key
@@ -23,6 +38,7 @@ class Flight:
         self.attempts = 0
         self.direct = direct  # whether only the authority is to be asked
         self.load = load  # whether a miss may call a loader
+        self.loading: LoadState | None = None  # before it comes to its loader
         self.waiters: list[asyncio.Future[Answer]] = []
 
     def join(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Answer]:

@@ -26,7 +26,10 @@ class Reason(StrEnum):
     BEHIND = "behind the horizon"  # Redis has not been replayed far enough to be believed
     AWAY = "away"  # it did not answer, or its breaker is open
     OVERTAKEN = "overtaken"  # written meanwhile: read again
-    NOT_LOADED = "not loaded"  # the loader had nothing, or failed
+    NOT_LOADED = "not loaded"  # the loader had nothing
+    STALE = "stale"  # past its life, and served by a policy that allows it
+    NEGATIVE = "negative"  # the loader had nothing a short while ago
+    LEFT = "left to another node"  # which loads the key already
 
 
 class LastRead(NamedTuple):

@@ -16,7 +16,7 @@ from cachetools import FIFOCache, LRUCache
 
 from cachesvc.model.entry import Entry
 from cachesvc.model.invalidation import InForce, Patterns
-from cachesvc.model.keys import Key
+from cachesvc.model.keys import Key, module_of
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position, Version
 from cachesvc.ports import Clock, Holding, TierStats
@@ -53,14 +53,23 @@ class MemoryTier:
 
     An entry is a hit for `ttl` seconds, or to the end of its own life if that is sooner. Over `max_size` items or `max_bytes`
     (of `Entry.size`) the policy chooses what goes; an entry that is larger than `max_bytes` alone passes by.
+    In the last share of its life, by module in `ahead`, it is no hit either: whoever asks finds it by `peek`, and refreshes it.
     """
 
     name = "memory"
 
     def __init__(
-        self, *, ttl: float, max_size: int, max_bytes: int, eviction_policy: EvictionPolicy = "LRU", clock: Clock
+        self,
+        *,
+        ttl: float,
+        max_size: int,
+        max_bytes: int,
+        eviction_policy: EvictionPolicy = "LRU",
+        clock: Clock,
+        ahead: Mapping[str, float] | None = None,
     ) -> None:
         self.nbytes = 0
+        self._ahead = ahead or {}
         self._ttl = ttl
         self._max_size = max_size
         self._max_bytes = max_bytes
@@ -119,6 +128,8 @@ class MemoryTier:
         ends, stay = entry.expires_at, self._ttl
         if ends is not None and ends - now < stay:
             stay = ends - now
+        if self._ahead and ends is not None and (share := self._ahead.get(module_of(key))):
+            stay = min(stay, ends - share * (ends - entry.updated_at) - now)
         self._held[key] = (entry, monotonic + stay, monotonic, size)
         self._order[key] = None
         self.nbytes += size

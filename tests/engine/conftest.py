@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cachesvc.engine.cache import Cache, Limits
+from cachesvc.engine.load_terms import Loading
 from cachesvc.model.change import Draft, Operation
 from cachesvc.model.keys import Key
 from cachesvc.ports import Loader, Memory
@@ -37,6 +38,7 @@ class Site:
         redis: bool = True,
         memory: Memory | None = None,
         loaders: Mapping[str, Loader] | None = None,
+        loading: Loading | None = None,
         limits: Limits | None = None,
     ) -> AsyncIterator[Cache]:
         numbers = count()
@@ -48,6 +50,7 @@ class Site:
             clock=self.clock,
             new_batch=lambda: f"{next(numbers):032x}",
             loaders=loaders,
+            loading=loading,
             limits=limits,
         )
         async with asyncio.TaskGroup() as group:
@@ -57,6 +60,11 @@ class Site:
                 yield cache
             finally:
                 cache.close()
+
+    def advance(self, seconds: float) -> None:
+        """Time passes, for all."""
+        self.authority.now += seconds
+        self.clock.advance(seconds)
 
     def catch_up(self, cache: Cache) -> None:
         """Let a node apply the whole log."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from cachesvc.errors import Refused, TierUnavailable
@@ -39,12 +39,44 @@ class Gate:
         await self._open.wait()
 
 
-class FakeAuthority:
+class FakeLeases:
+    """Leases in a dict, by a clock that is given. Gate: `leases` before they are asked for."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.held: dict[str, tuple[str, float]] = {}
+        self.asked: list[list[str]] = []
+        self.refused = False
+        self.lease_gate = Gate()
+        self._time = now
+
+    async def acquire(self, leases: Collection[str], holder: str, ttl: float) -> Mapping[str, float]:
+        await self.lease_gate()
+        if self.refused:
+            raise TierUnavailable("redis", "away")
+        self.asked.append(list(leases))
+        now, left = self._time(), {}
+        for lease in leases:
+            held_by, until = self.held.get(lease, (holder, now))
+            left[lease] = until - now if held_by != holder and until > now else 0.0
+            if not left[lease]:
+                self.held[lease] = holder, now + ttl
+        return left
+
+    async def release(self, leases: Collection[str], holder: str) -> None:
+        if self.refused:
+            raise TierUnavailable("redis", "away")
+        for lease in leases:
+            if self.held.get(lease, ("", 0.0))[0] == holder:
+                del self.held[lease]
+
+
+class FakeAuthority(FakeLeases):
     """An authority in a dict. Gates: `asked` before a read, `answers` after it, `commits` before and `acks` after an append."""
 
     name = "database"
 
     def __init__(self) -> None:
+        super().__init__(lambda: self.now)
         self.rows: dict[Key, Entry] = {}
         self.patterns = Patterns()
         self.log: list[Change] = []

@@ -1,0 +1,105 @@
+"""Load leases: which node loads a key, agreed on in Redis, else in the database, else not at all.
+
+A lease is a hint: without one a key is loaded twice, and the fill is decided by its token all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import NamedTuple
+
+from cachesvc.engine.combine import Combiner
+from cachesvc.engine.resilience import Breaker
+from cachesvc.errors import Unavailable
+from cachesvc.model.keys import Key
+from cachesvc.ports import Leases
+
+_log = logging.getLogger(__name__)
+
+
+class Lease(NamedTuple):
+    """A key's lease: `left` is for how many seconds another has it, 0 where it is ours. `place` None: nobody was asked."""
+
+    key: Key
+    holder: str
+    left: float
+    place: Leases | None
+
+
+@dataclass(slots=True, eq=False)
+class _Ask:
+    key: Key
+    ttl: float
+    answer: asyncio.Future[Lease]
+
+
+class LoadLeases:
+    """Leases of keys. Those that are asked for within one tick go out in one round trip.
+
+    `places` are asked in their order, each unless its breaker keeps callers away; what they fail at is not their breakers'
+    business, since the reads before have just told how they fare.
+    """
+
+    def __init__(self, places: Sequence[tuple[Leases, Breaker]], *, holder: str, most: int, pending: int, lanes: int) -> None:
+        self.without = 0  # keys that were loaded without one
+        self._places = places
+        self._holder = holder
+        self._numbers = count()
+        self.stage: Combiner[_Ask] = Combiner("leases", self._run, _fail, most=most, pending=pending, lanes=lanes)
+
+    async def take(self, keys: Collection[Key], ttl: float) -> list[Lease]:
+        """A lease of each key for `ttl` seconds, in order. Raises `Overloaded`."""
+        loop = asyncio.get_running_loop()
+        asks = [_Ask(key, ttl, loop.create_future()) for key in keys]
+        for ask in asks:
+            self.stage.add(ask)
+        return list(await asyncio.gather(*(ask.answer for ask in asks)))
+
+    async def release(self, leases: Collection[Lease]) -> None:
+        """Give back what is ours. One that cannot be given back runs out."""
+        mine: dict[tuple[Leases, str], list[str]] = defaultdict(list)
+        for lease in leases:
+            if lease.place is not None and not lease.left:
+                mine[lease.place, lease.holder].append(_name(lease.key))
+        for (place, holder), names in mine.items():
+            try:
+                await place.release(names, holder)
+            except Unavailable as exc:
+                _log.debug("leases run out instead of being released: %s", exc)
+
+    async def _run(self, batch: list[_Ask]) -> None:
+        lives: dict[float, list[_Ask]] = defaultdict(list)
+        for ask in batch:
+            lives[ask.ttl].append(ask)
+        for ttl, asks in lives.items():
+            # a token of its own for each batch: a node that loads a key twice waits for itself
+            holder = f"{self._holder}/{next(self._numbers)}"
+            place, left = await self._acquire([ask.key for ask in asks], holder, ttl)
+            for ask in asks:
+                if not ask.answer.done():
+                    ask.answer.set_result(Lease(ask.key, holder, left.get(_name(ask.key), 0.0), place))
+
+    async def _acquire(self, keys: Sequence[Key], holder: str, ttl: float) -> tuple[Leases | None, dict[str, float]]:
+        for place, breaker in self._places:
+            if breaker.refuses:
+                continue
+            try:
+                return place, dict(await place.acquire([_name(key) for key in keys], holder, ttl))
+            except Unavailable as exc:
+                _log.debug("leases are asked for elsewhere: %s", exc)
+        self.without += len(keys)
+        return None, {}
+
+
+def _name(key: Key) -> str:
+    return f"load {key}"
+
+
+def _fail(ask: _Ask, error: Exception) -> None:
+    if not ask.answer.done():
+        ask.answer.set_exception(error)
