@@ -12,6 +12,7 @@ from cachesvc.errors import Unavailable
 from cachesvc.model.keys import Key
 from cachesvc.ports import Clock, Loaded, Loader
 
+FAILURES = 5  # calls in a row that fail, after which it is left alone for a while
 _log = logging.getLogger(__name__)
 
 
@@ -21,7 +22,7 @@ class Supply:
     def __init__(self, name: str, loader: Loader, terms: LoadTerms, clock: Clock) -> None:
         self.name = name
         self.terms = terms
-        self.breaker = Breaker(clock)
+        self.breaker = Breaker(clock, threshold=FAILURES)
         self.calls = 0
         self.loads = 0
         self.failures = 0

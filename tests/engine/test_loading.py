@@ -11,6 +11,7 @@ import pytest
 from cachesvc.engine.answers import Mark
 from cachesvc.engine.load_terms import Loading
 from cachesvc.engine.loading import LAST_LOOK, LEASE_MARGIN
+from cachesvc.engine.supply import FAILURES
 from cachesvc.errors import Unavailable
 from cachesvc.model.change import Draft, Operation
 from cachesvc.model.keys import Key
@@ -216,7 +217,7 @@ async def test_a_loader_that_fails_is_left_alone_for_a_while(site: Site, origin:
         for _ in range(10):
             with pytest.raises(Unavailable, match="loader a"):
                 await node.read(A)
-        assert len(origin.calls) == 2
+        assert len(origin.calls) == FAILURES
         assert node.reads.loads.supplies["a"].breaker.state == "open"
         origin.away = False
         site.advance(10)

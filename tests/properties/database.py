@@ -41,6 +41,7 @@ class Database:
         self._retired_at: dict[Seq, float] = {}
         self._buried_to: dict[Seq, tuple[str, Burial]] = {}
         self._results: dict[tuple[str, str], Result] = {}
+        self._leases: dict[str, tuple[str, float]] = {}
         self._time = time
         self._told = told
 
@@ -50,6 +51,20 @@ class Database:
 
     def get(self, keys: Collection[Key]) -> Mapping[Key, Entry]:
         return {key: self.patterns.hide(self.rows[key]) for key in keys if key in self.rows}
+
+    def acquire(self, leases: Collection[str], holder: str, ttl: float) -> Mapping[str, float]:
+        now, left = self._time.now(), {}
+        for lease in leases:
+            held_by, until = self._leases.get(lease, (holder, now))
+            left[lease] = until - now if held_by != holder and until > now else 0.0
+            if not left[lease]:
+                self._leases[lease] = holder, now + ttl
+        return left
+
+    def release(self, leases: Collection[str], holder: str) -> None:
+        for lease in leases:
+            if self._leases.get(lease, ("", 0.0))[0] == holder:
+                del self._leases[lease]
 
     def append(self, drafts: Sequence[Draft], batch: str) -> Appended:
         before = self.position
@@ -154,6 +169,12 @@ class Authority:
 
     async def append(self, drafts: Sequence[Draft], *, batch: str) -> Any:
         return await self._ask("append", drafts, batch)
+
+    async def acquire(self, leases: Collection[str], holder: str, ttl: float) -> Any:
+        return await self._ask("acquire", leases, holder, ttl)
+
+    async def release(self, leases: Collection[str], holder: str) -> Any:
+        return await self._ask("release", leases, holder)
 
     async def read(self, after: Position, limit: int) -> Any:
         return await self._ask("read", after, limit)

@@ -14,6 +14,7 @@ from cachesvc.cluster.retirer import Retirer
 from cachesvc.cluster.sweeper import Sweeper
 from cachesvc.cluster.voucher import Voucher
 from cachesvc.engine.cache import Cache, Limits
+from cachesvc.engine.load_terms import Loading
 from cachesvc.errors import CacheError, Unavailable
 from cachesvc.logs.following import Bell
 from cachesvc.model.keys import Key
@@ -84,6 +85,7 @@ class Node:
             clock=time,
             new_batch=lambda: f"{next(site.numbers):032x}",
             loaders={"l": _Origin(self)},
+            loading=Loading(holder=f"node {self.name}"),
             limits=limits,
             appended=lambda appended: self.follower.offer(appended),  # noqa: PLW0108 - it is made below
         )
