@@ -97,7 +97,10 @@ class Loads:
         self.room = Waiting(self._resume, ends.fail, clock)
         self.leases = LoadLeases(places, holder=loading.holder, most=_LEASES, pending=pending, lanes=2)
         self._queues = {name: self._queue(supply, pending) for name, supply in supplies.items()}
-        self.stages: list[Combiner[Any]] = [self.leases.stage, *self._queues.values()] if supplies else []
+        self.queues: dict[str, list[Combiner[Any]]] = {
+            "leases": [self.leases.stage] if supplies else [],
+            "loader": [*self._queues.values()],
+        }
 
     def _queue(self, supply: Supply, pending: int) -> Combiner[Flight]:
         async def run(batch: list[Flight]) -> None:

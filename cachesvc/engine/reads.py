@@ -116,9 +116,10 @@ class Reads:
             clock=clock,
             pending=pending,
         )
-        self.stages: list[Combiner[Any]] = [self._ask_authority, *self.loads.stages]
+        self.queues: dict[str, list[Combiner[Any]]] = {"authority": [self._ask_authority], **self.loads.queues}
         if redis is not None:
-            self.stages.insert(0, stage("reads of Redis", self._run_redis))
+            self.queues = {"redis": [stage("reads of Redis", self._run_redis)], **self.queues}
+        self.stages = [queue for queues in self.queues.values() for queue in queues]
         self.combiner: Combiner[Flight] = self.stages[0]
 
     def ask(self, key: Key, *, load: bool) -> asyncio.Future[Answer]:

@@ -34,15 +34,15 @@ from cachesvc.engine.cache import Cache, Limits
 from cachesvc.engine.jobs import JobBook
 from cachesvc.engine.warm import Warmer
 from cachesvc.errors import EpochChanged, Unavailable
-from cachesvc.loaders import python
 from cachesvc.model.fold import Terms
 from cachesvc.node.batches import new_batch
 from cachesvc.node.live import modules_of
+from cachesvc.node.loading import ahead_of, loaders_of, loading_of, stale_of
 from cachesvc.node.node import Node
 from cachesvc.node.offset import authority_offset
 from cachesvc.node.peers import Peers
 from cachesvc.node.restoring import Restorer, spool_of
-from cachesvc.ports import Authority, Loader, Retention
+from cachesvc.ports import Authority, Retention
 from cachesvc.settings import Settings
 from cachesvc.tiers.memory import MemoryTier
 
@@ -61,6 +61,7 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
     """
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
+        stale, longest = stale_of(settings)
         memory = _memory(settings, clock) if settings.levels.memory.enabled or settings.authority == "memory" else None
         authority = await _authority(settings, clock, memory, stack)
         clock.offset = await authority_offset(authority, clock)
@@ -83,6 +84,7 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
                     clock=clock,
                     dictionaries=authority,
                     random=Random(),
+                    stale=stale,
                 )
             )
             voucher = Voucher(redis, authority, losses, clock)
@@ -100,7 +102,10 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             gaps=standing.gaps,
             clock=clock,
             new_batch=new_batch,
-            loaders=_loaders(settings),
+            loaders=await loaders_of(settings, stack),
+            loading=loading_of(
+                settings, ttl=_ttl(settings), leases=redis.leases if redis is not None else None, holder=node_id
+            ),
             limits=_limits(settings),
             appended=lambda appended: follower.offer(appended),  # noqa: PLW0108 - the follower is built below
         )
@@ -119,6 +124,7 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             cache.write_many,
             retention=Retention(settings.log.max_age, settings.log.max_count, settings.log.max_bytes),
             batch=settings.levels.database.sweep_batch,
+            grace=longest,
         )
         duty = partial(Duty, registry=authority, node=node_id, clock=clock, lease=settings.cluster.lease)
         retirer = Retirer(
@@ -254,15 +260,15 @@ def _memory(settings: Settings, clock: SystemClock) -> MemoryTier:
         max_bytes=level.max_bytes,
         eviction_policy=level.eviction_policy,
         clock=clock,
+        ahead=ahead_of(settings),
     )
 
 
 async def _authority(settings: Settings, clock: SystemClock, memory: MemoryTier | None, stack: AsyncExitStack) -> Authority:
     levels = settings.levels
-    ttl = {"database": levels.database.ttl, "redis": levels.redis.ttl, "memory": levels.memory.ttl}[settings.authority]
     engine = settings.engine
     terms = Terms(
-        ttl,
+        _ttl(settings),
         levels.database.tombstone_ttl,
         engine.max_patterns,
         engine.max_cascade,
@@ -312,11 +318,10 @@ async def _authority(settings: Settings, clock: SystemClock, memory: MemoryTier 
     )
 
 
-def _loaders(settings: Settings) -> dict[str, Loader]:
-    return {
-        name: python.opened(name, loader.target, timeout=loader.timeout, max_value_size=settings.server.max_value_size)
-        for name, loader in settings.loaders.items()
-    }
+def _ttl(settings: Settings) -> float:
+    """The life of what is given none: that of the deepest level."""
+    levels = settings.levels
+    return {"database": levels.database.ttl, "redis": levels.redis.ttl, "memory": levels.memory.ttl}[settings.authority]
 
 
 def _limits(settings: Settings) -> Limits:

@@ -21,11 +21,13 @@ from cachesvc.cluster.replayer import Replayer
 from cachesvc.cluster.sweeper import Sweeper
 from cachesvc.cluster.vigil import Vigil
 from cachesvc.cluster.voucher import Voucher
+from cachesvc.engine.answers import Mark
 from cachesvc.engine.cache import Cache, NoMemory
 from cachesvc.engine.combine import Combiner
 from cachesvc.engine.explain import Explanation, explain
 from cachesvc.engine.jobs import JobBook
 from cachesvc.engine.resilience import Breaker
+from cachesvc.engine.supply import Supply
 from cachesvc.engine.warm import Warmer
 from cachesvc.errors import JobFailed, Unavailable
 from cachesvc.model.job import Job
@@ -347,6 +349,8 @@ class Node:
                 "putsDropped": cache.puts.dropped,
             },
             "queues": self._queues(),
+            "loading": self._loading(),
+            "loaders": {name: self._loader(supply) for name, supply in cache.reads.loads.supplies.items()},
             "feed": {"changes": len(self.feed), "bytes": self.feed.nbytes},
             "duties": {duty.name: {"held": duty.held, "failures": duty.failures} for duty in self.duties},
             "replay": self._replay(),
@@ -385,15 +389,36 @@ class Node:
             }
         return _told(cache.breaker) if name == "redis" else {"breaker": "closed"}
 
+    def _loading(self) -> dict[str, Any]:
+        """What loads came to, and what was served without one."""
+        loads, stale = self.cache.reads.loads, self.cache.reads.stale
+        return {
+            "waits": loads.counts.waits,
+            "waiting": len(loads.room),
+            "refreshes": loads.counts.refreshes,
+            "leasesLost": loads.counts.leases_lost,
+            "withoutLease": loads.leases.without,
+            "negativeHits": stale.negative,
+            "absences": len(stale.absences),
+            "stale": {mark.value: stale.served[mark] for mark in (Mark.REVALIDATING, Mark.SLOW, Mark.FAILED)},
+        }
+
+    def _loader(self, supply: Supply) -> dict[str, Any]:
+        counts = {"calls": supply.calls, "loads": supply.loads, "loaded": supply.hits, "failures": supply.failures}
+        return {**counts, **_told(supply.breaker)}
+
     def _queues(self) -> dict[str, dict[str, int]]:
         """What waits, by where it goes; `refused` since too much was waiting."""
-        cache, stages = self.cache, self.cache.reads.stages
-        combiners: list[tuple[str, Combiner[Any]]] = [
-            *zip(("redis", "authority", "loader")[-len(stages) :], stages, strict=True)
-        ]
+        cache = self.cache
+        combiners: dict[str, list[Combiner[Any]]] = {**cache.reads.queues, "writes": [cache.writes.combiner]}
         queues = {
-            name: {"pending": len(queue), "bytes": queue.waiting, "refused": queue.refused, "batches": queue.batches}
-            for name, queue in [*combiners, ("writes", cache.writes.combiner)]
+            name: {
+                "pending": sum(map(len, among)),
+                "bytes": sum(one.waiting for one in among),
+                "refused": sum(one.refused for one in among),
+                "batches": sum(one.batches for one in among),
+            }
+            for name, among in combiners.items()
         }
         return {**queues, "puts": {"pending": len(cache.puts), "bytes": cache.puts.waiting}}
 

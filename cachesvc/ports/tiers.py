@@ -81,7 +81,8 @@ class Source(Protocol):
         """The entries of those keys that are held and can be believed, in one round trip; others are not in the answer.
 
         An entry counts only if this source is of `horizon`'s epoch and has seen every change up to `horizon`. Expired
-        entries and tombstones may be in the answer of the authority (its callers need the version), never of a tier.
+        entries and tombstones may be in the answer of the authority (its callers need the version); of a tier only what is past
+        its life for no longer than the tier was told to keep it.
         Raises `TierUnavailable`.
         """
         ...

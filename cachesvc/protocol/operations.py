@@ -21,7 +21,8 @@ class Read(_Told):
     """How a read ended."""
 
     reason: str = Field(
-        description="hit, absent, expired, deleted, below the floor, behind the horizon, away, overtaken or not loaded"
+        description="hit, absent, expired, deleted, below the floor, behind the horizon, away, overtaken, not loaded, stale, "
+        "negative or left to another node"
     )
     at: float = Field(description="Unix seconds; of a hit in memory, which is not noted: since when reads hit there")
 

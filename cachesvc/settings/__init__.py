@@ -2,7 +2,8 @@
 
 from cachesvc.settings.auth import Auth
 from cachesvc.settings.levels import Database, Levels, Memory, Redis
-from cachesvc.settings.sections import Audit, Cluster, Engine, Jobs, LoaderSettings, Log, Realtime, Server, Warm
+from cachesvc.settings.loading import LoaderSettings, Loading, terms_of
+from cachesvc.settings.sections import Audit, Cluster, Engine, Jobs, Log, Realtime, Server, Warm
 from cachesvc.settings.sources import BUILT_IN, load_settings
 from cachesvc.settings.values import Section
 from cachesvc.settings.whole import Settings, check_consistency, is_loopback
@@ -17,6 +18,7 @@ __all__ = [
     "Jobs",
     "Levels",
     "LoaderSettings",
+    "Loading",
     "Log",
     "Memory",
     "Realtime",
@@ -28,4 +30,5 @@ __all__ = [
     "check_consistency",
     "is_loopback",
     "load_settings",
+    "terms_of",
 ]

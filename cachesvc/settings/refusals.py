@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
@@ -33,7 +34,7 @@ def refusal(exc: ValidationError, section: type[BaseModel]) -> SettingsError:
     error = exc.errors(include_url=False, include_context=False)[0]
     path = [str(part) for part in error["loc"] if not isinstance(part, int)]
     name = ".".join(path)
-    value = _shown(path[-1] if path else "", error["input"])
+    value = "***" if "headers" in path else _shown(path[-1] if path else "", error["input"])
     field = field_at(path, section)
     if error["type"] == "extra_forbidden" or field is None:
         near = nearest(path, section)
@@ -93,6 +94,9 @@ def _names(section: type[BaseModel]) -> Iterator[tuple[str, ...]]:
 
 
 def _allowed(field: FieldInfo) -> str:
+    inner = [part for part in get_args(field.annotation) if part is not NoneType]
+    if len(inner) == 1 and NoneType in get_args(field.annotation):  # what need not be given
+        field = FieldInfo.from_annotation(inner[0])
     kind = field.annotation
     reads = next((part.func.__name__ for part in field.metadata if isinstance(part, BeforeValidator)), "")
     if reads:

@@ -134,13 +134,3 @@ class Warm(Section):
     on_start: Literal["no", "peer", "database"] = "no"
     on_start_pattern: str = Field("*", min_length=1, max_length=512)
     on_start_within: Duration = 30.0  # then the node says that it is ready, however far it came
-
-
-class LoaderSettings(Section):
-    """`[loaders.NAME]`: where a miss of the module NAME gets its data."""
-
-    kind: Literal["python"]
-    target: str = Field(pattern=r"^[\w.]+:[\w.]+$")  # module:function
-    timeout: Duration = 5.0
-    # of {module, userId, dataTypes} in POST /v1/warm
-    key: str = Field("{module}:{userId}:{dataType}", pattern=r"^\{module\}:(\{(userId|dataType)\}|[^{}\x00-\x1f])*$")

@@ -16,8 +16,8 @@ from pydantic.alias_generators import to_camel
 from pydantic_settings import EnvSettingsSource
 
 from cachesvc.errors import SettingsError
+from cachesvc.settings.loading import LoaderSettings
 from cachesvc.settings.refusals import field_at, nearest, refusal, without_secrets
-from cachesvc.settings.sections import LoaderSettings
 from cachesvc.settings.whole import Settings
 
 BUILT_IN = Path(__file__).with_name("embedded.toml")  # what `cachesvc serve` runs without a file

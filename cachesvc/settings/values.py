@@ -52,6 +52,7 @@ def _words(value: object) -> object:
 
 MAX_TTL = 10 * 365 * 86_400.0
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=MAX_TTL, allow_inf_nan=False)]
+Span = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=MAX_TTL, allow_inf_nan=False)]  # 0: none
 Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 HeadSize = Annotated[int, BeforeValidator(_bytes), Field(ge=1 << 10, le=1 << 20)]
 FieldPath = Annotated[str, Field(pattern=r"^[^.\x00-\x1f]+(\.[^.\x00-\x1f]+)*$", max_length=200)]

@@ -12,7 +12,8 @@ from cachesvc.errors import InvalidInput, SettingsError
 from cachesvc.model.pattern import parse_pattern
 from cachesvc.settings.auth import Auth, check_auth
 from cachesvc.settings.levels import Levels, check_database, check_redis, sqlite_file
-from cachesvc.settings.sections import Audit, Cluster, Engine, Jobs, LoaderSettings, Log, Realtime, Server, Warm
+from cachesvc.settings.loading import LoaderSettings, Loading, check_loader
+from cachesvc.settings.sections import Audit, Cluster, Engine, Jobs, Log, Realtime, Server, Warm
 
 
 class Settings(BaseSettings):
@@ -36,6 +37,7 @@ class Settings(BaseSettings):
     audit: Audit = Audit()
     realtime: Realtime = Realtime()
     warm: Warm = Warm()
+    loading: Loading = Loading()
     loaders: dict[str, LoaderSettings] = Field(default_factory=dict)
 
     @classmethod
@@ -92,6 +94,8 @@ def check_consistency(settings: Settings) -> None:
         check_redis(levels.redis, settings.authority)
     if levels.database.enabled:
         check_database(levels.database)
+    for module, loader in settings.loaders.items():
+        check_loader(module, loader)
     try:
         parse_pattern(settings.warm.on_start_pattern)
     except InvalidInput as wrong:

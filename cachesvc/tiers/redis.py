@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from random import Random
@@ -38,7 +38,7 @@ _PUT, _REPLAY, _RESTART = (load_script(name) for name in ("put", "replay", "rest
 
 
 class RedisTier:
-    """A `Tier` and a `Replica`. `opened()` makes one."""
+    """A `Tier` and a `Replica`. `opened()` makes one. An entry is kept, and told, `stale(key)` seconds past its life."""
 
     name = "redis"
 
@@ -54,6 +54,7 @@ class RedisTier:
         clock: Clock,
         dictionaries: Shelf,
         random: Random,
+        stale: Callable[[Key], float] = lambda _: 0.0,
     ) -> None:
         self._connection = connection
         self._key_prefix = key_prefix.encode()
@@ -62,6 +63,7 @@ class RedisTier:
         self._max_recent = max_recent
         self._clock = clock
         self._random = random.random
+        self._stale = stale
         self._dictionaries = TrainedDictionaries(dictionaries, clock=clock, random=random)
         self._codec = Codec(self._dictionaries, compression=compression)
         self._partitions = partitions(key_prefix)
@@ -267,7 +269,7 @@ class RedisTier:
                 self._counts["corrupt"] += 1
                 corrupt.append(key)
             else:
-                if entry.live(now):
+                if entry.live(now) or entry.live(now - self._stale(key)):
                     found[key] = entry
         return unread, corrupt
 
@@ -284,7 +286,7 @@ class RedisTier:
         """How long it stays: the tier's ttl less some jitter, so that what came together does not go together."""
         stays = self._ttl * (1 - self._ttl_jitter * self._random())
         if entry.expires_at is not None:
-            stays = min(stays, entry.expires_at - now)
+            stays = min(stays, entry.expires_at + self._stale(entry.key) - now)
         return int(stays * 1000) if stays > 0 else 0
 
     async def _put(self, call: Sequence[tuple[int, list[Offer]]], token: Position, winners: list[Entry]) -> set[int]:
@@ -399,6 +401,7 @@ async def opened(
     clock: Clock,
     dictionaries: Shelf,
     random: Random,
+    stale: Callable[[Key], float] = lambda _: 0.0,
 ) -> AsyncIterator[RedisTier]:
     """The tier at a URL (see `redis_connection.connected`), whether or not anything answers there yet."""
     async with connected(url, timeout=timeout, max_connections=max_connections) as connection:
@@ -412,4 +415,5 @@ async def opened(
             clock=clock,
             dictionaries=dictionaries,
             random=random,
+            stale=stale,
         )

@@ -13,7 +13,7 @@ from typing import Final
 import orjson
 from starlette.responses import Response
 
-from cachesvc.engine.answers import Answer, Want, Written
+from cachesvc.engine.answers import Answer, Mark, Want, Written
 from cachesvc.errors import InvalidInput, Refusal, Refused
 from cachesvc.model.change import ABSENT, Draft, Operation
 from cachesvc.model.entry import JSON
@@ -157,11 +157,13 @@ async def write(call: Call, draft: Draft, expects: Expectation, asked: str) -> t
 def cache_status(answer: Answer) -> str:
     """How the answer came about (RFC 9211)."""
     if answer.entry is None:
-        return "cachesvc; fwd=uri-miss"
+        return "cachesvc; hit; detail=negative" if answer.mark is Mark.NEGATIVE else "cachesvc; fwd=uri-miss"
     if answer.tier == "loader":
         return f"cachesvc; fwd=uri-miss;{' stored;' if answer.stored else ''} detail=loader"
     ttl = f" ttl={math.floor(answer.ttl)};" if answer.ttl is not None else ""
-    return f"cachesvc; hit;{ttl} detail={answer.tier}"
+    # it went on to the origin, which could not be asked, or not soon enough: of hit and fwd only one may be said
+    way = "fwd=stale" if answer.mark in (Mark.SLOW, Mark.FAILED) else "hit"
+    return f"cachesvc; {way};{ttl} detail={answer.tier}"
 
 
 def require_json(call: Call) -> None:
@@ -172,7 +174,7 @@ def require_json(call: Call) -> None:
 
 def _missed(answer: Answer, want: Want) -> Problem:
     headers = {"Fill-Token": str(answer.token), "Cache-Status": cache_status(answer)}
-    if want.only_cached:
+    if want.only_cached and answer.mark is not Mark.NEGATIVE:
         detail = "nothing is stored, and only-if-cached asks not to load it"
         return Problem(504, Code.NOT_FOUND, detail, "key", headers=headers)
     return Problem(404, Code.NOT_FOUND, "there is no entry of this key", "key", headers=headers)

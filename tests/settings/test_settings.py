@@ -131,7 +131,7 @@ def test_a_relative_database_is_under_the_data_directory(url: str, file: str) ->
         ("LEVELS__REDIS__KEY_PREFIX", "a b", "texts that match ^[A-Za-z0-9_.:-]+$"),
         ("LEVELS__DATABASE__INDEXED_FIELDS", "a..b", "up to 64 names of JSON fields"),
         ("LEVELS__MEMORY", "x", "tables of settings"),
-        ("LOADERS__TASKS__KIND", "cobol", '"python"'),
+        ("LOADERS__TASKS__KIND", "cobol", '"http", "sql" and "python"'),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(name: str, value: str, allowed: str) -> None:
@@ -162,7 +162,10 @@ def test_what_is_near_a_number_is_none(toml: str, said: str, tmp_path: Path) -> 
             "levels.redis.url = not given: give levels.redis.url, or levels.redis.embedded",
         ),
         ("[levels.redis]\nenabled = false", "levels.database.url = not given: give levels.database.url, or"),
-        ('[loaders.a]\nkind = "python"', "loaders.a.target = not given: allowed are texts"),
+        (
+            '[levels]\nredis.enabled = false\ndatabase.enabled = false\n[loaders.a]\nkind = "python"',
+            "loaders.a.target = not given: is needed by kind",
+        ),
     ],
 )
 def test_what_is_not_given_is_said_to_be(file: str, said: str, tmp_path: Path) -> None:

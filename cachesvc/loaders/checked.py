@@ -1,0 +1,44 @@
+"""Checked: what a loader says of a value holds to the same limits as what a client says."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from cachesvc.errors import InvalidInput, Unavailable
+from cachesvc.model.entry import JSON
+from cachesvc.model.keys import parse_name
+from cachesvc.ports import Loaded
+from cachesvc.protocol.api import check_ttl
+from cachesvc.protocol.exact import check_json
+
+_MEDIA_TYPE: Final = re.compile(r"[!-~]{1,127}/[ -~]{1,127}")
+MAX_NAMES: Final = 1_000
+
+
+def checked(loader: str, loaded: Loaded, *, most: int) -> Loaded:
+    """The value if it may be kept. Raises `Unavailable`, which names the loader and never the value."""
+    try:
+        size = len(loaded.value)
+        if size > most:
+            raise InvalidInput("value", f"has {size} bytes; allowed are {most}")
+        if loaded.ttl is not None:
+            check_ttl(loaded.ttl)
+        if not _MEDIA_TYPE.fullmatch(loaded.content_type):
+            raise InvalidInput("content_type", "is not a media type of up to 255 characters")
+        for field in ("tags", "parents"):
+            names = getattr(loaded, field)
+            if len(names) > MAX_NAMES:
+                raise InvalidInput(field, f"has {len(names)} names; allowed are {MAX_NAMES}")
+            for name in names:
+                parse_name(name, field=field)
+        if loaded.content_type == JSON:
+            check_json(loaded.value, field="value")
+    except (InvalidInput, TypeError, AttributeError) as exc:
+        raise Unavailable(f"loader {loader}: {exc}") from exc
+    return loaded
+
+
+def media_type(text: str) -> str:
+    """A content type as it is kept: JSON by its plain name, whatever is said of its charset."""
+    return JSON if text.partition(";")[0].strip().lower() == JSON else text.strip()

@@ -1,0 +1,52 @@
+"""What is a Python loader's alone."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from cachesvc.errors import SettingsError, Unavailable
+from cachesvc.loaders.python import PythonLoader, opened
+from cachesvc.model.keys import Key
+from cachesvc.ports import Loaded
+
+A, B = Key("a"), Key("b")
+THREADS = ThreadPoolExecutor(1)
+
+
+def loader(answer: object) -> PythonLoader:
+    return PythonLoader("x", lambda _: answer, threads=THREADS, max_value_size=1_000)
+
+
+async def test_values_may_be_bytes_or_what_json_can_say() -> None:
+    found: dict[Any, Any] = {A: {"n": 1}, B: b"raw"}
+    assert await loader(found).load([A, B]) == {
+        A: Loaded(b'{"n":1}', "application/json"),
+        B: Loaded(b"raw", "application/octet-stream"),
+    }
+
+
+@pytest.mark.parametrize("answer", [None, [1], {A: object()}])
+async def test_garbage_is_a_failure(answer: object) -> None:
+    with pytest.raises(Unavailable, match="loader x"):
+        await loader(answer).load([A])
+
+
+async def test_one_bad_value_fails_alone() -> None:
+    found = await loader({A: 1, B: object()}).load([A, B])
+    assert found[A] == Loaded(b"1", "application/json")
+    assert isinstance(found[B], Unavailable)
+
+
+@pytest.mark.parametrize("target", ["nowhere.at.all:f", "json:nothing", "json:__doc__"])
+async def test_a_target_that_cannot_be_called_is_refused(target: str) -> None:
+    with pytest.raises(SettingsError, match=r"loaders\.x\.target"):
+        async with opened("x", target, concurrency=1, max_value_size=1):
+            pass
+
+
+async def test_a_target_is_found_by_its_name() -> None:
+    async with opened("x", "json:JSONDecoder.decode", concurrency=1, max_value_size=1) as found:
+        assert isinstance(found, PythonLoader)
