@@ -1,4 +1,4 @@
-"""A crowd that misses one key, on four processes over real stores: the origin is asked once, whoever dies meanwhile."""
+"""A crowd that misses one key, on two processes over real stores: the origin is asked once, whoever dies meanwhile."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def test_the_origin_is_asked_once_and_once_more_when_the_holder_is_killed(
         origin.answer = lambda *_: response(200, b'{"n":1}', Content_Type="application/json")
         loader = {"kind": "http", "url": f"{origin.url}/tasks/{{id}}", "hard_timeout": 3}
         settings = {
-            "server__workers": "4",
+            "server__workers": "2",
             "levels__redis__url": valkey_url,
             "levels__redis__timeout": "5",
             "levels__database__url": postgres_url,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cachesvc.engine.answers import Mark
+from cachesvc.engine.last_reads import Reason
 from cachesvc.errors import Unavailable
 from cachesvc.model.keys import Key
 from cachesvc.node.building import opened
@@ -126,3 +127,6 @@ async def test_what_is_of_use_past_its_life_is_not_swept_before(origin: HttpOrig
         origin.answer = lambda *_: response(500)
         answer = await node.cache.read(A)
         assert (answer.mark, answer.tier) == (Mark.FAILED, "database")
+        last = (await node.explain(A)).levels["database"].last
+        assert last is not None
+        assert last.reason is Reason.STALE

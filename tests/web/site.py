@@ -23,6 +23,7 @@ from cachesvc.cluster.feed import Feed
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.explain import Explanation, explain
 from cachesvc.engine.jobs import JobBook
+from cachesvc.engine.load_terms import Loading
 from cachesvc.errors import InvalidInput, LogTrimmed
 from cachesvc.logs.memory_jobs import MemoryJobs
 from cachesvc.model.change import Appended, Change, Draft
@@ -241,7 +242,11 @@ class Server(uvicorn.Server):
 
 @asynccontextmanager
 async def opened(
-    *, limits: Limits | None = None, loaders: Mapping[str, Loader] | None = None, live_limits: LiveLimits | None = None
+    *,
+    limits: Limits | None = None,
+    loaders: Mapping[str, Loader] | None = None,
+    loading: Loading | None = None,
+    live_limits: LiveLimits | None = None,
 ) -> AsyncIterator[Site]:
     clock = FakeClock()
     store = Store(clock)
@@ -260,6 +265,7 @@ async def opened(
         clock=clock,
         new_batch=lambda: f"{next(numbers):032x}",
         loaders=loaders,
+        loading=loading,
         appended=appended,
     )
     memory = MemoryCopies(cache.memory, cache.floors)
