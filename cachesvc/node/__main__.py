@@ -26,6 +26,7 @@ from cachesvc.node.doorman import doorman_of
 from cachesvc.node.live import live_limits, modules_of
 from cachesvc.node.restoring import spool_of
 from cachesvc.observability.logs import configure
+from cachesvc.protocol.warming import WarmLimits
 from cachesvc.settings import Settings
 from cachesvc.web.accepting import Acceptor
 from cachesvc.web.admission import Admission, AdmissionLimits
@@ -34,7 +35,7 @@ from cachesvc.web.hot import hot
 from cachesvc.web.live import Live
 from cachesvc.web.live_protocol import live_protocol
 from cachesvc.web.protocol import HeadLimits, limited
-from cachesvc.web.service import Limits, Service, WarmLimits
+from cachesvc.web.service import Limits, Service
 
 GARBAGE = 20_000, 20, 50  # a write makes dozens of objects that live for a tick: fewer looks at them, 4 to 12 % less CPU
 OWN_FILES = 256  # descriptors that are no client's connection

@@ -15,6 +15,7 @@ from pydantic.alias_generators import to_camel
 from cachesvc.model.position import MAX_SEQ
 from cachesvc.protocol.api import AnyJson, Invalidate, Update
 from cachesvc.protocol.exact import Parts, parts
+from cachesvc.protocol.operations import Warm
 
 MAX_ID: Final = 200  # characters of an id that a client chooses
 MAX_THROTTLE: Final = 3_600_000  # milliseconds
@@ -160,14 +161,12 @@ class CacheInvalidate(Frame):
     payload: CacheInvalidatePayload
 
 
-class CacheWarmPayload(Wire):
-    module: StrictStr
-    user_id: StrictStr = ""
-    data_types: list[StrictStr] = Field(default_factory=list)
+class CacheWarmPayload(Warm):
+    model_config = ConfigDict(extra="ignore")
 
 
 class CacheWarm(Frame):
-    """Warms the cache for a module."""
+    """Begins a warm-up; the same as POST /v1/warm. It is told how it goes on until it has ended."""
 
     type: Literal["cache:warm"]
     payload: CacheWarmPayload

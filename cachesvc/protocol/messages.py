@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from cachesvc.protocol.api import Invalidated
 from cachesvc.protocol.frames import CacheSyncPayload, Compression, Wire, type_of
+from cachesvc.protocol.operations import JobTold
 
 Action = Literal["created", "updated", "deleted"]
 
@@ -106,7 +107,7 @@ class Ack(Message):
     """The answer to a command, with the same object as over HTTP."""
 
     type: Literal["ack"]
-    payload: Subscribed | Written | Invalidated | dict[str, Any]
+    payload: Subscribed | Written | Invalidated | JobTold | dict[str, Any]
 
 
 class PongPayload(Wire):
@@ -194,11 +195,12 @@ class CacheInvalidate(Message):
 
 
 class WarmPayload(Wire):
-    model_config = ConfigDict(extra="allow")
-
-    module: str
+    module: str | None
     job: str
-    status: str
+    status: str = Field(description="of the job: waiting, running, or how it ended")
+    done: int
+    total: int | None
+    errors: int
 
 
 class CacheWarm(Message):

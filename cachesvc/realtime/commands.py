@@ -12,22 +12,29 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from cachesvc.engine.answers import ANY, Answer, Want, Written
 from cachesvc.engine.invalidate import Buries, Floored, invalidate
+from cachesvc.engine.jobs import JobBook
 from cachesvc.engine.preview import Outlined, preview
 from cachesvc.errors import InvalidInput, OutcomeUnknown, Unavailable
 from cachesvc.model.change import Draft, Idempotency, Operation, Publication, publish
 from cachesvc.model.change import invalidate as draft_of_invalidation
+from cachesvc.model.job import Job
 from cachesvc.model.keys import Key, parse_key
 from cachesvc.model.position import Position
+from cachesvc.model.warming import pack_warming
 from cachesvc.ports import Clock
 from cachesvc.protocol.drafts import draft_of, fingerprint, invalidation_of, told
 from cachesvc.protocol.exact import check_nesting
-from cachesvc.protocol.frames import CacheGet, CacheInvalidate, CacheUpdate, Publish, RecoveryRequest
+from cachesvc.protocol.frames import CacheGet, CacheInvalidate, CacheUpdate, CacheWarm, Publish, RecoveryRequest
+from cachesvc.protocol.jobs import job_told
 from cachesvc.protocol.values import value_members
+from cachesvc.protocol.warming import WarmLimits, warming_of
 from cachesvc.realtime.modules import Modules
 from cachesvc.realtime.recovery import Recovery
 from cachesvc.realtime.resources import parse_resource
 from cachesvc.realtime.session import Request
 from cachesvc.realtime.told import MAX_PUSHED
+
+LOOK_AGAIN: Final = 0.25  # seconds, at a job
 
 
 class Store(Buries, Outlined, Protocol):
@@ -62,6 +69,8 @@ class Commands:
     clock: Clock
     modules: Modules
     recovery: Recovery
+    jobs: JobBook
+    warming: WarmLimits
     max_value_size: int = 1 << 20
     max_invalidate_keys: int = 100_000
     time_limit: float = 10.0
@@ -142,6 +151,22 @@ class Commands:
         told = {"resource": said.resource, "sequence": written.receipt.version, "operation": Operation.PUBLISH.value}
         yield Reply("ack", told | _again(written))
 
+    async def _warm(self, request: Request, asked: CacheWarm) -> AsyncIterator[Reply]:
+        body = asked.payload
+        warming = warming_of(body, self.warming, self.cache.modules_loaded)
+        job: Job | None = (await self.jobs.begin("warm", warming.title, pack_warming(warming), what=warming.what)).job
+        assert job is not None
+        yield Reply("ack", job_told(job).model_dump(mode="json", by_alias=True))
+        revision, due = -1, 0.0
+        while job is not None:
+            if job.revision != revision or self.clock.monotonic() >= due:
+                revision, due = job.revision, self.clock.monotonic() + self.time_limit / 2
+                yield Reply("cache:warm", _progress(body.module, job))
+            if job.state.ended:
+                return
+            await self.clock.sleep(LOOK_AGAIN)
+            job = await self.jobs.find(job.id)
+
     async def _recover(self, request: Request, asked: RecoveryRequest) -> AsyncIterator[Reply]:
         session = request.session
         async for payload in self.recovery.recover(session.stream, session.names.session, asked.payload):
@@ -160,6 +185,7 @@ class Command(NamedTuple):
 
     handler: Callable[[Commands, Request, Any], AsyncIterator[Reply]]
     writes: bool = True
+    watches: bool = False  # something that goes on without it: who closes does not wait for it
 
 
 CARRIED_OUT: Final[Mapping[str, Command]] = {
@@ -167,8 +193,20 @@ CARRIED_OUT: Final[Mapping[str, Command]] = {
     "cache:update": Command(Commands._update),
     "cache:invalidate": Command(Commands._invalidate),
     "publish": Command(Commands._publish),
+    "cache:warm": Command(Commands._warm, writes=False, watches=True),
     "recovery:request": Command(Commands._recover, writes=False),
 }
+
+
+def _progress(module: str | None, job: Job) -> dict[str, object]:
+    return {
+        "module": module,
+        "job": job.id,
+        "status": job.state.value,
+        "done": job.done,
+        "total": job.total,
+        "errors": job.error_count,
+    }
 
 
 def _signed(draft: Draft, request: Request, asked: str | None) -> Draft:

@@ -29,6 +29,7 @@ from cachesvc.protocol.frames import (
     CacheGet,
     CacheInvalidate,
     CacheUpdate,
+    CacheWarm,
     Frame,
     Ping,
     Publish,
@@ -374,6 +375,13 @@ def _written(received: CacheUpdate) -> Iterable[tuple[str, str]]:
     return (("write", received.payload.key),)
 
 
+def _warmed(received: CacheWarm) -> Iterable[tuple[str, str]]:
+    named = received.payload
+    globs = [named.pattern] if named.pattern is not None else []
+    modules = [f"{named.module}:*"] if named.module is not None else []
+    return [("warm", name) for name in (*named.keys, *globs, *modules)] or [("warm", "*")]
+
+
 def _published(received: Publish) -> Iterable[tuple[str, str]]:
     return (("publish", received.payload.resource),)
 
@@ -388,6 +396,7 @@ SERVED: Final[Mapping[str, Served]] = {
     "cache:update": Served(_written),
     "cache:invalidate": Served(_invalidated),
     "publish": Served(_published),
+    "cache:warm": Served(_warmed),
     "recovery:request": Served(_nothing),
     "batch:update": Served(None),
 }

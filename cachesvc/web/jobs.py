@@ -13,7 +13,8 @@ from cachesvc.errors import CacheError
 from cachesvc.model.entry import JSON
 from cachesvc.model.job import Job
 from cachesvc.protocol.codes import Code
-from cachesvc.protocol.operations import JobError, Jobs, JobTold
+from cachesvc.protocol.jobs import job_told
+from cachesvc.protocol.operations import Jobs
 from cachesvc.web.call import Call, whole_number
 from cachesvc.web.problems import Problem, ProblemRaised, problem_of
 from cachesvc.web.service import Service
@@ -33,7 +34,7 @@ _NO_END: Final = Problem(
 async def get_jobs(call: Call) -> Response:
     limit = whole_number(call.query("limit"), "limit", default=100, least=1, most=MAX_LISTED)
     jobs = await call.service.jobs.newest(limit=limit)
-    body = Jobs(jobs=[told(job) for job in jobs]).model_dump_json(by_alias=True)
+    body = Jobs(jobs=[job_told(job) for job in jobs]).model_dump_json(by_alias=True)
     return Response(body, 200, _NO_STORE, JSON)
 
 
@@ -91,37 +92,12 @@ class JobStream(EventStream):
 
 
 def answer(job: Job, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(told(job).model_dump_json(by_alias=True), status, _NO_STORE | (headers or {}), JSON)
-
-
-def told(job: Job) -> JobTold:
-    """A job as it is told."""
-    return JobTold.model_validate(
-        {
-            "id": job.id,
-            "kind": job.kind,
-            "title": job.title,
-            "state": job.state.value,
-            "reason": job.reason or None,
-            "created_at": job.created_at,
-            "started_at": job.started_at,
-            "updated_at": job.updated_at,
-            "ended_at": job.ended_at,
-            "node": job.node or None,
-            "done": job.done,
-            "total": job.total,
-            "rate": round(job.rate, 3) if job.rate is not None else None,
-            "eta": round(job.eta, 3) if job.eta is not None else None,
-            "counts": dict(job.counts),
-            "errors": [JobError(key=key, message=message) for key, message in job.errors],
-            "error_count": job.error_count,
-        }
-    )
+    return Response(job_told(job).model_dump_json(by_alias=True), status, _NO_STORE | (headers or {}), JSON)
 
 
 def _event(job: Job) -> bytes:
     name = "end" if job.state.ended else "progress"
-    return f"event: {name}\ndata: {told(job).model_dump_json(by_alias=True)}\n\n".encode()
+    return f"event: {name}\ndata: {job_told(job).model_dump_json(by_alias=True)}\n\n".encode()
 
 
 def _known(job: Job | None) -> Job:

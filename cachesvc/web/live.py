@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from cachesvc.errors import CacheError, Forbidden, PositionLost, Unauthenticated, Unavailable
 from cachesvc.protocol.codes import CloseCode
-from cachesvc.realtime.commands import Commands
+from cachesvc.realtime.commands import CARRIED_OUT, Commands
 from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import Doorman, Identity
 from cachesvc.realtime.large import completed
@@ -80,6 +80,8 @@ class Live:
             service.clock,
             self.hub.modules,
             Recovery(self.hub, service.feed, service.cache, self.kept),
+            service.jobs,
+            service.limits.warming,
             service.limits.max_value_size,
             service.limits.max_invalidate_keys,
             service.limits.request_timeout,
@@ -199,6 +201,8 @@ class Connection:
         self.ended = asyncio.Event()
         self._live = live
         self._clock = live.service.clock
+        self._gone = False
+        self._watching: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
         self._sent = asyncio.Event()
         self._slots = asyncio.Semaphore(live.limits.session.max_in_flight)
@@ -219,19 +223,27 @@ class Connection:
             async with asyncio.TaskGroup() as group:
                 ends = [group.create_task(self._read(receive, group)), group.create_task(self._write())]
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                self._gone = True
+                self._stop_watching()
+                self._sent.set()  # nobody waits for room any more
                 await self._close(send)
                 for task in ends:
                     task.cancel()
         finally:
-            self._sent.set()  # nobody waits for room any more
             self.session.end()
             self.ended.set()
 
     def _wake(self) -> None:
         closing = self.session.closing
+        if closing is not None:
+            self._stop_watching()
         if closing is not None and closing.code is CloseCode.SLOW and not self.peer.writable.is_set():
             self.peer.abort()  # who takes nothing takes no goodbye either
         self._woken.set()
+
+    def _stop_watching(self) -> None:
+        for task in self._watching:
+            task.cancel()
 
     async def _read(self, receive: Receive, group: asyncio.TaskGroup) -> None:
         while True:
@@ -243,7 +255,10 @@ class Connection:
             for request in self.session.receive(text if text is not None else message["bytes"]):
                 await self._slots.acquire()  # more wait where they are: in the client's own buffers
                 self.in_flight += 1
-                group.create_task(self._carry_out(request))
+                task = group.create_task(self._carry_out(request))
+                if CARRIED_OUT[request.type].watches:
+                    self._watching.add(task)
+                    task.add_done_callback(self._watching.discard)
 
     async def _carry_out(self, request: Request) -> None:
         session = self.session
@@ -251,6 +266,8 @@ class Connection:
             async for reply in self._live.commands.carry_out(request):
                 session.answer(request.frame, reply.type, reply.payload)
                 await self._room()
+                if self._gone:
+                    return
         except CacheError as error:
             session.fail(request.frame, error)
         except Exception as error:  # noqa: BLE001 - the connection lives; the log has it
@@ -263,7 +280,7 @@ class Connection:
 
     async def _room(self) -> None:
         """Wait until a good part of what was answered is sent: what comes in many parts is not kept for who does not read."""
-        while self.session.closing is None and self.session.outbox.crowded:
+        while not self._gone and self.session.closing is None and self.session.outbox.crowded:
             self._sent.clear()
             await self._sent.wait()
 

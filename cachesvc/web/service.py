@@ -23,6 +23,7 @@ from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Version
 from cachesvc.observability.metrics import Metrics
 from cachesvc.ports import Clock
+from cachesvc.protocol.warming import WarmLimits
 from cachesvc.realtime.identity import Doorman, OpenDoor
 from cachesvc.web.admission import Admission
 
@@ -154,18 +155,6 @@ class Spool:
         """Bytes that are left. Files that no job needs any more are removed by who restores."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return self.max_bytes - sum(file.stat().st_size for file in self.folder.iterdir())
-
-
-@dataclass(frozen=True, slots=True)
-class WarmLimits:
-    """The pace of a warm-up, unless it names one, and its limits; `templates` has how a module's keys are made."""
-
-    rate: float = 10_000.0
-    max_rate: float = 100_000.0
-    concurrency: int = 16
-    max_concurrency: int = 256
-    max_keys: int = 100_000
-    templates: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

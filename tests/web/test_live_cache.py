@@ -166,3 +166,31 @@ async def test_stats_tell_of_the_sockets(site: Site, http: httpx.AsyncClient) ->
         assert (told["open"], told["connections"], told["received"], told["sent"]) == (1, 1, 1, 2)
         assert "cachesvc_ws_connections 1.0" in (await http.get("/metrics")).text
         assert json.dumps(told)
+
+
+async def test_a_warm_up_is_told_until_it_has_ended(site: Site, http: httpx.AsyncClient) -> None:
+    async with site.served() as port, connected(port) as socket:
+        begun = await result(socket, "cache:warm", {"keys": ["a", "b"]})
+        assert begun.items() >= {"kind": "warm", "state": "waiting"}.items()
+        progress = await socket.next()
+        FROM_SERVER["cache:warm"].model_validate(progress)
+        assert progress["correlationId"] == socket.seen[-2]["correlationId"]
+        assert progress["payload"].items() >= {"job": begun["id"], "status": "waiting", "done": 0}.items()
+        await http.delete(f"/v1/jobs/{begun['id']}")
+        async with asyncio.timeout(LIMIT):
+            while not site.clock.sleepers:
+                await asyncio.sleep(0)
+        site.clock.advance(1)
+        assert (await socket.next())["payload"]["status"] == "cancelled"
+        refused = await result(socket, "cache:warm", {"module": "task", "userId": "ann", "dataTypes": ["list"]})
+        assert (refused["code"], refused["details"]["field"]) == ("BAD_MESSAGE", "module")
+
+
+async def test_who_watches_a_warm_up_may_leave(site: Site) -> None:
+    async with site.served() as port:
+        async with connected(port) as socket:
+            await result(socket, "cache:warm", {"keys": ["a"]})
+            assert (await socket.next())["type"] == "cache:warm"
+            await site.live.drain()
+            assert (await socket.closed())[0] == 4001
+        assert site.live.stats()["open"] == 0

@@ -12,7 +12,8 @@ from cachesvc.model.keys import Key
 from cachesvc.model.warming import Warming, WarmSource, unpack_warming
 from cachesvc.ports import Loaded
 from cachesvc.protocol.operations import HotKeys, JobTold
-from cachesvc.web.service import Limits, WarmLimits
+from cachesvc.protocol.warming import WarmLimits
+from cachesvc.web.service import Limits
 from tests.web.site import Site, opened
 
 LIMITS = Limits(warming=WarmLimits(max_keys=3, max_rate=100.0, rate=50.0, templates={"p": "{module}:{userId}:{dataType}"}))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from cachesvc.errors import InvalidInput
 from cachesvc.protocol.api import parse
 from cachesvc.protocol.frames import FROM_CLIENTS, FROM_NODES, type_of
+from cachesvc.protocol.messages import FROM_SERVER
 from tests.wire import golden_frames
 
 CLIENT = {**FROM_CLIENTS, **FROM_NODES}
@@ -30,6 +31,12 @@ def test_a_golden_frame_fits_its_model(kind: str) -> None:
         model = CLIENT[kind]
         assert type_of(model) == kind
         assert parse(model, {**frame, "unheard": [1], "timestamp": None, "requestId": None}).request_id is None
+
+
+@pytest.mark.parametrize("kind", FROM_SERVER)
+def test_what_the_server_says_fits_its_model(kind: str) -> None:
+    frame = golden_frames.read(kind, "server")
+    assert FROM_SERVER[kind].model_validate(frame).timestamp == frame["timestamp"]
 
 
 @pytest.mark.parametrize("kind", sorted(SPECIFIED - {"auth", "ping"}))
