@@ -54,7 +54,7 @@ def _up_to_now(client: Client, after: str, pattern: Pattern | None) -> Iterator[
     end = next(node.applied for node in client.nodes().nodes if node.is_self)
     for followed in client.changes(after=after):
         position, change = followed
-        if change is not None and position.sequence <= end and (not (pattern and change.key) or pattern.matches(change.key)):
+        if change is not None and (not (pattern and change.key) or pattern.matches(change.key)):
             yield followed
         if position.epoch != start.epoch or position.sequence >= end:
             return

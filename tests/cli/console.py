@@ -31,9 +31,8 @@ SCRIPT = Path(sys.executable).with_name("cachesvc")
 
 def environment(**variables: str) -> dict[str, str]:
     """That of a command: what the shell of the tests sets is left out."""
-    plain = {
-        name: value for name, value in process_environment().items() if name not in ("COLUMNS", "LINES", "NO_COLOR", "TERM")
-    }
+    left_out = ("COLUMNS", "LINES", "NO_COLOR", "TERM", "PYTHONUNBUFFERED")
+    plain = {name: value for name, value in process_environment().items() if name not in left_out}
     return plain | {"LC_ALL": "C.UTF-8"} | variables
 
 
