@@ -23,6 +23,7 @@ class ReplayCounts:
 
     replayed: int = 0
     restarted: int = 0  # partitions emptied
+    behind: int = 0  # partitions that did not stand at the log's head when last looked at
     position: Position | None = None
 
 
@@ -56,6 +57,7 @@ class Replayer:
         await self._replica.replay(changes, upto=upto, after=after)
         self.counts.replayed += len(changes)
         self._at = self.counts.position = upto
+        self.counts.behind = 0
 
     async def _survey(self) -> Position:
         """The lowest cursor, after restarting the partitions whose cursors are of no use. Raises `PositionLost`."""
@@ -64,6 +66,7 @@ class Replayer:
             await self._replica.restart(survey.useless, at=survey.head)
             self.counts.restarted += len(survey.useless)
         head = survey.head.position
+        self.counts.behind = len(survey.useless) + sum(cursor != head for cursor in survey.kept.values())
         lowest = Position(head.epoch, min([*(cursor.sequence for cursor in survey.kept.values()), head.sequence]))
         self.counts.position = lowest
         return lowest

@@ -196,6 +196,7 @@ class Node:
             {
                 "duties": [duty.name for duty in self.duties if duty.held],
                 "redis": self.cache.breaker.state,
+                "replay": self._replay(),
                 "audit": self.auditor.told(),
                 "visibility": self.delays["others"].latest(),
                 **self.losses.stats(),
@@ -423,14 +424,16 @@ class Node:
         return {**queues, "puts": {"pending": len(cache.puts), "bytes": cache.puts.waiting}}
 
     def _replay(self) -> dict[str, Any] | None:
+        """How far Redis has been replayed, as far as this node knows: whoever has the duty knows it now."""
         if self.replayer is None:
             return None
-        counts = self.replayer.counts
-        return {
-            "replayed": counts.replayed,
-            "restarted": counts.restarted,
-            "position": str(counts.position) if counts.position else None,
-        }
+        counts, applied = self.replayer.counts, self.cache.applied
+        at = counts.position
+        told = {"replayed": counts.replayed, "restarted": counts.restarted, "position": str(at) if at else None}
+        if at is not None and any(duty.name == "replay" and duty.held for duty in self.duties):
+            told["partitionsBehind"] = counts.behind
+            told["lag"] = max(0, applied.sequence - at.sequence) if at.epoch == applied.epoch else None
+        return told
 
 
 def _told(breaker: Breaker) -> dict[str, Any]:

@@ -105,6 +105,8 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _counter("duties.*.failures", "duty_failures", "How often that failed", "duty"),
     _counter("replay.replayed", "replay_changes", "Changes that this node replayed into Redis"),
     _counter("replay.restarted", "replay_partitions_emptied", "Partitions of Redis that this node had to empty"),
+    _gauge("replay.partitionsBehind", "replay_partitions_behind", "Partitions of Redis behind the log, by who replays"),
+    _gauge("replay.lag", "replay_lag_changes", "Changes applied here that Redis has not been told of, by who replays"),
     _counter("sweep.expired", "sweep_expired", "Entries past their life that this node ended"),
     _counter("sweep.trimmed", "sweep_trimmed", "Records of the log that this node dropped"),
     _gauge("jobs.running", "jobs_running", "Jobs that run on this node"),
