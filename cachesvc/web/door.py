@@ -43,15 +43,13 @@ class Door:
             return
         began = self._clock.monotonic()
         request_id = scope[REQUEST_ID] = uuid.uuid4().hex
-        started = refused = False
+        started = False
 
         async def answer(message: Message) -> None:
-            nonlocal started, refused
+            nonlocal started
             if message["type"] == "http.response.start":
                 seconds = self._clock.monotonic() - began
-                frozen = began + seconds >= self._leash.until and scope["method"] in _READING and _template(scope) == _ENTRY
-                if frozen and not refused:
-                    refused = True
+                if message["status"] < 500 and self._frozen(scope):
                     raise Unavailable(_FROZEN)
                 started = True
                 headers = message.setdefault("headers", [])
@@ -71,7 +69,14 @@ class Door:
                 _log.exception("a request failed", extra={"request_id": request_id, "route": _template(scope)})
             if started:
                 raise
-            await problem_of(error).response(request_id)(scope, receive, answer)
+            problem = problem_of(error)
+            if problem.status < 500 and self._frozen(scope):
+                problem = problem_of(Unavailable(_FROZEN))
+            await problem.response(request_id)(scope, receive, answer)
+
+    def _frozen(self, scope: Scope) -> bool:
+        """Whether this node was frozen while it looked up what it now tells of an entry."""
+        return self._clock.monotonic() >= self._leash.until and scope["method"] in _READING and _template(scope) == _ENTRY
 
     def _identified(self, scope: Scope) -> Identity:
         """Who asks. Raises `Unauthenticated`, and `Forbidden` for what only administrators may see."""

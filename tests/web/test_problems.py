@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from pathlib import Path
+from typing import Any
 
 import httpx
 import orjson
 import pytest
 
+from cachesvc.engine.answers import Answer
 from cachesvc.errors import (
     CacheError,
     EpochChanged,
@@ -125,3 +128,25 @@ async def test_a_write_that_takes_too_long_has_an_unknown_outcome(headers: dict[
                 )
             assert again.status_code in (200, 201)
             assert len(site.store.log) == 1
+
+
+@pytest.mark.parametrize("error", [None, TierUnavailable("database", "did not answer"), InvalidInput("key", "is odd")])
+async def test_a_node_that_was_frozen_while_it_answered_says_so(
+    site: Site, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    await http.put("/v1/cache/a", json=1)
+    read = site.cache.read
+
+    async def frozen(*given: Any) -> Answer:
+        answer = await read(*given)
+        site.cache.leash.renew(site.clock.monotonic())
+        if error is not None:
+            raise error
+        return answer
+
+    monkeypatch.setattr(site.cache, "read", frozen)
+    for method in ("GET", "HEAD"):
+        answer = await http.request(method, "/v1/cache/a")
+        assert answer.status_code == 503
+        assert "retry-after" in answer.headers
+        site.cache.leash.renew(inf)
