@@ -57,6 +57,7 @@ class History:
         try:
             for _ in range(NODES):
                 self._boot()
+            site.settle()
             for _ in range(self.steps):
                 self._step()
             self._mend()
@@ -119,31 +120,31 @@ class History:
     def _client(self, node: Node, chance: float) -> Any:
         rng = self.random
         key = rng.choice(KEYS)
-        if chance < 0.45:
+        if chance < 0.38:
             return clients.read(node, key)
-        if chance < 0.48:
+        if chance < 0.41:
             return clients.read(node, key, Want(max_stale=1.0))
-        if chance < 0.54:
+        if chance < 0.46:
             return clients.read(node, key, Want(fresh=True))
-        if chance < 0.58:
+        if chance < 0.50:
             latest = self.site.database.position.sequence
             return clients.read(node, key, Want(min_version=Version(rng.randint(max(1, latest - 3), latest))))
-        if chance < 0.73 and key == COUNTER:
+        if chance < 0.70 and key == COUNTER:
             return self._increment(node)
-        if chance < 0.70:
+        if chance < 0.66:
             return self._insist(node, clients.set_draft(node, key, ttl=rng.choice((None, None, 0.25, 2.0))))
-        if chance < 0.73:
+        if chance < 0.70:
             held = self.site.truth.states[key].at[-1]
             return self._insist(node, clients.set_draft(node, key, expected=Version(held)))
-        if chance < 0.78:
+        if chance < 0.74:
             return clients.write(node, Draft(Operation.DELETE, key))
-        if chance < 0.83:
+        if chance < 0.79:
             return self._increment(node)
-        if chance < 0.87:
+        if chance < 0.84:
             return clients.fill(node, rng.choice(self.site.nodes), CHILD, PARENT)
-        if chance < 0.90:
+        if chance < 0.88:
             return self._fill_late(node)
-        if chance < 0.95:
+        if chance < 0.94:
             text = rng.choice(PATTERNS) if rng.random() < 0.5 else "l:*"
             return clients.change_origin(node, LOADED, clients.wipe(text, soft=rng.random() < 0.2))
         if chance < 0.97:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PREFIX: Final = "p"
 LIMITS: Final = Limits(floors=6, read_lanes=2, pending_puts=4, min_version_wait=0.5)
-KEPT: Final = Retention(age=1e9, count=25, bytes=1 << 30)
+KEPT: Final = Retention(age=1e9, count=6, bytes=1 << 30)
 
 
 class Node:

@@ -92,9 +92,9 @@ class Wire:
                 self.lost.append(call)
 
     def arrive_late(self, call: Call) -> None:
-        """What was thought lost happens at the store after all."""
+        """What was thought lost happens at the store after all; nobody hears what came of it."""
         self.lost.remove(call)
-        call.run()
+        self.arrive(call)
 
     def drop(self, caller: Caller) -> None:
         """The caller is gone: no answer reaches it, but what it asked for may."""
