@@ -54,6 +54,7 @@ class Combiner(Generic[T]):
         self._began = 0.0
         self._took = 0.0
         self._queue: deque[T] = deque()
+        self._weights: deque[int] = deque()  # of what is queued, where it is weighed
         self._ready = asyncio.Event()
         self._closing = False
 
@@ -78,6 +79,7 @@ class Combiner(Generic[T]):
                 self.refused += 1
                 raise Overloaded(f"{self.name}: {self.waiting} bytes are waiting already")
             self.waiting += weight
+            self._weights.append(weight)
         self._queue.append(item)
         self._ready.set()
 
@@ -118,10 +120,9 @@ class Combiner(Generic[T]):
         batch: list[T] = []
         weight = 0
         while queue and len(batch) < self._most:
-            one = self._weigh(queue[0])
-            if batch and weight + one > self._weight:
+            if batch and weight + self._weights[0] > self._weight:
                 break
-            weight += one
+            weight += self._weights.popleft()
             batch.append(queue.popleft())
         self.waiting -= weight
         return batch

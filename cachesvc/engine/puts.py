@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cachesvc.engine.resilience import Breaker
 from cachesvc.errors import Unavailable
@@ -53,21 +53,28 @@ class Puts:
 
     def add(self, entry: Entry, *, token: Position) -> None:
         """Queue an entry that was read by someone who began at `token` (written: whose token is its own version)."""
+        self.add_all((entry,), token=token)
+
+    def add_all(self, entries: Iterable[Entry], *, token: Position) -> None:
+        """The same for many at once."""
         if self._redis is None:
             return
-        queued = self._queue.get(entry.key)
-        if queued is not None and queued[0].version >= entry.version:
-            return
-        if queued is not None:
-            self.waiting -= len(queued[0].value)
-        self._queue[entry.key] = (entry, token)
-        self.waiting += len(entry.value)
-        while len(self._queue) > self._pending or (self.waiting > self._pending_bytes and len(self._queue) > 1):
-            oldest, _ = self._queue.pop(next(iter(self._queue)))
+        queue = self._queue
+        for entry in entries:
+            queued = queue.get(entry.key)
+            if queued is not None:
+                if queued[0].version >= entry.version:
+                    continue
+                self.waiting -= len(queued[0].value)
+            queue[entry.key] = (entry, token)
+            self.waiting += len(entry.value)
+        while len(queue) > self._pending or (self.waiting > self._pending_bytes and len(queue) > 1):
+            oldest, _ = queue.pop(next(iter(queue)))
             self.waiting -= len(oldest.value)
             self.dropped += 1
-        self._ready.set()
-        self._idle.clear()
+        if queue:
+            self._ready.set()
+            self._idle.clear()
 
     async def drained(self) -> None:
         """Wait until everything queued so far has been put or let go."""

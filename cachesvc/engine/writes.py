@@ -65,6 +65,7 @@ class Writes:
         self._appended = appended
         self._new_batch = new_batch
         self.failure = ""  # why the last append failed, "" where it did not
+        self._loop = asyncio.get_running_loop()  # asked for once: each time it is a system call
         self.combiner: Combiner[Wish] = Combiner(
             "writes",
             self._run,
@@ -89,7 +90,7 @@ class Writes:
         """Queue a draft for the next append. Raises `Overloaded`, and `TierUnavailable` at once while the authority is away."""
         if self._breaker.refuses:
             raise self._breaker.away(self._authority.name)
-        wish = Wish(draft, asyncio.get_running_loop().create_future())
+        wish = Wish(draft, self._loop.create_future())
         self.combiner.add(wish)
         return wish.outcome
 
@@ -147,11 +148,10 @@ class Writes:
         # a value that the log does not hold is not here either: what is dropped below is read when it is asked for
         newest = {change.key: change.entry for change in appended.changes if change.entry is not None and change.value_held}
         if appended.before.epoch == floors.applied.epoch:
-            for entry in newest.values():
-                # before its floor is raised, so that it takes the place of the older copy instead of coming after it
-                if floors.admits(entry.key, entry.version, appended.before):  # it may have come late: its token is old
-                    memory.store(entry)
-                puts.add(entry, token=appended.before)
+            # before its floor is raised, so that it takes the place of the older copy instead of coming after it
+            before = appended.before  # it may have come late: then its token is old
+            memory.store_all(e for e in newest.values() if floors.admits(e.key, e.version, before))
+            puts.add_all(newest.values(), token=before)
         for change in appended.changes:
             if change.key is not None:
                 floors.raise_to(change.key, change.sequence)

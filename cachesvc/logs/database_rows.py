@@ -13,6 +13,7 @@ from typing import Final, Literal
 import orjson
 from sqlalchemy import BigInteger, Boolean, Column, Connection, Double, Integer, LargeBinary, Table, Text
 
+from cachesvc.tiers.database_store import fetched
 from cachesvc.tiers.schema import CHANNEL, idempotency
 from cachesvc.tiers.schema import changes as changes_table
 from cachesvc.tiers.schema import entries as entries_table
@@ -43,7 +44,7 @@ class RowWriter:
         """The rows of an append, and where the log stands after it; wakes who listens when anything was changed."""
         if not self._many:
             arrays = (*_columns(entries_table, entries), *_columns(changes_table, changes), *_columns(idempotency, answers))
-            connection.exec_driver_sql(self._append, (*arrays, head, bytes_total, bool(changes)))
+            fetched(connection, self._append, (*arrays, head, bytes_total, bool(changes)))
             return
         self.insert(connection, idempotency, answers)
         if changes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal, TypeVar
 
@@ -32,7 +32,7 @@ from sqlalchemy.pool import NullPool
 from cachesvc.errors import OutcomeUnknown
 from cachesvc.model.position import MAX_SEQ
 from cachesvc.tiers.database_postgres_pool import DRIVER_ERRORS, Lost, Pool
-from cachesvc.tiers.database_store import Rows, settled, translated
+from cachesvc.tiers.database_store import Rows, fetched, settled, translated
 from cachesvc.tiers.schema import CHANNEL
 
 T = TypeVar("T")
@@ -145,10 +145,8 @@ class PostgresStore:
         text, given = str(compiled), compiled.params
         names: list[str] = compiled.positiontup or []
 
-        def rows(connection: Connection, bound: Mapping[str, object]) -> Any:
-            arguments = [bound[name] if name in bound else given[name] for name in names]
-            adapted: Any = connection.connection.dbapi_connection
-            return adapted.run_async(lambda driver: driver.fetch(text, *arguments))
+        def rows(connection: Connection, bound: Mapping[str, object]) -> Sequence[Any]:
+            return fetched(connection, text, [bound[name] if name in bound else given[name] for name in names])
 
         return rows
 

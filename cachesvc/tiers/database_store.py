@@ -68,6 +68,13 @@ class Store(Protocol):
         ...
 
 
+def fetched(connection: Connection, text: str, arguments: Sequence[object]) -> Sequence[Any]:
+    """The rows of a statement, by an asynchronous driver alone: through SQLAlchemy it would take twice as long."""
+    adapted: Any = connection.connection.dbapi_connection
+    rows: Sequence[Any] = adapted.run_async(lambda driver: driver.fetch(text, *arguments))
+    return rows
+
+
 @contextmanager
 def translated(*drivers: type[Exception]) -> Iterator[None]:
     """What drivers raise inside becomes `TierUnavailable`."""
