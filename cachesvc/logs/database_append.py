@@ -193,7 +193,7 @@ def _records(changes: Sequence[Change], total: int) -> tuple[list[tuple[object, 
     rows: list[tuple[object, ...]] = []
     for change in changes:
         record, value = pack_change(change)
-        rows.append((change.sequence, change.kind.value, change.key, record, value, total, change.at))
+        rows.append((change.sequence, change.kind, change.key, record, value, total, change.at))
         total += len(record) + len(value or b"") + len(change.key or "") + RECORD_OVERHEAD
     return rows, total
 
