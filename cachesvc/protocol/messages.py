@@ -12,21 +12,21 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, Field
 
 from cachesvc.protocol.api import Invalidated
+from cachesvc.protocol.conflicts import ConflictAutoMerge, ConflictDetect, ConflictManualResolution, ConflictResolved
+from cachesvc.protocol.envelope import Message
 from cachesvc.protocol.frames import CacheSyncPayload, Compression, Wire, type_of
 from cachesvc.protocol.operations import JobTold
-
-Action = Literal["created", "updated", "deleted"]
-
-
-class Message(Wire):
-    """The envelope of all that the server sends."""
-
-    timestamp: str
-    correlation_id: str | None = Field(None, description="the requestId that this answers")
-    seq: int | None = Field(None, description="of pushed messages: their number in this session, from 1, without holes")
-    version: int | None = Field(None, description="sequence of the change that is told")
-    epoch: int | None = Field(None, description="of the change log that version and position belong to")
-    position: int | None = Field(None, description="every change up to it that is due to this session has been told")
+from cachesvc.protocol.pushed import (
+    CacheUpdate,
+    CalendarReminder,
+    CalendarUpdate,
+    ContactUpdate,
+    DashboardUpdate,
+    EmailNew,
+    EmailStatus,
+    TaskSync,
+    TaskUpdate,
+)
 
 
 class SessionLimits(Wire):
@@ -161,28 +161,6 @@ class CacheValue(Message):
     payload: ValuePayload
 
 
-class Pushed(Wire):
-    """What every message of a change has beside its own members."""
-
-    key: str
-    reason: Literal["expired"] | None = None
-    truncated: bool | None = Field(None, description="the value is too large to be pushed: read it")
-    content_type: str | None = None
-    encoding: Literal["base64"] | None = None
-
-
-class CacheUpdatePayload(Pushed):
-    value: Any
-    operation: Literal["set", "delete", "increment"]
-    ttl: float | None = None
-    distribute: bool
-
-
-class CacheUpdate(Message):
-    type: Literal["cache:update"]
-    payload: CacheUpdatePayload
-
-
 class CacheInvalidatePayload(Wire):
     keys: list[str]
     pattern: str | None = None
@@ -208,109 +186,6 @@ class CacheWarm(Message):
     payload: WarmPayload
 
 
-class DashboardChange(Wire):
-    previous: Any
-    current: Any
-    delta: float
-
-
-class DashboardPayload(Pushed):
-    module: str
-    metric: str
-    value: Any
-    change: DashboardChange
-
-
-class DashboardUpdate(Message):
-    type: Literal["dashboard:update"]
-    payload: DashboardPayload
-
-
-class TaskPayload(Pushed):
-    action: Action
-    task: Any
-    source: str
-    conflict: dict[str, Any] | None = None
-
-
-class TaskUpdate(Message):
-    type: Literal["task:update"]
-    payload: TaskPayload
-
-
-class TaskSyncPayload(Wire):
-    sync_id: str
-    status: Literal["started", "progress", "completed", "error"]
-    progress: float
-    processed: int
-    total: int
-    errors: list[str] | None = None
-
-
-class TaskSync(Message):
-    type: Literal["task:sync"]
-    payload: TaskSyncPayload
-
-
-class CalendarPayload(Pushed):
-    action: Action
-    event: Any
-    source: str
-    attendees: list[Any] | None = None
-
-
-class CalendarUpdate(Message):
-    type: Literal["calendar:update"]
-    payload: CalendarPayload
-
-
-class ReminderPayload(Wire):
-    event_id: str
-    title: str
-    start_time: str
-    reminder_type: Literal["email", "popup"]
-    minutes_before: float
-
-
-class CalendarReminder(Message):
-    type: Literal["calendar:reminder"]
-    payload: ReminderPayload
-
-
-class EmailNewPayload(Pushed):
-    message: Any
-    folder: str
-    importance: str
-
-
-class EmailNew(Message):
-    type: Literal["email:new"]
-    payload: EmailNewPayload
-
-
-class EmailStatusPayload(Pushed):
-    message_id: str
-    status: str
-    changed_by: str
-
-
-class EmailStatus(Message):
-    type: Literal["email:status"]
-    payload: EmailStatusPayload
-
-
-class ContactPayload(Pushed):
-    action: Action
-    contact: Any
-    source: str
-    merge_conflict: bool | None = None
-
-
-class ContactUpdate(Message):
-    type: Literal["contact:update"]
-    payload: ContactPayload
-
-
 class PublishedPayload(Wire):
     resource: str
     message: Any
@@ -322,70 +197,6 @@ class Published(Message):
 
     type: Literal["publish"]
     payload: PublishedPayload
-
-
-class ConflictVersions(Wire):
-    local: dict[str, Any]
-    remote: dict[str, Any]
-    base: dict[str, Any] | None = None
-    external: dict[str, Any] | None = None
-
-
-class ConflictDetectPayload(Wire):
-    conflict_id: str
-    entity_type: str
-    entity_id: str
-    versions: ConflictVersions
-    conflict_type: Literal["version", "data", "schema"]
-
-
-class ConflictDetect(Message):
-    type: Literal["conflict:detect"]
-    payload: ConflictDetectPayload
-
-
-class MergeResult(Wire):
-    merged: dict[str, Any]
-    rejected: list[dict[str, Any]]
-    accepted: list[dict[str, Any]]
-
-
-class AutoMergePayload(Wire):
-    conflict_id: str
-    strategy: Literal["field-level", "timestamp", "priority"]
-    result: MergeResult
-
-
-class ConflictAutoMerge(Message):
-    type: Literal["conflict:auto-merge"]
-    payload: AutoMergePayload
-
-
-class ResolutionUi(Wire):
-    title: str
-    description: str
-    fields: list[str]
-
-
-class ManualResolutionPayload(Wire):
-    conflict_id: str
-    options: list[dict[str, Any]]
-    ui: ResolutionUi
-
-
-class ConflictManualResolution(Message):
-    type: Literal["conflict:manual-resolution"]
-    payload: ManualResolutionPayload
-
-
-class ConflictResolvedPayload(Wire):
-    conflict_id: str
-    strategy: str
-
-
-class ConflictResolved(Message):
-    type: Literal["conflict:resolved"]
-    payload: ConflictResolvedPayload
 
 
 class BatchPayload(Wire):

@@ -8,38 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final, NamedTuple
-
-import orjson
 
 from cachesvc.errors import CacheError, Forbidden, InvalidInput, LimitExceeded, Unauthenticated
 from cachesvc.ports import Clock
 from cachesvc.protocol.api import parse
 from cachesvc.protocol.codes import CloseCode, Code
-from cachesvc.protocol.exact import parts, read_object
+from cachesvc.protocol.exact import read_object
 from cachesvc.protocol.frames import (
     EXACT,
     FROM_CLIENTS,
-    MAX_FILTERED,
-    MAX_ID,
     Auth,
     AuthzCheck,
     BatchUpdate,
-    CacheGet,
-    CacheInvalidate,
-    CacheUpdate,
-    CacheWarm,
     Frame,
     Ping,
-    Publish,
     Subscribe,
     Unsubscribe,
 )
+from cachesvc.realtime import needs
 from cachesvc.realtime.batches import unpacked
 from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import Doorman, Identity
 from cachesvc.realtime.outbox import Outbox
+from cachesvc.realtime.reading import filters_of, members_of, request_id_of, seconds_of
 from cachesvc.realtime.replies import frame, moment, refusal, refusal_of
 from cachesvc.realtime.resources import Resource, parse_resource
 from cachesvc.realtime.stream import Stream, StreamLimits, Subscription
@@ -86,7 +78,6 @@ class Request(NamedTuple):
     session: Session
 
 
-_PLAIN: Final = parts()
 _NOT_COUNTED: Final = frozenset(  # against the budget: no fault of the client's
     {Code.INTERNAL, Code.UNAVAILABLE, Code.OUTCOME_UNKNOWN, Code.VERSION_CONFLICT, Code.NOT_FOUND, Code.RECOVERY_UNAVAILABLE}
 )
@@ -129,7 +120,7 @@ class Session:
         if self.closing is not None:
             return []
         try:
-            members = _members(data)
+            members = members_of(data)
         except CacheError as error:
             self._refuse(refusal_of(error), None)
             return []
@@ -137,7 +128,7 @@ class Session:
 
     def _understand(self, members: Mapping[str, Any], text: bytes | None) -> list[Request]:
         """A message, whose exact values are in `text`, or in the members themselves when it came in a batch."""
-        asked = _request_id(members)
+        asked = request_id_of(members)
         try:
             kind = members.get("type")
             if not isinstance(kind, str):
@@ -247,7 +238,7 @@ class Session:
     def _ping(self, received: Ping) -> None:
         payload = received.payload
         now = self.clock.now()
-        sent = _seconds(payload.timestamp) if payload.timestamp is not None else now
+        sent = seconds_of(payload.timestamp) if payload.timestamp is not None else now
         told = {
             "timestamp": payload.timestamp or moment(now),
             "sequenceNumber": payload.sequence_number,
@@ -265,7 +256,7 @@ class Session:
     def _subscribe(self, received: Subscribe) -> None:
         identity, stream, asked = self.identity, self.stream, received.payload
         assert identity is not None
-        filters = _filters(asked.filters)
+        filters = filters_of(asked.filters)
         resources = self._resources(asked.resources)
         for resource in resources:
             if not identity.may_all("read", resource.reach):
@@ -355,88 +346,17 @@ class Served(NamedTuple):
     handle: Callable[[Session, Any], None] | None = None
 
 
-def _nothing(received: Frame) -> tuple[()]:
-    return ()
-
-
-def _invalidated(received: CacheInvalidate) -> Iterable[tuple[str, str]]:
-    named = received.payload
-    globs = [named.pattern] if named.pattern is not None else []
-    # a tag or a cascade may come to any key
-    everything = ["*"] if named.tags or named.cascade else []
-    return [("invalidate", name) for name in (*named.keys, *globs, *everything)]
-
-
-def _read(received: CacheGet) -> Iterable[tuple[str, str]]:
-    return (("read", received.payload.key),)
-
-
-def _written(received: CacheUpdate) -> Iterable[tuple[str, str]]:
-    return (("write", received.payload.key),)
-
-
-def _warmed(received: CacheWarm) -> Iterable[tuple[str, str]]:
-    named = received.payload
-    globs = [named.pattern] if named.pattern is not None else []
-    modules = [f"{named.module}:*"] if named.module is not None else []
-    return [("warm", name) for name in (*named.keys, *globs, *modules)] or [("warm", "*")]
-
-
-def _published(received: Publish) -> Iterable[tuple[str, str]]:
-    return (("publish", received.payload.resource),)
-
-
 SERVED: Final[Mapping[str, Served]] = {
     "auth": Served(None, Session._auth),
     "ping": Served(None, Session._ping),
-    "authz:check": Served(_nothing, Session._check),
-    "subscribe": Served(_nothing, Session._subscribe),
-    "unsubscribe": Served(_nothing, Session._unsubscribe),
-    "cache:get": Served(_read),
-    "cache:update": Served(_written),
-    "cache:invalidate": Served(_invalidated),
-    "publish": Served(_published),
-    "cache:warm": Served(_warmed),
-    "recovery:request": Served(_nothing),
+    "authz:check": Served(needs.nothing, Session._check),
+    "subscribe": Served(needs.nothing, Session._subscribe),
+    "unsubscribe": Served(needs.nothing, Session._unsubscribe),
+    "cache:get": Served(needs.read),
+    "cache:update": Served(needs.written),
+    "cache:invalidate": Served(needs.invalidated),
+    "publish": Served(needs.published),
+    "cache:warm": Served(needs.warmed),
+    "recovery:request": Served(needs.nothing),
     "batch:update": Served(None),
 }
-
-
-def _filters(asked: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
-    """For each field the values that it may have. Raises `InvalidInput`."""
-    filters: dict[str, Sequence[Any]] = {}
-    for name, wanted in asked.items():
-        allowed = wanted if isinstance(wanted, list) else [wanted]
-        if len(allowed) > MAX_FILTERED or any(isinstance(value, list | dict) for value in allowed):
-            reason = f"must be a text, number, boolean or null, or an array of up to {MAX_FILTERED} of them"
-            raise InvalidInput(f"payload.filters.{name}", reason)
-        filters[name] = allowed
-    return filters
-
-
-def _members(data: str | bytes) -> dict[str, Any]:
-    """The members of a frame. Raises `InvalidInput`."""
-    if isinstance(data, bytes):
-        raise InvalidInput("message", "is binary: frames are JSON texts", malformed=True)
-    try:
-        members = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return read_object(data.encode(), _PLAIN, field="message")  # numbers too large for orjson, or what is wrong
-    if not isinstance(members, dict):
-        raise InvalidInput("message", "is not a JSON object", malformed=True)
-    return members
-
-
-def _request_id(members: Mapping[str, Any]) -> str | None:
-    asked = members.get("requestId")
-    return asked if isinstance(asked, str) and len(asked) <= MAX_ID else None
-
-
-def _seconds(timestamp: str) -> float:
-    try:
-        read = datetime.fromisoformat(timestamp)
-    except ValueError:
-        raise InvalidInput("payload.timestamp", "is not a time of ISO 8601, like 2024-01-15T10:30:00Z") from None
-    if read.tzinfo is None:
-        raise InvalidInput("payload.timestamp", "has no time zone")
-    return read.timestamp()
