@@ -410,3 +410,26 @@ async def test_a_tombstone_is_not_kept(server: servers.Server, client: redis.Red
         await tier.put([an_entry()], token=AT)
         await tier.put([tombstone(KEY, Version(1_600), now=time.time(), keep=60)], token=AT)
         assert entry_keys(client) == []
+
+
+@pytest.mark.parametrize("name", [b"state", b"recent"])
+async def test_what_is_of_a_foreign_type_is_replaced(
+    server: servers.Server, client: redis.Redis, clock: FakeClock, name: bytes
+) -> None:
+    """Whatever somebody put there: it costs the partition what it held at most, and nobody an error."""
+    async with redis_tier(server.url, clock) as tier:
+        await tier.put([an_entry()], token=AT)
+        (key,) = (found for found in client.scan_iter() if found.endswith(b"{%d}:%b" % (PARTITION, name)))
+        for odd in ("string", "list"):
+            client.delete(key)
+            client.set(key, "odd") if odd == "string" else client.rpush(key, "odd")
+            await tier.put([an_entry(1_501)], token=AT)
+            await tier.cursors()
+            await tier.replay([a_change(1_600)], upto=to(1_600), after=AT)
+            await held(tier)
+            useless = [number for number, mark in (await tier.cursors()).items() if mark is None]
+            assert useless == ([PARTITION] if name == b"state" else [])
+            await tier.restart(useless or [PARTITION], at=Mark(to(1_700), ""))
+            await tier.put([an_entry(1_800)], token=to(0))
+            assert await held(tier, to(1_700)) is not None
+            await tier.restart(ALL, at=Mark(AT, ""))

@@ -20,12 +20,14 @@ while k < #KEYS do
   local state_key, recent = KEYS[k + 1], KEYS[k + 2]
   local generation, count = ARGV[a + 1], tonumber(ARGV[a + 2])
   k, a = k + 2, a + 2
-  local state = redis.call('GET', state_key)
+  local state = redis.pcall('GET', state_key)
+  if type(state) == 'table' then state = false end -- something else stands in its place: it says nothing
   local answer = { state }
   answers[#answers + 1] = answer
   local of_epoch, cursor, low, of_generation, id = string.match(state or '', '^(%d+) (%d+) (%d+) (%x+) (%S+)$')
   if of_epoch == epoch and of_generation == generation and count > 0 then
     low = tonumber(low)
+    if redis.call('TYPE', recent).ok ~= 'zset' then redis.call('UNLINK', recent) end -- as if it had been evicted
     if not redis.call('ZSCORE', recent, '') then
       -- recent was evicted: nothing is known of what changed up to the cursor
       low = tonumber(cursor)

@@ -23,11 +23,13 @@ while k < #KEYS do
   local state_key, recent = KEYS[k + 1], KEYS[k + 2]
   local generation, expected, count = ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 3])
   k, a = k + 2, a + 3
-  local state = redis.call('GET', state_key)
+  local state = redis.pcall('GET', state_key)
+  if type(state) == 'table' then state = false end -- something else stands in its place: it says nothing
   local of_epoch, cursor, low, of_generation = string.match(state or '', '^(%d+) (%d+) (%d+) (%x+) %S+$')
   local moves = of_epoch == epoch and of_generation == generation and cursor == expected and tonumber(low) >= least
   if moves then
     if count > 0 then
+      if redis.call('TYPE', recent).ok ~= 'zset' then redis.call('UNLINK', recent) end -- as if it had been evicted
       for i = 1, count do
         local key, member, version = KEYS[k + i], ARGV[a + 2 * i - 1], ARGV[a + 2 * i]
         local head = redis.pcall('GETRANGE', key, 0, 7)
