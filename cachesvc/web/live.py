@@ -291,12 +291,10 @@ class Connection:
             self._woken.clear()
             session.tick()
             while (frame := session.next_frame()) is not None:
-                try:
-                    async with asyncio.timeout(self._live.limits.send_timeout):
-                        await self.peer.write(frame)
-                except TimeoutError:
+                if not self.peer.writable.is_set() and not await self._writable():
                     session.close(CloseCode.SLOW, "what was to be read was not read")
                     return
+                self.peer.write(frame)
                 self._sent.set()
                 counts.sent += 1
                 counts.sent_bytes += len(frame)
@@ -308,6 +306,15 @@ class Connection:
                     await self._woken.wait()
             except TimeoutError:
                 pass
+
+    async def _writable(self) -> bool:
+        """Whether there is room for more before the time is up."""
+        try:
+            async with asyncio.timeout(self._live.limits.send_timeout):
+                await self.peer.writable.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _close(self, send: Send) -> None:
         closing = self.session.closing

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.exceptions import InvalidState
 from websockets.frames import Frame
 from websockets.http11 import Request
+from websockets.protocol import State
 
 from cachesvc.protocol.codes import CloseCode
 from cachesvc.web.admission import Admission
@@ -72,17 +72,21 @@ class LiveProtocol(WebSocketsSansIOProtocol):
     def open(self) -> bool:
         return not (self.close_sent or self.disconnected or self.transport.is_closing())
 
-    async def write(self, frame: bytes) -> None:
-        """A text frame, after there is room for it; nothing when the connection is closed."""
-        if not self.writable.is_set():
-            await self.writable.wait()
-        if not self.open:
+    def write(self, text: bytes) -> None:
+        """A whole text frame, as it goes over the wire where nothing is compressed (RFC 6455, 5.2); nothing once it is closed.
+
+        Only while `writable` is set: what the transport holds is bounded by that.
+        """
+        if not self.open or self.conn.state is not State.OPEN:
             return
-        try:
-            self.conn.send_text(frame)
-        except InvalidState:
-            return  # the peer has said goodbye
-        self.transport.write(b"".join(self.conn.data_to_send()))
+        size = len(text)
+        if size < 126:
+            head = b"\x81%c" % size
+        elif size < 1 << 16:
+            head = b"\x81\x7e" + size.to_bytes(2, "big")
+        else:
+            head = b"\x81\x7f" + size.to_bytes(8, "big")
+        self.transport.write(head + text)
 
     def abort(self) -> None:
         """End the connection at once, with what was not sent."""

@@ -151,3 +151,26 @@ async def test_who_does_not_read_is_dropped() -> None:
                 number += 1
         assert (await reader.ask("ping", {}))["type"] == "pong"
         stalled.connection.transport.abort()
+
+
+@pytest.mark.parametrize("size", [0, 10, 100, 126, 65_400, 65_536, 70_000])
+async def test_frames_of_all_sizes_are_whole(site: Site, size: int) -> None:
+    async with site.served() as port, connected(port) as socket:
+        await socket.ask("cache:update", update("k", "x" * size))
+        assert (await socket.ask("cache:get", {"key": "k"}))["payload"]["value"] == "x" * size
+
+
+async def test_a_send_that_takes_too_long_drops_the_connection() -> None:
+    limits = LiveLimits(SessionLimits(queue_size=100 << 20), send_timeout=0.2)
+    async with (
+        opened(live_limits=limits) as site,
+        site.client() as http,
+        site.served() as port,
+        connected(port, max_queue=1) as stalled,
+    ):
+        await stalled.ask("subscribe", {"resources": ["cache:*"]})
+        stalled.connection.transport.pause_reading()
+        async with asyncio.timeout(LIMIT):
+            while site.live.stats()["closed"] != {"slow": 1}:
+                await http.put("/v1/cache/k", content=json.dumps("x" * 200_000))
+        stalled.connection.transport.abort()
