@@ -94,6 +94,8 @@ class Staleness:
         It is due to be refreshed, or past its life and loaded anew meanwhile, or known to be absent.
         """
         held = self._memory.peek(key)
+        if held is None and not self.absences:
+            return None  # nearly all misses: they are asked no more
         now = self._clock.now()
         if held is None:
             version = self.absences.find(key, now)
