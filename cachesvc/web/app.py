@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
+from cachesvc.web.asyncapi import document as asyncapi_document
 from cachesvc.web.batch import post_batch
 from cachesvc.web.changes import Changes
 from cachesvc.web.docs import page
@@ -44,6 +45,10 @@ def create_app(service: Service, live: Live | None = None) -> FastAPI:
     app.router.routes.insert(0, LiveRoute(live))
     app.include_router(router(service, live))
     app.openapi = partial(document, app)  # type: ignore[method-assign]  # how FastAPI has it extended
+
+    @app.api_route("/asyncapi.json", methods=["GET", "HEAD"], include_in_schema=False)
+    async def asyncapi() -> dict[str, Any]:
+        return asyncapi_document(app.version)
 
     @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False, response_class=HTMLResponse)
     async def docs() -> str:
