@@ -165,6 +165,7 @@ class CacheInvalidatePayload(Wire):
     keys: list[str]
     pattern: str | None = None
     cascade: bool
+    soft: bool | None = Field(None, description="what is named is past its life, and may be served as stale")
 
 
 class CacheInvalidate(Message):

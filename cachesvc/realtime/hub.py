@@ -79,7 +79,7 @@ class Audience:
                 continue
             part = tuple(keys.get(stream, ())), stream in matched
             if part not in made:
-                said = Invalidation(named.pattern if part[1] else "", part[0], cascade=named.cascade)
+                said = Invalidation(named.pattern if part[1] else "", part[0], cascade=named.cascade, soft=named.soft)
                 made[part] = tell_invalidation(change, said, epoch)
             found[stream] = made[part], subscription
         return found

@@ -115,6 +115,8 @@ def tell_invalidation(change: Change, named: Invalidation, epoch: int) -> Told:
     payload: dict[str, object] = {"keys": named.keys, "cascade": named.cascade}
     if named.pattern:
         payload["pattern"] = named.pattern
+    if named.soft:
+        payload["soft"] = True
     return Told("cache:invalidate", payload, version=change.sequence, epoch=epoch, at=change.at)
 
 

@@ -195,6 +195,14 @@ def test_an_invalidation_tells_each_what_concerns_it() -> None:
     assert nobody.frames() == []
 
 
+def test_a_soft_invalidation_says_so() -> None:
+    said = subscribed("task")
+    change = invalidated(1001, "task:1")
+    assert change.invalidation is not None
+    said.hub.route([change._replace(invalidation=change.invalidation._replace(soft=True))])
+    assert said.frame()["payload"] == {"keys": ["task:1"], "cascade": False, "soft": True}
+
+
 def test_a_publication_reaches_the_subscribers_of_its_resource() -> None:
     said = subscribed("tasks:42")
     other = subscribed("task:4", hub=said.hub)
