@@ -207,6 +207,8 @@ class Reads:
 
     def _land(self, flight: Flight, answer: Answer) -> None:
         self._flights.close(flight)
+        if answer.entry is not None:  # nor is one joined any more that may have begun before this was there
+            self._flights.part(flight.key)
         flight.land(answer)
         if flight.loading is not None:
             self.loads.ended(flight)

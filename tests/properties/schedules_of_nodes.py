@@ -72,28 +72,6 @@ def a_write_of_ones_own_is_acknowledged_when_its_floor_is_forgotten(site: Site) 
     read(n1)
 
 
-@schedule("horizon", "absent")
-def an_absence_is_told_when_its_floor_is_forgotten(site: Site) -> None:
-    n1, n2, _ = three(site)
-    with site.hold(n2, "database", "read"):
-        with site.hold(n2, "database", "get", answer=True):
-            early = n2.start(clients.read(n2, A))
-            site.settle()
-            write(n1)
-            found = n2.start(clients.read(n2, A, FRESH))
-            site.settle()
-            site.deliver(next(call for call in reversed(site.wire.calls) if call.caller is n2 and call.name == "get"))
-            assert found.done()
-            n2.memory.clear()
-            late = n2.start(clients.read(n2, A))
-            site.settle()
-            forget(n2, site.database.position.sequence)
-        site.settle()
-    site.settle()
-    assert early.done()
-    assert late.done()
-
-
 @schedule("patterns", "invalidated served")
 def redis_has_what_a_pattern_killed(site: Site) -> None:
     n1, n2, _ = three(site)
@@ -153,6 +131,23 @@ def an_absence_was_served_and_redis_has_what_was_there(site: Site) -> None:
         invalidate(n1, wipe("a:*"))
         read(n2, A, FRESH)
         read(n2)
+
+
+@schedule("part", "absent")
+def a_loader_that_knows_nothing_is_slow_and_another_read_finds_what_was_written(site: Site) -> None:
+    n1, n2, _ = three(site)
+    site.truth.origin[LOADED] = -1  # it has none
+    with site.hold(n1, "origin", "load", answer=True), site.hold(n1, "database", "read"):
+        early = n1.start(clients.read(n1, LOADED))
+        site.settle()
+        write(n2, LOADED)
+        read(n1, LOADED, FRESH)
+        n1.memory.clear()
+        late = n1.start(clients.read(n1, LOADED))
+        site.settle()
+    site.settle()
+    assert early.done()
+    assert late.done()
 
 
 @schedule("part", "absent")
