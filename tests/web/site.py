@@ -36,10 +36,12 @@ from cachesvc.model.position import Position, Seq
 from cachesvc.model.relations import related
 from cachesvc.ports import Burial, Listed, Loader
 from cachesvc.tiers.memory import MemoryTier
+from cachesvc.web.admission import Admission
 from cachesvc.web.app import create_app
 from cachesvc.web.jobs import JobEvents
 from cachesvc.web.live import Live, LiveLimits
 from cachesvc.web.live_protocol import live_protocol
+from cachesvc.web.protocol import HeadLimits, limited
 from cachesvc.web.service import Limits, Service
 from tests.engine.stores import FakeAuthority
 from tests.fakes import FakeClock
@@ -191,7 +193,9 @@ class Site:
             yield client
 
     @asynccontextmanager
-    async def served(self, *, ping_interval: float = 20.0, ping_timeout: float = 20.0) -> AsyncIterator[int]:
+    async def served(
+        self, *, ping_interval: float = 20.0, ping_timeout: float = 20.0, admission: Admission | None = None
+    ) -> AsyncIterator[int]:
         """A real server on loopback; its port."""
         with socket.socket() as listening:
             listening.bind(("127.0.0.1", 0))
@@ -199,7 +203,8 @@ class Site:
                 self.app,
                 log_config=None,
                 lifespan="off",
-                ws=live_protocol(),
+                http=limited(HeadLimits(), admission),
+                ws=live_protocol(admission),
                 ws_max_size=self.live.limits.session.max_frame_size,
                 ws_ping_interval=ping_interval,
                 ws_ping_timeout=ping_timeout,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from random import Random
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -14,6 +15,7 @@ from cachesvc.errors import Unauthenticated
 from cachesvc.protocol.messages import FROM_SERVER
 from cachesvc.realtime.identity import Identity
 from cachesvc.realtime.session import SessionLimits
+from cachesvc.web.admission import Admission, AdmissionLimits
 from cachesvc.web.live import LiveLimits
 from tests.web.site import Site, opened
 from tests.web.sockets import LIMIT, connected
@@ -168,3 +170,47 @@ async def test_another_path_is_no_socket(site: Site) -> None:
             async with connected(port, path="x"):
                 pass
         assert refused.value.response.status_code == 403
+
+
+async def test_sockets_are_counted_among_the_connections(site: Site) -> None:
+    admission = Admission(site.clock, AdmissionLimits(max_connections=2))
+    async with site.served(admission=admission) as port:
+        async with connected(port), connected(port) as socket:
+            assert admission.connections == 2
+            with pytest.raises(InvalidStatus) as refused:
+                async with connected(port):
+                    pass
+            response = refused.value.response
+            assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+            assert (await socket.ask("ping", {}))["type"] == "pong"
+        async with asyncio.timeout(LIMIT):
+            while admission.connections:
+                await asyncio.sleep(0)
+        async with connected(port):
+            pass
+
+
+async def test_a_crowded_node_takes_up_fewer_sockets(site: Site) -> None:
+    admission = Admission(site.clock)
+    admission.reads.share = 0.0
+    async with site.served(admission=admission) as port:
+        with pytest.raises(InvalidStatus) as refused:
+            async with connected(port):
+                pass
+        assert refused.value.response.status_code == 503
+        admission.reads.share = 1.0
+        async with connected(port):
+            pass
+
+
+async def test_no_bytes_disturb_anyone_else(site: Site) -> None:
+    async with site.served() as port, connected(port) as other:
+        for seed in range(40):
+            noise = Random(seed).randbytes(300)
+            async with connected(port) as socket:
+                socket.connection.transport.write(noise)
+                socket.connection.transport.abort()
+            assert (await other.ask("ping", {}))["type"] == "pong"
+        async with asyncio.timeout(LIMIT):
+            while site.live.stats()["open"] != 1:
+                await asyncio.sleep(0)
