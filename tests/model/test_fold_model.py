@@ -75,6 +75,7 @@ DRAFTS = INVALIDATIONS | st.builds(
     distribute=st.booleans(),
     invalidation=st.none(),
     publication=st.none(),
+    original=st.none(),
 )
 WISHES = st.builds(Wish, DRAFTS, near(-6), near(-6), st.none() | st.tuples(st.sampled_from([0, 0, 0, 0, 1]), st.integers(0, 6)))
 BATCHES = st.lists(st.tuples(st.sampled_from([0.0, 2.0, 5.0, 30.0]), st.lists(WISHES, max_size=8)), max_size=6)
