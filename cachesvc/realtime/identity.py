@@ -18,10 +18,10 @@ ADMIN: Final = "admin"
 class Identity:
     """A subject with its scopes: `admin`, which allows all, or `action:pattern`, as in `read:task:*`."""
 
-    __slots__ = ("_allowed", "ends", "subject", "token_id", "unrestricted")
+    __slots__ = ("_allowed", "ends", "scopes", "subject", "token_id", "unrestricted")
 
     def __init__(self, subject: str, scopes: Iterable[str], ends: float = math.inf, token_id: str = "") -> None:
-        held = list(scopes)
+        self.scopes = held = frozenset(scopes)
         self.subject = subject
         self.ends = ends  # Unix seconds
         self.token_id = token_id
@@ -36,6 +36,10 @@ class Identity:
     def live(self, now: float) -> bool:
         """Whether it has not ended."""
         return now < self.ends
+
+    def continues(self, other: Identity) -> bool:
+        """Whether it is the same subject, that may do the same."""
+        return self.subject == other.subject and self.scopes == other.scopes
 
     def may(self, action: str, key: str) -> bool:
         """Whether the subject may do that to a key."""

@@ -6,6 +6,7 @@ once, by `answer` or `fail`. It is told the time by a clock and wakes its driver
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -49,6 +50,8 @@ class SessionLimits:
     ping_interval: float = 20.0
     ping_timeout: float = 20.0
     auth_timeout: float = 10.0
+    renewal_notice: float = 30.0  # before the end of a token its client is asked for another
+    renewal_grace: float = 25.0  # after it, for that to come
     max_errors: int = 100
     error_window: float = 60.0
     remembered: int = 1_000  # messages that were pushed, for who missed some
@@ -98,6 +101,9 @@ class Session:
     outbox: Outbox = field(init=False)
     stream: Stream = field(init=False)
     _opened_at: float = field(init=False)
+    _token_ends_at: float = math.inf  # by the monotonic clock
+    _challenges: int = 0
+    _challenged: bool = False  # to renew the token that it has now
     _errors: int = 0
     _errors_since: float = 0.0
 
@@ -177,13 +183,22 @@ class Session:
 
     def tick(self) -> None:
         """Do what is due."""
-        if self.identity is None and self.closing is None and self.clock.monotonic() >= self._auth_until:
+        if self.closing is not None or self.clock.monotonic() < self._identity_due:
+            return
+        if self.identity is None:
             self.close(CloseCode.AUTH_TIMEOUT, "no auth message came in time")
+        elif self._challenged:
+            self.close(CloseCode.TOKEN_EXPIRED, "the token has expired, and no other came")
+        else:
+            self._challenge(self.identity)
 
     @property
     def due(self) -> float | None:
         """When `tick` has something to do, by the monotonic clock."""
-        return self._auth_until if self.identity is None else self.stream.due
+        due = self._identity_due
+        if self.identity is not None and self.stream.due is not None:
+            due = min(due, self.stream.due)
+        return due if due < math.inf else None
 
     def end(self) -> None:
         """The connection is gone."""
@@ -225,15 +240,21 @@ class Session:
         return Request(kind, received, self.identity, self)
 
     def _auth(self, received: Auth) -> None:
-        first = self.identity is None
+        known = self.identity
         try:
-            self.identity = self.doorman.authenticate(received.token, received.user_id)
+            identity = self.doorman.authenticate(received.token, received.user_id)
         except Unauthenticated:
             self.close(CloseCode.BAD_TOKEN, "the token is not accepted")
             raise
-        if first:
-            self._establish(self.identity)
-        self.answer(received, "ack", {"userId": self.identity.subject})
+        if known is None:
+            self._establish(identity)
+        elif identity.continues(known):
+            self._believe(identity)
+        else:  # what it subscribed to, and was sent, was by what it might read
+            reason = "the token is of another subject, or has other scopes: connect anew with it"
+            self.close(CloseCode.STATE_LOST, reason)
+            raise Unauthenticated(reason)
+        self.answer(received, "ack", {"userId": identity.subject})
 
     def _ping(self, received: Ping) -> None:
         payload = received.payload
@@ -289,8 +310,24 @@ class Session:
 
     # sending
 
+    def _believe(self, identity: Identity) -> None:
+        self.identity = self.stream.identity = identity
+        self._token_ends_at = self.clock.monotonic() + identity.ends - self.clock.now()
+        self._challenged = False
+
+    def _challenge(self, identity: Identity) -> None:
+        """The token ends soon: ask for another, by an auth message."""
+        self._challenged = True
+        self._challenges += 1
+        payload = {
+            "nonce": f"{self.names.connection}-{self._challenges}",
+            "timestamp": moment(self.clock.now()),
+            "expiresAt": moment(identity.ends + self.limits.renewal_grace),
+        }
+        self._send("auth:challenge", payload, None)
+
     def _establish(self, identity: Identity) -> None:
-        self.stream.identity = identity
+        self._believe(identity)
         limits = self.limits
         payload = {
             "connectionId": self.names.connection,
@@ -334,8 +371,12 @@ class Session:
         self.close(CloseCode.SLOW, "what was to be read was not read")
 
     @property
-    def _auth_until(self) -> float:
-        return self._opened_at + self.limits.auth_timeout
+    def _identity_due(self) -> float:
+        """When the client must have said who it is, is asked to say it again, and must have said it again."""
+        limits = self.limits
+        if self.identity is None:
+            return self._opened_at + limits.auth_timeout
+        return self._token_ends_at + (limits.renewal_grace if self._challenged else -limits.renewal_notice)
 
 
 class Served(NamedTuple):

@@ -291,9 +291,11 @@ class Connection:
             self._woken.clear()
             session.tick()
             while (frame := session.next_frame()) is not None:
-                if not self.peer.writable.is_set() and not await self._writable():
-                    session.close(CloseCode.SLOW, "what was to be read was not read")
-                    return
+                if not self.peer.writable.is_set():
+                    if not await self._writable():
+                        session.close(CloseCode.SLOW, "what was to be read was not read")
+                        return
+                    session.tick()  # time went by, and there may always be more to send
                 self.peer.write(frame)
                 self._sent.set()
                 counts.sent += 1

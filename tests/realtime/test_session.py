@@ -10,7 +10,8 @@ from cachesvc.errors import CacheError, OutcomeUnknown, Refusal, Refused, Unauth
 from cachesvc.protocol.codes import CloseCode
 from cachesvc.protocol.frames import FROM_CLIENTS
 from cachesvc.realtime.identity import ANONYMOUS, Identity
-from tests.realtime.sessions import Said
+from tests.fakes import FakeClock
+from tests.realtime.sessions import NOW, Said
 from tests.wire import golden_frames
 
 
@@ -244,6 +245,71 @@ def test_who_says_nothing_is_closed() -> None:
     said.session.tick()
     assert said.session.closing is not None
     assert said.session.closing.code is CloseCode.AUTH_TIMEOUT
+
+
+class Issuer(Guard):
+    """A doorman whose tokens say subject and scopes, and last for a minute from when they are shown."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock(NOW)
+
+    def authenticate(self, token: str, user_id: str) -> Identity:
+        return Identity(user_id, token.split(), self.clock.now() + 60.0)
+
+    def opened(self) -> Said:
+        return opened(identity=self.authenticate("read:task:*", "ann"), doorman=self, clock=self.clock)
+
+
+def test_a_token_near_its_end_is_asked_for_again_and_closes_after_its_grace() -> None:
+    said = Issuer().opened()
+    said.clock.advance(29.9)
+    said.session.tick()
+    assert (said.frames(), said.session.due) == ([], 30.0)
+    said.clock.advance(0.1)
+    said.session.tick()
+    (frame,) = said.raw()
+    challenge = golden_frames.check(frame)["payload"]
+    assert (challenge["timestamp"], challenge["expiresAt"]) == ("2024-01-15T10:30:30.000Z", "2024-01-15T10:31:25.000Z")
+    assert said.session.due == 85.0
+    said.clock.advance(54.9)
+    said.session.tick()
+    assert (said.frames(), said.session.closing) == ([], None)
+    said.clock.advance(0.1)
+    said.session.tick()
+    assert said.session.closing is not None
+    assert said.session.closing.code is CloseCode.TOKEN_EXPIRED
+
+
+def test_a_token_that_is_renewed_lasts_as_long_as_the_new_one() -> None:
+    said = Issuer().opened()
+    said.clock.advance(50.0)
+    said.session.tick()
+    first = said.frame()["payload"]["nonce"]
+    said.send("auth", token="read:task:*", userId="ann", requestId="r-1")
+    assert said.frame()["payload"] == {"userId": "ann"}
+    assert said.session.due == 80.0
+    said.clock.advance(30.0)
+    said.session.tick()
+    assert said.frame()["payload"]["nonce"] != first
+    assert said.session.closing is None
+    assert said.session.due == 135.0
+
+
+@pytest.mark.parametrize(("scopes", "subject"), [("read:task:1", "ann"), ("read:task:*", "bob"), ("admin", "ann")])
+def test_a_session_is_not_taken_over_by_who_may_do_something_else(scopes: str, subject: str) -> None:
+    said = Issuer().opened()
+    said.send("auth", token=scopes, userId=subject, requestId="r-1")
+    assert said.error() == ("UNAUTHENTICATED", None, "r-1")
+    assert said.session.closing is not None
+    assert said.session.closing.code is CloseCode.STATE_LOST
+    assert said.session.identity is said.session.stream.identity
+
+
+def test_who_has_no_token_is_never_asked_for_another() -> None:
+    said = opened()
+    said.clock.advance(1e9)
+    said.session.tick()
+    assert (said.frames(), said.session.closing, said.session.due) == ([], None, None)
 
 
 def test_too_many_errors_within_a_window_close() -> None:
