@@ -32,6 +32,8 @@ class Conflator(Generic[Owner]):
     def __init__(self) -> None:
         self.size = 0  # bytes
         self.due: float | None = None  # no earlier is any of them
+        self.seen = 0  # what was created up to here its client may have seen on another node, which was further
+        self.vanished: int | None = None  # the oldest creation that was never told, nor its deletion
         self._waiting: dict[object, Waiting[Owner]] = {}
 
     def __len__(self) -> int:
@@ -55,9 +57,11 @@ class Conflator(Generic[Owner]):
         else:
             self.size -= known.told.size
             merged = merge(known.told, told)
-            if merged is None:
+            if merged is None and known.oldest > self.seen:
+                self.vanished = min(self.vanished or known.oldest, known.oldest)
                 del self._waiting[name]
                 return
+            merged = merged or told
             known.told, known.due = merged, min(known.due, due)
         self.size += known.told.size
         self.due = known.due if self.due is None else min(self.due, known.due)

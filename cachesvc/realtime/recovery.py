@@ -20,6 +20,7 @@ from cachesvc.ports import Clock
 from cachesvc.protocol.codes import Code
 from cachesvc.protocol.frames import RecoveryRequestPayload
 from cachesvc.realtime.hub import Audience, Hub
+from cachesvc.realtime.identity import Identity
 from cachesvc.realtime.large import Reads, completed
 from cachesvc.realtime.replies import refusal
 from cachesvc.realtime.stream import Sent, Stream
@@ -40,12 +41,14 @@ class Log(Protocol):
 
 
 class Kept(NamedTuple):
-    """What is kept of a session that ended: whose it was, what it was sent, and up to where it was told everything."""
+    """What is kept of a session that ended: whose it was, what it was sent, up to where it was told everything, and up to
+    where its client had seen things, on other nodes too."""
 
-    subject: str
+    identity: Identity
     sent: Sequence[Sent]
     seq: int
     position: Position
+    seen: int
     until: float
     size: int
 
@@ -77,16 +80,17 @@ class KeptSessions:
             return
         until = self._clock.monotonic() + self._limits.retention
         position = Position(Epoch(epoch), Seq(stream.position))
-        kept = Kept(stream.identity.subject, tuple(stream.sent), stream.seq, position, until, stream.sent_bytes + 500)
+        size = stream.sent_bytes + 500
+        kept = Kept(stream.identity, tuple(stream.sent), stream.seq, position, stream.seen, until, size)
         self._kept[session] = kept
         self.size += kept.size
         self._forget()
 
-    def find(self, session: str | None, subject: str) -> Kept | None:
-        """What is kept of a session, for whose it was."""
+    def find(self, session: str | None, identity: Identity) -> Kept | None:
+        """What is kept of a session, for whose it was as long as he may do the same: he was sent what he might read."""
         self._forget()
         kept = self._kept.get(session) if session is not None else None
-        return kept if kept is not None and kept.subject == subject else None
+        return kept if kept is not None and identity.continues(kept.identity) else None
 
     def _forget(self) -> None:
         now, limits = self._clock.monotonic(), self._limits
@@ -113,7 +117,7 @@ class Recovery:
         if stream.recovering is not None:
             raise LimitExceeded("type", "a recovery of this session is going on", 1)
         own = asked.session_id in (None, session)
-        ended = None if own else self.kept.find(asked.session_id, stream.identity.subject)
+        ended = None if own else self.kept.find(asked.session_id, stream.identity)
         after: Position | None = None
         again: Sequence[Sent] | None = None
         told: frozenset[int] = frozenset()
@@ -128,6 +132,10 @@ class Recovery:
             after = _place(asked)
         if again is None and after is None:
             yield _lost(stream, "neither what was sent nor a position of this log is known")
+            return
+        seen = max(asked.position or 0, ended.seen if ended is not None else 0)
+        if not own and not stream.resume(seen):
+            yield _lost(stream, "an entry that you have seen was taken for one that you have not, and its end was not told")
             return
         stream.recovering = after.sequence if after is not None else None
         try:

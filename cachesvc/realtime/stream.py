@@ -146,6 +146,16 @@ class Stream:
             self.sent_bytes -= self.sent.popleft().told.size
         return sent
 
+    @property
+    def seen(self) -> int:
+        """Up to where its client may have seen what happened, on whatever node."""
+        return max(self._waiting.seen, self.position)
+
+    def resume(self, seen: int) -> bool:
+        """Its client comes from where it had seen this much. False when something of that was taken for unseen already."""
+        self._waiting.seen = max(self._waiting.seen, seen)
+        return self._waiting.vanished is None or self._waiting.vanished > seen
+
     def clear(self) -> None:
         """Nothing can be sent any more."""
         self.freeze()

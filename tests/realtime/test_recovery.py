@@ -20,6 +20,7 @@ from cachesvc.model.position import Epoch, Position, Seq
 from cachesvc.protocol.codes import CloseCode
 from cachesvc.protocol.frames import RecoveryRequestPayload
 from cachesvc.realtime.hub import Hub
+from cachesvc.realtime.identity import ANONYMOUS, Identity
 from cachesvc.realtime.recovery import KeptLimits, KeptSessions, Recovery
 from tests.fakes import FakeClock
 from tests.realtime.changes import BEFORE, deleted, invalidated, written
@@ -287,9 +288,9 @@ def test_what_is_kept_is_bounded() -> None:
         said.send("subscribe", {"resources": ["task"]})
         ended(here, said)
         here.clock.advance(1)
-    assert [here.kept.find(f"s-{i}", "anonymous") is not None for i in range(6)] == [False] * 3 + [True] * 3
+    assert [here.kept.find(f"s-{i}", ANONYMOUS) is not None for i in range(6)] == [False] * 3 + [True] * 3
     here.clock.advance(8)
-    assert [here.kept.find(f"s-{i}", "anonymous") is not None for i in range(6)] == [False] * 5 + [True]
+    assert [here.kept.find(f"s-{i}", ANONYMOUS) is not None for i in range(6)] == [False] * 5 + [True]
     big = connected(here, "big")
     big.send("subscribe", {"resources": ["task"]})
     here.hub.route([written(1001 + i, "task:1", "x" * 900, before=BEFORE) for i in range(20)])
@@ -297,10 +298,52 @@ def test_what_is_kept_is_bounded() -> None:
     assert here.kept.size == 0
     idle = connected(here, "idle")
     ended(here, idle)
-    assert here.kept.find("idle", "anonymous") is None
+    assert here.kept.find("idle", ANONYMOUS) is None
 
 
 # any interleaving
+
+
+async def test_what_was_seen_on_a_node_that_is_further_is_told_to_be_gone() -> None:
+    """Created and deleted is nothing only to who has not seen it."""
+    log, clock = Log(), FakeClock()
+    further, behind = Node(log, clock), Node(log, clock)
+    log.changes += [written(1001, "task:0", 1), written(1002, "task:1", 1)]
+    further.follow()
+    log.changes.append(deleted(1003, "task:1"))
+    for recovers_first in (True, False):
+        here = behind if recovers_first else Node(log, clock)
+        here.hub.position = Position(Epoch(7), Seq(1000))
+        said = connected(here)
+        said.send("subscribe", {"resources": ["task"], "throttle": 1000})
+        if not recovers_first:
+            here.follow()
+        _, last = await recovered(here, said, lastSequenceNumber=5, sessionId="of-the-further", epoch=7, position=1002)
+        if recovers_first:
+            assert last["isComplete"]
+            here.follow()
+            here.clock.advance(1)
+            told = [(frame["payload"]["key"], frame["payload"]["action"]) for frame in said.frames()]
+            assert ("task:1", "deleted") in told
+        else:
+            assert (last["isComplete"], last["error"]["code"]) == (False, "RECOVERY_UNAVAILABLE")
+
+
+async def test_what_was_sent_is_not_sent_again_to_who_may_read_less_now() -> None:
+    here = node()
+    said = connected(here)
+    said.send("subscribe", {"resources": ["task"]})
+    tell(here, 5)
+    here.follow()
+    ended(here, said)
+    asked = {"lastSequenceNumber": 0, "sessionId": "s-1"}
+    narrower = connected(here, "s-2", identity=Identity("anonymous", ["read:task:1"]))
+    _, last = await recovered(here, narrower, **asked)
+    assert last["error"]["code"] == "RECOVERY_UNAVAILABLE"
+    messages, _ = await recovered(here, narrower, **asked, epoch=7, position=1000)
+    assert messages == []
+    messages, last = await recovered(here, connected(here, "s-3"), **asked)
+    assert (len(messages), last["isComplete"]) == (5, True)
 
 
 class Client:
