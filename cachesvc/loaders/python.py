@@ -1,6 +1,7 @@
 """A loader that calls a Python function of the operator's.
 
-A failure is never a value: whatever the function raises is `Unavailable`, and a result of a wrong type is a failure.
+A failure is never a value: whatever the function raises is `Unavailable`, and a result of a wrong type is a failure. The rule
+that must not break: that holds for `sys.exit()` and a cancellation of the function's own as well, which would end the node.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -19,6 +21,8 @@ from cachesvc.loaders.checked import checked
 from cachesvc.model.entry import JSON
 from cachesvc.model.keys import Key
 from cachesvc.ports import Loaded
+
+_log = logging.getLogger(__name__)
 
 
 class PythonLoader:
@@ -38,7 +42,11 @@ class PythonLoader:
         """See `ports.Loader`."""
         try:
             found = await self._call(list(keys))
-        except Exception as exc:
+        except (Exception, SystemExit, asyncio.CancelledError) as exc:
+            task = asyncio.current_task()
+            if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # it was the caller who cancelled, not the function
+            _log.warning("a loader failed", extra={"loader": self._name}, exc_info=exc)
             raise Unavailable(f"loader {self._name}: {type(exc).__name__}") from exc
         if not isinstance(found, Mapping):
             raise Unavailable(f"loader {self._name}: returned {type(found).__name__}, not a mapping")

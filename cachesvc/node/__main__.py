@@ -184,7 +184,6 @@ def main() -> int:
     hello = json.loads(_first_line(sys.stdin.fileno()))
     settings = Settings(**hello["settings"])
     configure()
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("uvicorn.error").setLevel(
         logging.ERROR
     )  # its warnings are of what clients send: that must not fill the log

@@ -13,6 +13,7 @@ from typing import Final, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+_TALKATIVE: Final = ("alembic", "httpx")  # libraries that log each step or request, with its URL: only what goes wrong is kept
 _SECRET_NAMES: Final = frozenset({"authorization", "proxy-authorization", "cookie", "token", "password", "secret"})
 _SECRETS: Final = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"',]+"), r"\1 ***"),
@@ -56,6 +57,8 @@ def configure(*, json: bool | None = None, level: str = "INFO", stream: TextIO |
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -32,6 +34,49 @@ async def test_values_may_be_bytes_or_what_json_can_say() -> None:
 async def test_garbage_is_a_failure(answer: object) -> None:
     with pytest.raises(Unavailable, match="loader x"):
         await loader(answer).load([A])
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError(), ValueError("secret")])
+@pytest.mark.parametrize("in_thread", [True, False])
+async def test_whatever_is_raised_is_a_failure_of_the_loader_alone(
+    error: BaseException, in_thread: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def plain(keys: object) -> object:
+        raise error
+
+    async def coroutine(keys: object) -> object:
+        raise error
+
+    raising = PythonLoader("x", plain if in_thread else coroutine, threads=THREADS, max_value_size=1_000)
+    with pytest.raises(Unavailable, match=f"^loader x: {type(error).__name__}$"):
+        await raising.load([A])
+    (logged,) = caplog.records
+    assert logged.exc_info is not None
+    assert logged.exc_info[1] is error  # what it says goes to the log alone
+
+
+@pytest.mark.parametrize("in_thread", [True, False])
+async def test_a_caller_that_cancels_is_cancelled(in_thread: bool) -> None:
+    called, end = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def plain(keys: object) -> object:
+        loop.call_soon_threadsafe(called.set)
+        return end.wait(30)
+
+    async def coroutine(keys: object) -> object:
+        called.set()
+        return await asyncio.Event().wait()
+
+    hanging = PythonLoader("x", plain if in_thread else coroutine, threads=THREADS, max_value_size=1_000)
+    task = asyncio.create_task(hanging.load([A]))
+    try:
+        await called.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    finally:
+        end.set()
 
 
 async def test_one_bad_value_fails_alone() -> None:

@@ -12,13 +12,16 @@ import structlog
 
 from cachesvc.observability import logs
 
+HTTPX = logging.getLogger("httpx")
+
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
     root = logging.getLogger()
-    handlers, level = root.handlers, root.level
+    handlers, level, httpx_level = root.handlers, root.level, HTTPX.level
     yield
     root.handlers, root.level = handlers, level
+    HTTPX.setLevel(httpx_level)
     structlog.reset_defaults()
 
 
@@ -59,3 +62,10 @@ def test_both_ways_of_logging_look_alike() -> None:
     assert (first["event"], first["logger"], first["level"], first["key"]) == ("said 5", "a", "info", "k")
     assert (second["event"], second["logger"], second["number"]) == ("said", "b", 5)
     assert set(first) - {"key"} == set(second) - {"number"}
+
+
+def test_a_request_to_an_origin_is_no_line_of_its_own() -> None:
+    out = io.StringIO()
+    logs.configure(json=True, stream=out)
+    HTTPX.info("HTTP Request: GET http://origin/1?key=secret")
+    assert out.getvalue() == ""
