@@ -391,7 +391,10 @@ def _check_token(state: State, folded: Folded, draft: Draft, token: Position, cu
 
 
 def _check_original(state: State, folded: Folded, original: Entry, row: Entry | None) -> None:
-    """What is restored is live, and newer than all that is known of its key: its row, be it deleted, and patterns."""
+    """What is restored is live, and newer than all that is known of its key: its row, be it deleted, and patterns.
+
+    Newer by version and by time: another store's versions are numbered from another start, so only the times tell there.
+    """
 
     def refuse(reason: str) -> Refused:
         code = Refusal.VERSION_CONFLICT if row is not None and not row.deleted else Refusal.STALE_FILL
@@ -399,7 +402,7 @@ def _check_original(state: State, folded: Folded, original: Entry, row: Entry | 
 
     if not original.live(state.now):
         raise refuse("is past its life")
-    if row is not None and row.version >= original.version:
+    if row is not None and (row.version >= original.version or row.updated_at >= original.updated_at):
         raise refuse("was deleted since" if row.deleted else "is there, as new or newer")
     if _killed(state, folded, original.key, original.version):
         raise refuse("was invalidated since")

@@ -418,16 +418,23 @@ def test_a_restore_brings_everything_back_at_a_new_version() -> None:
     assert receipt(done.outcomes[0]) == Receipt(Operation.RESTORE, Version(101))
     assert done.rows[A] == done.changes[0].entry == lost._replace(version=Version(101))
     assert done.changes[0].kind is Kind.WRITE
-    older = folded(restore(lost), rows=[row(version=49)])
+    older = folded(restore(lost), rows=[row(version=49, updated_at=949.0)])
     assert receipt(older.outcomes[0]).found
 
 
 @pytest.mark.parametrize(
     ("drafts", "rows", "code"),
     [
-        ([], [row(version=50)], Refusal.VERSION_CONFLICT),
-        ([], [row(version=51, expires_at=NOW - 1)], Refusal.VERSION_CONFLICT),
-        ([], [tombstone(A, Version(50), now=NOW, keep=1.0)], Refusal.STALE_FILL),
+        ([], [row(version=50, updated_at=949.0)], Refusal.VERSION_CONFLICT),
+        ([], [row(version=51, updated_at=949.0, expires_at=NOW - 1)], Refusal.VERSION_CONFLICT),
+        (
+            [],
+            [row(version=49, updated_at=951.0)],
+            Refusal.VERSION_CONFLICT,
+        ),  # a snapshot of another store, whose versions are higher
+        ([], [row(version=49, updated_at=950.0)], Refusal.VERSION_CONFLICT),  # restored before
+        ([], [tombstone(A, Version(49), now=951.0, keep=600.0)], Refusal.STALE_FILL),
+        ([], [tombstone(A, Version(50), now=949.0, keep=60.0)], Refusal.STALE_FILL),
         ([written()], [], Refusal.VERSION_CONFLICT),
         ([deleted()], [row(version=50)], Refusal.STALE_FILL),
         ([invalidate(Invalidation("a*"))], [], Refusal.STALE_FILL),

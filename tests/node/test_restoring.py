@@ -71,7 +71,7 @@ async def test_only_what_is_lost_comes_back(node: Node) -> None:
         while node.cache.floors.patterns.active:
             await asyncio.sleep(0.01)
     ahead = Version(node.cache.applied.sequence + 1_000)  # as if this authority were an older copy of itself
-    entries = [entry._replace(version=ahead) if entry.key == "kept" else entry for entry in entries]
+    entries = [e._replace(version=ahead, updated_at=e.updated_at + 0.001) if e.key == "kept" else e for e in entries]
     job = await restored(node, entries, since)
     assert (job.state, job.done, job.total, job.error_count) == (JobState.DONE, 7, 7, 0), job
     assert job.counts == {"restored": 1, "skipped": 2, "refused": 4}
