@@ -6,7 +6,7 @@ A hit in memory is answered without an await; everything else follows the rules 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from cachesvc.engine.flight import Flights
 from cachesvc.engine.floors import Floors
 from cachesvc.engine.leash import Leash
 from cachesvc.engine.load_terms import Loading
+from cachesvc.engine.no_memory import NoMemory
 from cachesvc.engine.puts import Puts
 from cachesvc.engine.reads import Reads
 from cachesvc.engine.resilience import Breaker
@@ -24,9 +25,8 @@ from cachesvc.model.change import Appended, Change, Draft, Kind
 from cachesvc.model.entry import Entry
 from cachesvc.model.invalidation import InForce, Invalidation, in_force
 from cachesvc.model.keys import Key
-from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Gap, Position, Version
-from cachesvc.ports import Authority, Clock, Loader, Memory, Tier, TierStats
+from cachesvc.ports import Authority, Clock, Loader, Memory, Tier
 
 TIMED = 64  # one of so many hits in memory is timed: asking the time costs as much as a hit
 
@@ -370,58 +370,3 @@ class Cache:
         if head.sequence < version:
             raise Unavailable(f"version {version} is not known here (the log is at {head.sequence})")
         return (await self.reads.ask_authority(key)).within(0.0)
-
-
-class NoMemory:
-    """The memory tier when it is disabled: it holds nothing."""
-
-    name = "memory"
-
-    def hit(self, key: Key) -> Entry | None:
-        return None
-
-    def peek(self, key: Key) -> Entry | None:
-        return None
-
-    def store(self, entry: Entry) -> Entry:
-        return entry
-
-    def store_all(self, entries: Iterable[Entry]) -> None:
-        pass
-
-    def drop(self, key: Key, *, below: int) -> None:
-        pass
-
-    def held(self) -> Iterable[Entry]:
-        return ()
-
-    def room(self, entry: Entry) -> bool:
-        return False
-
-    def hot(self, limit: int) -> Sequence[tuple[Key, Version]]:
-        return ()
-
-    def doubt(self, pattern: InForce) -> None:
-        pass
-
-    async def settle(self) -> None:
-        pass
-
-    def clear(self) -> None:
-        pass
-
-    async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
-        return {}
-
-    async def put(self, entries: Sequence[Entry], *, token: Position) -> Sequence[Entry]:
-        return entries
-
-    async def evict(self, keys: Collection[Key]) -> None:
-        pass
-
-    async def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
-        return
-        yield
-
-    async def stats(self) -> TierStats:
-        return TierStats()

@@ -21,13 +21,10 @@ from cachesvc.cluster.replayer import Replayer
 from cachesvc.cluster.sweeper import Sweeper
 from cachesvc.cluster.vigil import Vigil
 from cachesvc.cluster.voucher import Voucher
-from cachesvc.engine.answers import Mark
-from cachesvc.engine.cache import Cache, NoMemory
-from cachesvc.engine.combine import Combiner
+from cachesvc.engine.cache import Cache
 from cachesvc.engine.explain import Explanation, explain
 from cachesvc.engine.jobs import JobBook
 from cachesvc.engine.resilience import Breaker
-from cachesvc.engine.supply import Supply
 from cachesvc.engine.warm import Warmer
 from cachesvc.errors import JobFailed, Unavailable
 from cachesvc.model.job import Job
@@ -36,7 +33,8 @@ from cachesvc.model.pattern import parse_pattern
 from cachesvc.model.warming import Warming, WarmSource, pack_warming
 from cachesvc.node.offset import authority_offset
 from cachesvc.node.restoring import Restorer
-from cachesvc.ports import Authority, NodeRecord, TierStats
+from cachesvc.node.stats import replay_of, stats_of
+from cachesvc.ports import Authority, NodeRecord
 from cachesvc.settings import Settings
 
 if TYPE_CHECKING:
@@ -196,7 +194,7 @@ class Node:
             {
                 "duties": [duty.name for duty in self.duties if duty.held],
                 "redis": self.cache.breaker.state,
-                "replay": self._replay(),
+                "replay": replay_of(self),
                 "audit": self.auditor.told(),
                 "visibility": self.delays["others"].latest(),
                 **self.losses.stats(),
@@ -312,132 +310,7 @@ class Node:
 
     async def stats(self) -> dict[str, Any]:
         """Counts since the start of this node: by tier, of the log, of the engine's queues."""
-        cache, counts = self.cache, self.cache.reads.counts
-        tiers: dict[str, Any] = {}
-        for tier in (cache.memory, cache.redis, self.authority):
-            if tier is None or tier.name in tiers or isinstance(tier, NoMemory):
-                continue
-            try:
-                tiers[tier.name] = self._tier(tier.name, await tier.stats())
-            except Unavailable as exc:
-                tiers[tier.name] = {**self._tier(tier.name, TierStats()), "error": str(exc)}
-        if counts.hits["loader"] or counts.misses["loader"]:
-            tiers["loader"] = self._tier("loader", TierStats())
-        return {
-            "node": self.id,
-            "version": self.version,
-            "authority": self.authority.name,
-            "uptime": self.clock.now() - self.started_at,
-            "tiers": tiers,
-            "log": {
-                "epoch": cache.applied.epoch,
-                "applied": cache.applied.sequence,
-                "following": self.follower.following,
-                "startedOver": self.follower.started_over,
-                "direct": self.follower.direct,
-                "read": self.follower.read,
-                **self.losses.stats(),
-                "frozen": self.vigil.frozen,
-            },
-            "visibility": {whose: delays.latest() for whose, delays in self.delays.items()},
-            "engine": {
-                "floors": len(cache.floors),
-                "patterns": len(cache.floors.patterns),
-                "readsJoined": counts.joined,
-                "readsAgain": counts.again,
-                "writes": cache.writes.combiner.items,
-                "putsDone": cache.puts.done,
-                "putsDropped": cache.puts.dropped,
-            },
-            "queues": self._queues(),
-            "loading": self._loading(),
-            "loaders": {name: self._loader(supply) for name, supply in cache.reads.loads.supplies.items()},
-            "feed": {"changes": len(self.feed), "bytes": self.feed.nbytes},
-            "duties": {duty.name: {"held": duty.held, "failures": duty.failures} for duty in self.duties},
-            "replay": self._replay(),
-            "jobs": {"running": self.runner.running, **self.runner.ended},
-            "audit": self.auditor.stats(),
-            "sweep": {"expired": self.sweeper.expired, "trimmed": self.sweeper.trimmed},
-        }
-
-    def _tier(self, name: str, stats: TierStats) -> dict[str, Any]:
-        counts = self.cache.reads.counts
-        below_memory = name != "memory"
-        latencies = self.cache.reads.latencies.get(name)
-        said: dict[str, Any] = {
-            "hits": counts.hits.get(name, 0) if below_memory else stats.hits,
-            "misses": counts.misses.get(name, 0) if below_memory else stats.misses,
-            "entries": stats.entries,
-            "bytes": stats.bytes,
-            "evictions": stats.evictions,
-            "latency": dict(latencies.percentiles()) if latencies is not None else {},
-            **self._breakers(name),
-        }
-        if stats.extra:
-            said["extra"] = dict(stats.extra)
-        return said
-
-    def _breakers(self, name: str) -> dict[str, Any]:
-        """Of a tier: how its breaker stands, whether it keeps callers away, how often it opened."""
-        cache = self.cache
-        if name == self.authority.name:
-            reads, writes = cache.authority_reads, cache.authority_writes
-            return {
-                **_told(reads),
-                "writesBreaker": writes.state,
-                "writesBreakerOpen": writes.state != "closed",
-                "writesBreakerOpened": writes.opened,
-            }
-        return _told(cache.breaker) if name == "redis" else {"breaker": "closed"}
-
-    def _loading(self) -> dict[str, Any]:
-        """What loads came to, and what was served without one."""
-        loads, stale = self.cache.reads.loads, self.cache.reads.stale
-        return {
-            "waits": loads.counts.waits,
-            "waiting": len(loads.room),
-            "refreshes": loads.counts.refreshes,
-            "leasesLost": loads.counts.leases_lost,
-            "withoutLease": loads.leases.without,
-            "negativeHits": stale.negative,
-            "absences": len(stale.absences),
-            "stale": {mark.value: stale.served[mark] for mark in (Mark.REVALIDATING, Mark.SLOW, Mark.FAILED)},
-        }
-
-    def _loader(self, supply: Supply) -> dict[str, Any]:
-        counts = {"calls": supply.calls, "loads": supply.loads, "loaded": supply.hits, "failures": supply.failures}
-        return {**counts, **_told(supply.breaker)}
-
-    def _queues(self) -> dict[str, dict[str, int]]:
-        """What waits, by where it goes; `refused` since too much was waiting."""
-        cache = self.cache
-        combiners: dict[str, list[Combiner[Any]]] = {**cache.reads.queues, "writes": [cache.writes.combiner]}
-        queues = {
-            name: {
-                "pending": sum(map(len, among)),
-                "bytes": sum(one.waiting for one in among),
-                "refused": sum(one.refused for one in among),
-                "batches": sum(one.batches for one in among),
-            }
-            for name, among in combiners.items()
-        }
-        return {**queues, "puts": {"pending": len(cache.puts), "bytes": cache.puts.waiting}}
-
-    def _replay(self) -> dict[str, Any] | None:
-        """How far Redis has been replayed, as far as this node knows: whoever has the duty knows it now."""
-        if self.replayer is None:
-            return None
-        counts, applied = self.replayer.counts, self.cache.applied
-        at = counts.position
-        told = {"replayed": counts.replayed, "restarted": counts.restarted, "position": str(at) if at else None}
-        if at is not None and any(duty.name == "replay" and duty.held for duty in self.duties):
-            told["partitionsBehind"] = counts.behind
-            told["lag"] = max(0, applied.sequence - at.sequence) if at.epoch == applied.epoch else None
-        return told
-
-
-def _told(breaker: Breaker) -> dict[str, Any]:
-    return {"breaker": breaker.state, "breakerOpen": breaker.state != "closed", "breakerOpened": breaker.opened}
+        return await stats_of(self)
 
 
 async def probed(breaker: Breaker, asking: Awaitable[T]) -> T:
