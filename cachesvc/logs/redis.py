@@ -9,39 +9,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
-import orjson
 from redis.exceptions import ResponseError
 
-from cachesvc.errors import EpochChanged, InvalidInput, LogTrimmed, OutcomeUnknown, Refusal, Refused, TierUnavailable
+from cachesvc.errors import EpochChanged, LogTrimmed, OutcomeUnknown, TierUnavailable
 from cachesvc.logs.following import Bell, following
 from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_result
 from cachesvc.logs.redis_jobs import RedisJobs
-from cachesvc.logs.redis_patterns import RedisPatterns
-from cachesvc.logs.redis_rows import (
-    OUTLINE,
-    VERSION_DIGITS,
-    Names,
-    outline_of,
-    pack_record,
-    pack_row,
-    unpack_record,
-    unpack_row,
-    version_of,
-)
+from cachesvc.logs.redis_registry import RedisRegistry
+from cachesvc.logs.redis_rows import VERSION_DIGITS, Names, milliseconds, pack_record, pack_row, unpack_record, unpack_row
 from cachesvc.logs.redis_server import Argument, Server, check, connected
+from cachesvc.logs.redis_source import UNRELATED, RedisSource
 from cachesvc.logs.witness import Witness
 from cachesvc.model.change import OPENING, Appended, Change, Draft, opened_by
-from cachesvc.model.entry import Entry
 from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
-from cachesvc.model.invalidation import InForce, Invalidation, Related
-from cachesvc.model.keys import Key
-from cachesvc.model.pattern import Pattern
-from cachesvc.model.position import MAX_GAPS, Epoch, Position, Seq, Version, parse_gaps
-from cachesvc.ports import Burial, Clock, Holding, Listed, NodeRecord, Retention, Standing, TierStats, Trail
+from cachesvc.model.invalidation import InForce
+from cachesvc.model.position import MAX_GAPS, Epoch, Position, Seq, parse_gaps
+from cachesvc.ports import Burial, Clock, Retention, Standing, Trail
 
-_PAGE: Final = 500  # rows or keys fetched at a time
 _TRIM_STEP: Final = 10_000
 _FOLDS: Final = 100  # how often a fold is tried while other nodes move the log
 _LOOK_AGAIN: Final = 0.05
@@ -53,8 +39,6 @@ _OPENING: Final = (
     "local found = redis.call('XRANGE', KEYS[1], at .. '-0', at .. '-0')[1] "
     "return found and string.sub(found[2][6], 1, tonumber(ARGV[2]))"
 )
-_NO_INDEX: Final = "tags and cascades need the database level: Redis alone keeps no index of them"
-_UNRELATED: Final = Related(refused=Refused(Refusal.UNSUPPORTED, "cascade", _NO_INDEX))
 _NODE_KEPT: Final = 86_400.0
 
 
@@ -85,7 +69,7 @@ async def opened(
         )
 
 
-class RedisAuthority(RedisJobs):
+class RedisAuthority(RedisSource, RedisRegistry, RedisJobs):
     """`ports.Authority` in Redis. Get one by `opened`."""
 
     name = "redis"
@@ -101,13 +85,14 @@ class RedisAuthority(RedisJobs):
         poll_interval: float,
         idempotency_ttl: float,
     ) -> None:
-        super().__init__(server, names)
+        RedisSource.__init__(self, server, names)
+        RedisRegistry.__init__(self, server, names)
+        RedisJobs.__init__(self, server, names)
         self._bell = bell
         self._clock = clock
         self._terms = terms
         self._poll_interval = poll_interval
-        self._patterns = RedisPatterns(server, names)
-        self._keep = _milliseconds(idempotency_ttl)
+        self._keep = milliseconds(idempotency_ttl)
         self._witness = Witness()
         self._turn = asyncio.Lock()  # of one process's appends only one is folded at a time: they would only meet again
 
@@ -159,7 +144,7 @@ class RedisAuthority(RedisJobs):
             results,
             Seq(int(since)),
             await self._patterns.at(epoch, patterns_at),
-            _UNRELATED,
+            UNRELATED,
         )
         return state, int(nbytes)
 
@@ -276,7 +261,7 @@ class RedisAuthority(RedisJobs):
 
     async def trim(self, retention: Retention) -> int:
         epoch, head, trimmed_to, nbytes = map(int, await self._state("epoch", "head", "trimmed_to", "bytes"))
-        too_old = await self.time() - retention.age
+        too_old = await self._server.time() - retention.age
 
         async def may_stay(sequence: int) -> bool:
             records = await self._server.ask("XRANGE", self._names.log, f"{sequence}-0", f"{sequence}-0")
@@ -320,97 +305,8 @@ class RedisAuthority(RedisJobs):
                 return said
             await self._begin(self._witness.seen.position)  # the store is new, or was emptied
 
-    # the rows
-
-    async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
-        """The rows, whatever the `horizon`: nothing has seen more than they have."""
-        if not keys:
-            return {}
-        (epoch, patterns_at), rows = await self._server.together(
-            ("HMGET", self._names.state, "epoch", "patterns_at"), ("MGET", *(self._names.rows + key for key in keys))
-        )
-        patterns = await self._patterns.at(epoch, patterns_at)
-        return {key: patterns.hide(unpack_row(key, row)) for key, row in zip(keys, rows, strict=True) if row is not None}
-
-    async def outline(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
-        if not keys:
-            return {}
-        asking = [("GETRANGE", self._names.rows + key, 0, OUTLINE - 1) for key in keys]
-        state, *rows = await self._server.together(("HMGET", self._names.state, "epoch", "patterns_at"), *asking)
-        patterns = await self._patterns.at(*state)
-        outlined = {key: outline_of(key, row) for key, row in zip(keys, rows, strict=True) if row}
-        whole = await self.get([key for key, entry in outlined.items() if entry is None], horizon=horizon)
-        return {
-            key: (patterns.hide(entry) if entry is not None else whole[key])._replace(value=b"")
-            for key, entry in outlined.items()
-            if entry is not None or key in whole
-        }
-
-    async def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
-        async for keys in self._matching(pattern, None):
-            asking = [("GETRANGE", self._names.rows + key, 0, VERSION_DIGITS - 1) for key in keys]
-            state, *versions = await self._server.together(("HMGET", self._names.state, "epoch", "patterns_at"), *asking)
-            patterns = await self._patterns.at(*state)
-            for key, version in zip(keys, versions, strict=True):
-                if version and not patterns.newest(key, version_of(version)):
-                    yield key, version_of(version)
-
-    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Listed]:
-        now = await self.time()
-        found: list[Listed] = []
-        async for keys in self._matching(pattern, after):
-            for start in range(0, len(keys), limit):  # no more values at a time than are asked for
-                rows = await self.get(keys[start : start + limit], horizon=Position(Epoch(0), Seq(0)))
-                live = (entry for entry in rows.values() if entry.live(now))
-                found += [Listed(entry._replace(value=b""), len(entry.value)) for entry in live]
-                if len(found) >= limit:
-                    return found[:limit]
-        return found
-
-    async def reach(self, invalidation: Invalidation) -> Related:
-        return _UNRELATED
-
-    async def _matching(self, pattern: Pattern, after: Key | None) -> AsyncIterator[list[Key]]:
-        """The keys that match, in byte order, in pages that are not empty."""
-        prefix = pattern.prefix.encode()
-        low = b"[" + prefix if prefix else b"-"
-        if after is not None and after.encode() >= prefix:
-            low = b"(" + after.encode()
-        high = b"[" + prefix + (b"" if pattern.exact else b"\xff") if prefix else b"+"  # UTF-8 has no byte 255
-        while True:
-            found = await self._server.ask("ZRANGE", self._names.keys, low, high, "BYLEX", "LIMIT", 0, _PAGE)
-            keys = [Key(key) for key in (member.decode() for member in found) if pattern.matches(key)]
-            if keys:
-                yield keys
-            if len(found) < _PAGE:
-                return
-            low = b"(" + found[-1]
-
-    async def backfill(self) -> None:
-        """Nothing: there is no index."""
-
-    async def query(self, fields: Mapping[str, Sequence[str]], *, after: Key | None, limit: int) -> Sequence[Entry]:
-        raise InvalidInput(next(iter(fields), "query"), "is not indexed: that needs the database level")
-
-    async def stats(self) -> TierStats:
-        entries, memory = await self._server.together(("ZCARD", self._names.keys), ("INFO", "memory"))
-        return TierStats(entries, memory["used_memory"])
-
-    async def inspect(self, key: Key, *, horizon: Position) -> Holding:
-        row = await self._server.ask("GET", self._names.rows + key)
-        return Holding() if row is None else Holding(unpack_row(key, row), version_of(row), stored=len(row))
-
-    async def dependents(self, name: str, *, limit: int) -> Sequence[Key] | None:
-        return None
-
-    async def expired(self, *, limit: int, past: float = 0.0) -> Sequence[tuple[Key, Version]]:
-        now = await self.time() - past
-        due = [(key, version_of(version)) for key, version in await self._due(self._names.ends, now, limit)]
-        patterns = await self._patterns.at(*await self._server.ask("HMGET", self._names.state, "epoch", "patterns_at"))
-        return [(key, version) for key, version in due if not patterns.newest(key, version)]
-
     async def bury(self, pattern: InForce, *, limit: int) -> Burial:
-        return await self._patterns.bury(pattern, self._matching, limit=limit, now=await self.time())
+        return await self._patterns.bury(pattern, self._matching, limit=limit, now=await self._server.time())
 
     async def burials(self) -> Mapping[InForce, Burial]:
         return await self._patterns.burials()
@@ -418,8 +314,8 @@ class RedisAuthority(RedisJobs):
     async def sweep(self, *, limit: int) -> int:
         """Drop tombstones past their time; answers end by themselves."""
         names = self._names
-        now = await self.time()
-        await self._drop_nodes(now - _NODE_KEPT)
+        now = await self._server.time()
+        await self.drop_nodes(now - _NODE_KEPT)
         await self._patterns.forget_retired(now)
         due = await self._due(names.gone, now, limit)
         if not due:
@@ -427,68 +323,9 @@ class RedisAuthority(RedisJobs):
         said = [argument for pair in due for argument in pair]
         return int(await self._server.run("sweep", (names.state, names.gone), (names.rows, VERSION_DIGITS, *said)))
 
-    async def _due(self, ends: str, now: float, limit: int) -> list[tuple[Key, bytes]]:
-        """Keys whose time is up, the longest first, each with its version as the row has it."""
-        found = await self._server.ask("ZRANGE", ends, "-inf", repr(now), "BYSCORE", "LIMIT", 0, limit)
-        if not found:
-            return []
-        keys = [Key(key.decode()) for key in found]
-        versions = await self._server.together(*(("GETRANGE", self._names.rows + key, 0, VERSION_DIGITS - 1) for key in keys))
-        return [(key, version) for key, version in zip(keys, versions, strict=True) if version]
-
     async def time(self) -> float:
-        seconds, micros = await self._server.ask("TIME")
-        return float(seconds + micros / 1_000_000)
-
-    # what nodes share
-
-    async def heartbeat(self, record: NodeRecord) -> None:
-        told = [await self.time(), record.started_at, *record.applied, record.version, record.address, dict(record.info)]
-        await self._server.ask("HSET", self._names.nodes, record.node, orjson.dumps(told))
-
-    async def nodes(self, *, seen_within: float) -> Sequence[NodeRecord]:
-        since = await self.time() - seen_within
-        return [node for node in await self._known_nodes() if node.seen_at >= since]
-
-    async def leave(self, node: str) -> None:
-        await self._server.ask("HDEL", self._names.nodes, node)
-
-    async def _known_nodes(self) -> list[NodeRecord]:
-        found = await self._server.ask("HGETALL", self._names.nodes)
-        return [_node(name.decode(), orjson.loads(told)) for name, told in found.items()]
-
-    async def _drop_nodes(self, unseen_since: float) -> None:
-        away = [node.node for node in await self._known_nodes() if node.seen_at < unseen_since]
-        if away:
-            await self._server.ask("HDEL", self._names.nodes, *away)
-
-    async def acquire(self, leases: Collection[str], holder: str, ttl: float) -> Mapping[str, float]:
-        names = [self._names.lease(lease) for lease in leases]
-        left = await self._server.run("acquire", names, (holder, _milliseconds(ttl))) if names else ()
-        return {lease: milliseconds / 1_000 for lease, milliseconds in zip(leases, left, strict=True)}
-
-    async def release(self, leases: Collection[str], holder: str) -> None:
-        if leases:
-            await self._server.run("release", [self._names.lease(lease) for lease in leases], (holder,))
-
-    async def add_dictionary(self, module: str, data: bytes) -> int:
-        # a list: its length after the push is the id, so no reader sees an id whose predecessor is still to come
-        return int(await self._server.once("RPUSH", self._names.dictionaries, module.encode() + b"\0" + data))
-
-    async def dictionaries(self, *, after: int) -> Sequence[tuple[int, str, bytes]]:
-        found = await self._server.ask("LRANGE", self._names.dictionaries, after, -1)
-        parts = (item.partition(b"\0") for item in found)
-        return [(number, module.decode(), data) for number, (module, _, data) in enumerate(parts, after + 1)]
+        return await self._server.time()
 
 
 def _position(epoch: bytes, sequence: bytes) -> Position:
     return Position(Epoch(int(epoch)), Seq(int(sequence)))
-
-
-def _milliseconds(seconds: float) -> int:
-    return max(1, int(seconds * 1_000))
-
-
-def _node(name: str, told: Sequence[Any]) -> NodeRecord:
-    seen_at, started_at, epoch, sequence, version, address, info = told[:7]
-    return NodeRecord(name, started_at, seen_at, Position(Epoch(epoch), Seq(sequence)), version, address, info)

@@ -135,3 +135,8 @@ def unpack_record(record: tuple[bytes, Mapping[bytes, bytes]]) -> Change:
 
 def sequence_of(entry_id: bytes) -> Seq:
     return Seq(int(entry_id.partition(b"-")[0]))
+
+
+def milliseconds(seconds: float) -> int:
+    """As Redis takes a time to live, which is one at least."""
+    return max(1, int(seconds * 1_000))

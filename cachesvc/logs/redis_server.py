@@ -52,6 +52,11 @@ class Server:
         async with limited(self.timeout):
             return await _twice(lambda: self.client.execute_command(*command))  # type: ignore[no-untyped-call]
 
+    async def time(self) -> float:
+        """Unix seconds, as the server has them."""
+        seconds, micros = await self.ask("TIME")
+        return float(seconds + micros / 1_000_000)
+
     async def once(self, *command: Argument) -> Any:
         """The answer of a command that is sent once."""
         async with limited(self.timeout):
