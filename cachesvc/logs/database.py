@@ -23,7 +23,7 @@ from cachesvc.logs.database_upkeep import backfill, sweep, trim
 from cachesvc.logs.following import Bell, following
 from cachesvc.logs.witness import Witness
 from cachesvc.model.change import OPENING, Appended, Change, Draft, opened_by, unpack_change
-from cachesvc.model.fold import Terms
+from cachesvc.model.fold_state import Terms
 from cachesvc.model.invalidation import Invalidation, Related
 from cachesvc.model.position import MAX_SEQ, Epoch, Gap, Position, Seq, first_sequence, pack_gaps, parse_gaps
 from cachesvc.ports import Clock, Retention, Standing, Trail

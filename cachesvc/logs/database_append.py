@@ -31,7 +31,8 @@ from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_
 from cachesvc.logs.witness import Seen, Witness
 from cachesvc.model.change import Appended, Change, Draft, pack_change, unpack_change
 from cachesvc.model.entry import Entry, pack_details
-from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched, valued
+from cachesvc.model.fold import fold
+from cachesvc.model.fold_state import Folded, Result, State, Terms, asked, touched, valued
 from cachesvc.model.invalidation import Related
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Epoch, Position, Seq

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, select, union
 
 from cachesvc.errors import Refused
-from cachesvc.model.fold import Terms
+from cachesvc.model.fold_state import Terms
 from cachesvc.model.invalidation import Invalidation, Related
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern, parse_pattern

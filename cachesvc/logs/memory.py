@@ -20,7 +20,8 @@ from cachesvc.logs.memory_jobs import MemoryJobs
 from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_result
 from cachesvc.model.change import MAX_RECORDED_VALUE, Appended, Change, Draft, Kind
 from cachesvc.model.entry import Entry, tombstone
-from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
+from cachesvc.model.fold import fold
+from cachesvc.model.fold_state import Folded, Result, State, Terms, asked, touched
 from cachesvc.model.invalidation import InForce, Invalidation, Patterns, Related, mark_of
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern

@@ -13,7 +13,7 @@ import orjson
 
 from cachesvc.errors import Refusal, Refused
 from cachesvc.model.change import Draft, Operation, Receipt
-from cachesvc.model.fold import Result
+from cachesvc.model.fold_state import Result
 from cachesvc.model.position import Version
 
 _REQUEST_ID = re.compile(r"([0-9a-f]{32})-(0|[1-9][0-9]{0,5})")

@@ -23,7 +23,8 @@ from cachesvc.logs.redis_server import Argument, Server, check, connected
 from cachesvc.logs.redis_source import UNRELATED, RedisSource
 from cachesvc.logs.witness import Witness
 from cachesvc.model.change import OPENING, Appended, Change, Draft, opened_by
-from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
+from cachesvc.model.fold import fold
+from cachesvc.model.fold_state import Folded, Result, State, Terms, asked, touched
 from cachesvc.model.invalidation import InForce
 from cachesvc.model.position import MAX_GAPS, Epoch, Position, Seq, parse_gaps
 from cachesvc.ports import Burial, Clock, Retention, Standing, Trail

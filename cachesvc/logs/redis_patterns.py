@@ -14,7 +14,7 @@ import orjson
 from cachesvc.logs.redis_rows import VERSION_DIGITS, Names, pack_row, unpack_row, version_of
 from cachesvc.logs.redis_server import Argument, Server
 from cachesvc.model.entry import tombstone
-from cachesvc.model.fold import ENDED_KEPT
+from cachesvc.model.fold_state import ENDED_KEPT
 from cachesvc.model.invalidation import SOFT, InForce, Patterns, in_force, softened
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern

@@ -6,8 +6,7 @@ The rule that must not break: it looks at nothing but its arguments, so folding 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from decimal import Decimal
 
 import orjson
@@ -15,15 +14,14 @@ import orjson
 from cachesvc.errors import InvalidInput, Refusal, Refused
 from cachesvc.model.change import ABSENT, PRESENT, Change, Draft, Idempotency, Kind, Operation, Receipt, request_id
 from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
-from cachesvc.model.invalidation import Invalidation, Patterns, Related, in_force, mark_of, softened
+from cachesvc.model.fold_invalidation import fold_invalidation
+from cachesvc.model.fold_state import ENDED_KEPT, Folded, Result, State, Terms, buried, killed, mark_changed, row_of
+from cachesvc.model.invalidation import mark_of
 from cachesvc.model.keys import Key, module_of
 from cachesvc.model.numbers import add_exactly, format_number, parse_number
 from cachesvc.model.position import Position, Seq, Version
 
 _log = logging.getLogger(__name__)
-_BEGINNING = Seq(0)
-_UNRELATED = Related()
-CHUNK = 10_000  # keys in one record
 # each is asked for with every draft, and to look a member up in its enum takes ten times as long
 _DELETE, _EXPIRE, _INCREMENT, _NOTHING = Operation.DELETE, Operation.EXPIRE, Operation.INCREMENT, Operation.ABSENT
 _KINDS = {
@@ -35,91 +33,6 @@ _KINDS = {
     Operation.ABSENT: Kind.FILL,
 }
 MAX_REMEMBERED = 1_024  # bytes
-ENDED_KEPT = 300.0  # seconds that an expiry or a sweep leaves a tombstone: longer than any load, short where lives are short
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What an authority folds by: default life of an entry, and of a tombstone, in seconds (None: for ever)."""
-
-    default_ttl: float | None = 86_400.0
-    tombstone_ttl: float = 86_400.0
-    max_patterns: int = 1_000  # active at once
-    max_cascade: int = 1_000_000  # keys
-    max_cascade_depth: int = 1_000  # levels of dependents
-    # of which modules a change tells what it replaced: the whole value, or the member of that name
-    remembers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A stored answer: the fingerprint of its request, and the outcome."""
-
-    fingerprint: str
-    outcome: Receipt | Refused
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What the authority read under its lock: the log's position, the touched rows, the known answers.
-
-    `rows` holds every key of `touched(drafts)` that has a row, tombstones and expired ones included; what is not in it has
-    none. `complete_since` is the sequence since which that says something: tombstones of deletions before it may be gone.
-    `patterns` are those in force; a row that one of them kills is as good as deleted, though it may not be swept yet.
-    """
-
-    position: Position
-    now: float
-    rows: Mapping[Key, Entry]
-    results: Mapping[tuple[str, str], Result] = field(default_factory=dict)
-    complete_since: Seq = _BEGINNING
-    patterns: Patterns = field(default_factory=Patterns)
-    related: Related = _UNRELATED  # to the first draft
-
-
-@dataclass(slots=True)
-class Folded:
-    """What is to be written, in one transaction, and what is to be answered."""
-
-    changes: list[Change] = field(default_factory=list)
-    outcomes: list[Receipt | Refused] = field(default_factory=list)
-    rows: dict[Key, Entry] = field(default_factory=dict)  # final rows to write, tombstones among them
-    results: dict[tuple[str, str], Result] = field(default_factory=dict)
-    replayed: set[int] = field(default_factory=set)
-    patterns: Patterns = field(default_factory=Patterns)  # that came into force, or were retired; each in place of its like
-
-
-def touched(drafts: Iterable[Draft]) -> set[Key]:
-    """The keys whose rows the fold of these drafts looks at."""
-    keys: set[Key] = set()
-    for draft in drafts:
-        if draft.publication is not None:
-            continue
-        if draft.invalidation is not None:
-            keys.update(draft.invalidation.keys)
-            continue
-        keys.add(draft.key)
-        if draft.token is not None:
-            keys.update(Key(parent) for parent in draft.parents)
-            keys.update(map(mark_of, draft.parents))
-    return keys
-
-
-def valued(drafts: Iterable[Draft], terms: Terms, related: Related = _UNRELATED) -> set[Key]:
-    """Those of the keys whose values the fold of these drafts looks at, or writes again."""
-    keys: set[Key] = set()
-    for draft in drafts:
-        if draft.operation is _INCREMENT or module_of(draft.key) in terms.remembers:
-            keys.add(draft.key)
-        elif draft.invalidation is not None and draft.invalidation.soft:
-            keys.update(draft.invalidation.keys, related.tagged, related.dependents)
-    return keys
-
-
-def asked(drafts: Iterable[Draft]) -> set[tuple[str, str]]:
-    """The idempotency keys, with their subjects, whose answers the fold of these drafts looks at."""
-    named = (draft.idempotency for draft in drafts if draft.idempotency is not None and draft.idempotency.key)
-    return {name for idempotency in named for name in (idempotency.request, idempotency.answer)}
 
 
 def fold(state: State, drafts: Sequence[Draft], *, batch: str, terms: Terms) -> Folded:
@@ -163,12 +76,12 @@ def _known(state: State, folded: Folded, idempotency: Idempotency | None) -> Rec
 def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms: Terms) -> Receipt | Refused:
     """One draft. Raises `Refused` before anything of it is noted in `folded`."""
     if draft.invalidation is not None:
-        return _invalidate(state, folded, draft, change_id, terms)
+        return fold_invalidation(state, folded, draft, change_id, terms)
     if draft.publication is not None:
         return _publish(state, folded, draft, change_id)
     now = state.now
     key = draft.key
-    row = _row(state, folded, key)
+    row = row_of(state, folded, key)
     live = row if row is not None and row.live(now) else None
     current = live.version if live is not None else ABSENT
     version = Version(state.position.sequence + len(folded.changes) + 1)
@@ -182,7 +95,7 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
             Change(Seq(version), Kind.EXPIRE, change_id, now, key, before=row.content_hash, previous=previous)
         )
         folded.rows[key] = buried(row, now=now, keep=min(terms.tombstone_ttl, ENDED_KEPT))
-        _mark(folded, row.tags, version, now, terms)
+        mark_changed(folded, row.tags, version, now, terms)
         return Receipt(draft.operation, version, found=True)
 
     _check_expected(draft, current)
@@ -211,7 +124,7 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
     folded.changes.append(change)
     folded.rows[key] = entry
     if entry.tags or (row is not None and row.tags):
-        _mark(folded, (*entry.tags, *(row.tags if row is not None else ())), version, now, terms)
+        mark_changed(folded, (*entry.tags, *(row.tags if row is not None else ())), version, now, terms)
     value = entry.value if draft.operation is _INCREMENT else None
     return Receipt(draft.operation, version, found=live is not None, value=value, conflict=conflict)
 
@@ -238,78 +151,6 @@ def _remembered(live: Entry, terms: Terms) -> bytes | None:
             return None
         text = orjson.dumps(value[member])
     return text if len(text) <= MAX_REMEMBERED else None
-
-
-def _invalidate(state: State, folded: Folded, draft: Draft, change_id: str, terms: Terms) -> Receipt:
-    """One record, however much a pattern kills, and one for each ten thousand keys; a retirement ends a pattern.
-
-    What was looked up for tags and for a cascade is of the state before the first draft, so only that one may ask for it.
-    """
-    named = draft.invalidation
-    assert named is not None
-    if draft.operation is Operation.RETIRE:
-        return _retire(state, folded, named, change_id)
-    related = state.related if named.relates else _UNRELATED
-    if related.refused is not None:
-        raise related.refused
-    if named.relates and folded.outcomes:
-        raise Refused(Refusal.INTERNAL, "operation", "tags and cascades are looked up for the first draft only")
-    meant = dict.fromkeys((*named.keys, *related.tagged))
-    matched = _live(state, folded, meant)
-    cascaded = _live(state, folded, related.dependents)
-    version = Seq(state.position.sequence + len(folded.changes) + 1)
-    if named.pattern:
-        _put_in_force(state, folded, named, version, terms)
-    keys = (*meant, *related.dependents)
-    for start in range(0, max(len(keys), 1), CHUNK):
-        version = Seq(state.position.sequence + len(folded.changes) + 1)
-        chunk = keys[start : start + CHUNK]
-        said = named._replace(keys=chunk) if start == 0 else Invalidation(keys=chunk, soft=named.soft)
-        folded.changes.append(
-            Change(version, Kind.INVALIDATE, change_id, state.now, invalidation=said, distribute=draft.distribute)
-        )
-        for key in chunk:
-            row = _row(state, folded, key)
-            if named.soft and row is not None and not row.deleted:
-                folded.rows[key] = softened(row, version, at=state.now)
-            else:
-                gone = tombstone(key, Version(version), now=state.now, keep=terms.tombstone_ttl)
-                folded.rows[key] = gone._replace(updated_by=draft.actor, source=draft.source)
-            if row is not None and row.tags:
-                _mark(folded, row.tags, Version(version), state.now, terms)
-    _mark(folded, (*named.tags, *related.marks), Version(version), state.now, terms)
-    return Receipt(draft.operation, Version(version), found=matched > 0, matched=matched, cascaded=cascaded)
-
-
-def _retire(state: State, folded: Folded, named: Invalidation, change_id: str) -> Receipt:
-    version = Seq(state.position.sequence + len(folded.changes) + 1)
-    known = folded.patterns.find(named.name) or state.patterns.find(named.name)
-    if known is None or known.retired or known.sequence != named.retires:
-        current = known.sequence if known is not None else 0
-        raise Refused(Refusal.VERSION_CONFLICT, "pattern", "is not active at that sequence any more", current=current)
-    folded.patterns.add(known._replace(retired=version))
-    folded.changes.append(Change(version, Kind.RETIRE, change_id, state.now, invalidation=named))
-    return Receipt(Operation.RETIRE, Version(version))
-
-
-def _put_in_force(state: State, folded: Folded, named: Invalidation, version: Seq, terms: Terms) -> None:
-    known = folded.patterns.find(named.name) or state.patterns.find(named.name)
-    active = state.patterns.active + folded.patterns.active  # never too few: one that takes another's place counts twice
-    if (known is None or known.retired) and active >= terms.max_patterns:
-        raise Refused(Refusal.TOO_MANY_PATTERNS, "pattern", f"{active} patterns are active already, which is the limit")
-    folded.patterns.add(in_force(version, named.pattern, at=state.now, soft=named.soft))
-
-
-def _live(state: State, folded: Folded, keys: Iterable[Key]) -> int:
-    rows = (_row(state, folded, key) for key in keys)
-    return sum(row is not None and row.live(state.now) for row in rows)
-
-
-def _mark(folded: Folded, tags: Iterable[str], version: Version, now: float, terms: Terms) -> None:
-    """Say that something with these tags changed: what was computed from all that have one of them is out of date."""
-    for tag in tags:
-        mark = mark_of(tag)
-        folded.rows[mark] = tombstone(mark, version, now=now, keep=terms.tombstone_ttl)
 
 
 def _written(draft: Draft, live: Entry | None, version: Version, now: float, terms: Terms) -> Entry:
@@ -383,10 +224,10 @@ def _check_token(state: State, folded: Folded, draft: Draft, token: Position, cu
     if token.sequence < state.complete_since:
         raise refuse("is too old to be checked")
     for name in (draft.key, *map(Key, draft.parents), *map(mark_of, draft.parents)):
-        row = _row(state, folded, name)
+        row = row_of(state, folded, name)
         if row is not None and row.version > token.sequence:
             raise refuse(f"{name.removeprefix(mark_of(''))} changed since")
-        if _killed(state, folded, name, token.sequence):
+        if killed(state, folded, name, token.sequence):
             raise refuse(f"{name} was invalidated since")
 
 
@@ -404,27 +245,5 @@ def _check_original(state: State, folded: Folded, original: Entry, row: Entry | 
         raise refuse("is past its life")
     if row is not None and (row.version >= original.version or row.updated_at >= original.updated_at):
         raise refuse("was deleted since" if row.deleted else "is there, as new or newer")
-    if _killed(state, folded, original.key, original.version):
+    if killed(state, folded, original.key, original.version):
         raise refuse("was invalidated since")
-
-
-def _row(state: State, folded: Folded, key: Key) -> Entry | None:
-    """The row as it stands, deleted where a pattern kills it, stale where a soft one does."""
-    row = folded.rows.get(key) or state.rows.get(key)
-    if row is None or row.deleted or not _killed(state, folded, key, row.version):
-        return row
-    stands = folded.patterns.hide(state.patterns.hide(row))
-    return buried(row, now=state.now) if stands.deleted else stands
-
-
-def _killed(state: State, folded: Folded, name: str, version: int) -> bool:
-    """Whether a pattern newer than `version` matches."""
-    return bool(state.patterns.newest(name, version) or folded.patterns.newest(name, version))
-
-
-def buried(row: Entry, *, now: float, keep: float = ENDED_KEPT) -> Entry:
-    """What is left of a row that ended without a write: a short tombstone at its own version.
-
-    What was computed before that version stays refused; what came after it is welcome.
-    """
-    return tombstone(row.key, row.version, now=now, keep=keep)

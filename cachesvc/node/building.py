@@ -34,7 +34,7 @@ from cachesvc.engine.cache import Cache, Limits
 from cachesvc.engine.jobs import JobBook
 from cachesvc.engine.warm import Warmer
 from cachesvc.errors import EpochChanged, Unavailable
-from cachesvc.model.fold import Terms
+from cachesvc.model.fold_state import Terms
 from cachesvc.node.batches import new_batch
 from cachesvc.node.live import modules_of
 from cachesvc.node.loading import ahead_of, loaders_of, loading_of, stale_of

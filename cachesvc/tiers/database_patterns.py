@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection, bindparam, case, func, select
 
 from cachesvc.model.entry import NO_CONTENT
-from cachesvc.model.fold import ENDED_KEPT
+from cachesvc.model.fold_state import ENDED_KEPT
 from cachesvc.model.invalidation import InForce, Patterns, in_force
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Seq

@@ -13,7 +13,7 @@ from cachesvc.cluster.jobs import JobLimits, JobRunner, Work
 from cachesvc.engine.jobs import JobBook
 from cachesvc.errors import JobFailed, TierUnavailable, Unavailable
 from cachesvc.logs.memory import MemoryAuthority
-from cachesvc.model.fold import Terms
+from cachesvc.model.fold_state import Terms
 from cachesvc.model.job import MAX_ERRORS, Job, JobState
 from cachesvc.tiers.memory import MemoryTier
 from tests.fakes import FakeClock

@@ -10,7 +10,7 @@ from cachesvc.errors import Refusal, Refused
 from cachesvc.logs import redis_patterns
 from cachesvc.model import fold as fold_module
 from cachesvc.model.change import ABSENT, Appended, Kind, Operation, invalidate
-from cachesvc.model.fold import Terms
+from cachesvc.model.fold_state import Terms
 from cachesvc.model.invalidation import InForce, Invalidation
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Seq, Version

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cachesvc.model.change import Idempotency, Kind, Operation, Publication, publish
-from cachesvc.model.fold import MAX_REMEMBERED, Terms
+from cachesvc.model.fold import MAX_REMEMBERED
+from cachesvc.model.fold_state import Terms
 from cachesvc.ports import Authority
 from tests.conformance.authority_store import Store, add, append, delete, put, receipts
 

@@ -16,7 +16,7 @@ from cachesvc.model.change import (
     Kind,
     invalidate,
 )
-from cachesvc.model.fold import Terms
+from cachesvc.model.fold_state import Terms
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import parse_pattern

@@ -21,7 +21,7 @@ from cachesvc.model.change import (
     Receipt,
 )
 from cachesvc.model.entry import Entry
-from cachesvc.model.fold import Terms
+from cachesvc.model.fold_state import Terms
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import parse_pattern
 from cachesvc.model.position import Position, Version

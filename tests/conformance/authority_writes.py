@@ -28,7 +28,8 @@ from cachesvc.model.change import (
     request_id,
 )
 from cachesvc.model.entry import JSON, Entry
-from cachesvc.model.fold import State, fold
+from cachesvc.model.fold import fold
+from cachesvc.model.fold_state import State
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import parse_pattern
 from cachesvc.model.position import Epoch, Position, Seq, Version

@@ -12,7 +12,7 @@ from redis import Redis
 
 from cachesvc.clock import SystemClock
 from cachesvc.logs import memory, redis
-from cachesvc.model.fold import Terms
+from cachesvc.model.fold_state import Terms
 from cachesvc.ports import Authority
 from cachesvc.tiers.memory import MemoryTier
 from tests import servers

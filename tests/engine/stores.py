@@ -10,7 +10,8 @@ from typing import Any
 from cachesvc.errors import Refused, TierUnavailable
 from cachesvc.model.change import Appended, Change, Draft, Receipt
 from cachesvc.model.entry import Entry
-from cachesvc.model.fold import State, Terms, fold
+from cachesvc.model.fold import fold
+from cachesvc.model.fold_state import State, Terms
 from cachesvc.model.invalidation import InForce, Patterns
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cachesvc.clock import SystemClock
 from cachesvc.logs.database import DatabaseAuthority, opened
-from cachesvc.model.fold import Terms
+from cachesvc.model.fold_state import Terms
 
 _TERMS = Terms(default_ttl=600.0, tombstone_ttl=600.0)
 _LONG = 3_600.0

@@ -11,7 +11,7 @@ from cachesvc.errors import LogTrimmed, Refusal, Refused
 from cachesvc.logs import memory
 from cachesvc.logs.memory import MemoryAuthority
 from cachesvc.model.change import Appended, Draft, Idempotency, Operation, request_id
-from cachesvc.model.fold import Terms
+from cachesvc.model.fold_state import Terms
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import parse_pattern
 from cachesvc.model.position import Position, Seq

@@ -20,7 +20,7 @@ from cachesvc.logs.redis_rows import Names, pack_row, unpack_row
 from cachesvc.logs.redis_server import Server
 from cachesvc.model.change import Appended, Draft, Idempotency, Operation, Receipt, request_id
 from cachesvc.model.entry import Entry, Origin, content_hash
-from cachesvc.model.fold import Terms
+from cachesvc.model.fold_state import Terms
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Seq, Version
 from cachesvc.ports import Retention

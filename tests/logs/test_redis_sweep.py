@@ -10,7 +10,7 @@ from cachesvc.clock import SystemClock
 from cachesvc.logs.redis import opened
 from cachesvc.logs.redis_server import Server
 from cachesvc.model.change import Draft, Operation
-from cachesvc.model.fold import Terms
+from cachesvc.model.fold_state import Terms
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Epoch, Position, Seq
 

@@ -11,7 +11,8 @@ import pytest
 from cachesvc.errors import Refusal, Refused
 from cachesvc.model.change import ABSENT, PRESENT, Draft, Idempotency, Kind, Operation, Receipt, invalidate, restore
 from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
-from cachesvc.model.fold import ENDED_KEPT, Folded, Result, State, Terms, asked, fold, touched
+from cachesvc.model.fold import fold
+from cachesvc.model.fold_state import ENDED_KEPT, Folded, Result, State, Terms, asked, touched
 from cachesvc.model.invalidation import Invalidation, mark_of
 from cachesvc.model.keys import Key
 from cachesvc.model.numbers import add_exactly

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from cachesvc.errors import Refused
 from cachesvc.model.change import Draft, Idempotency, Kind, Operation, Receipt, invalidate
 from cachesvc.model.entry import JSON, Entry, content_hash
-from cachesvc.model.fold import Folded, Result, State, Terms, asked, fold, touched
+from cachesvc.model.fold import fold
+from cachesvc.model.fold_state import Folded, Result, State, Terms, asked, touched
 from cachesvc.model.invalidation import Invalidation, Patterns, mark_of
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Epoch, Position, Seq, Version

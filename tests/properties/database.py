@@ -13,7 +13,8 @@ from cachesvc.errors import EpochChanged, LogTrimmed
 from cachesvc.logs.following import Bell, following
 from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.entry import Entry, tombstone
-from cachesvc.model.fold import ENDED_KEPT, Result, State, Terms, asked, fold
+from cachesvc.model.fold import fold
+from cachesvc.model.fold_state import ENDED_KEPT, Result, State, Terms, asked
 from cachesvc.model.invalidation import InForce, Patterns, softened
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Epoch, Position, Seq, Version

@@ -28,7 +28,8 @@ from cachesvc.errors import InvalidInput, LogTrimmed
 from cachesvc.logs.memory_jobs import MemoryJobs
 from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.entry import Entry
-from cachesvc.model.fold import Result, State, Terms, buried, fold
+from cachesvc.model.fold import fold
+from cachesvc.model.fold_state import Result, State, Terms, buried
 from cachesvc.model.invalidation import InForce, Invalidation, Related
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern

@@ -1,0 +1,76 @@
+"""How invalidations are folded, and the retirements that end them.
+
+The rule that must not break: however much a pattern kills it is one record, and its rows are left as they are; who looks at a
+row asks the patterns.
+"""
+
+from __future__ import annotations
+
+from cachesvc.errors import Refusal, Refused
+from cachesvc.model.change import Change, Draft, Kind, Operation, Receipt
+from cachesvc.model.entry import tombstone
+from cachesvc.model.fold_state import UNRELATED, Folded, State, Terms, count_live, mark_changed, row_of
+from cachesvc.model.invalidation import Invalidation, in_force, softened
+from cachesvc.model.position import Seq, Version
+
+CHUNK = 10_000  # keys in one record
+
+
+def fold_invalidation(state: State, folded: Folded, draft: Draft, change_id: str, terms: Terms) -> Receipt:
+    """One record, however much a pattern kills, and one for each ten thousand keys; a retirement ends a pattern.
+
+    What was looked up for tags and for a cascade is of the state before the first draft, so only that one may ask for it.
+    """
+    named = draft.invalidation
+    assert named is not None
+    if draft.operation is Operation.RETIRE:
+        return _retire(state, folded, named, change_id)
+    related = state.related if named.relates else UNRELATED
+    if related.refused is not None:
+        raise related.refused
+    if named.relates and folded.outcomes:
+        raise Refused(Refusal.INTERNAL, "operation", "tags and cascades are looked up for the first draft only")
+    meant = dict.fromkeys((*named.keys, *related.tagged))
+    matched = count_live(state, folded, meant)
+    cascaded = count_live(state, folded, related.dependents)
+    version = Seq(state.position.sequence + len(folded.changes) + 1)
+    if named.pattern:
+        _put_in_force(state, folded, named, version, terms)
+    keys = (*meant, *related.dependents)
+    for start in range(0, max(len(keys), 1), CHUNK):
+        version = Seq(state.position.sequence + len(folded.changes) + 1)
+        chunk = keys[start : start + CHUNK]
+        said = named._replace(keys=chunk) if start == 0 else Invalidation(keys=chunk, soft=named.soft)
+        folded.changes.append(
+            Change(version, Kind.INVALIDATE, change_id, state.now, invalidation=said, distribute=draft.distribute)
+        )
+        for key in chunk:
+            row = row_of(state, folded, key)
+            if named.soft and row is not None and not row.deleted:
+                folded.rows[key] = softened(row, version, at=state.now)
+            else:
+                gone = tombstone(key, Version(version), now=state.now, keep=terms.tombstone_ttl)
+                folded.rows[key] = gone._replace(updated_by=draft.actor, source=draft.source)
+            if row is not None and row.tags:
+                mark_changed(folded, row.tags, Version(version), state.now, terms)
+    mark_changed(folded, (*named.tags, *related.marks), Version(version), state.now, terms)
+    return Receipt(draft.operation, Version(version), found=matched > 0, matched=matched, cascaded=cascaded)
+
+
+def _retire(state: State, folded: Folded, named: Invalidation, change_id: str) -> Receipt:
+    version = Seq(state.position.sequence + len(folded.changes) + 1)
+    known = folded.patterns.find(named.name) or state.patterns.find(named.name)
+    if known is None or known.retired or known.sequence != named.retires:
+        current = known.sequence if known is not None else 0
+        raise Refused(Refusal.VERSION_CONFLICT, "pattern", "is not active at that sequence any more", current=current)
+    folded.patterns.add(known._replace(retired=version))
+    folded.changes.append(Change(version, Kind.RETIRE, change_id, state.now, invalidation=named))
+    return Receipt(Operation.RETIRE, Version(version))
+
+
+def _put_in_force(state: State, folded: Folded, named: Invalidation, version: Seq, terms: Terms) -> None:
+    known = folded.patterns.find(named.name) or state.patterns.find(named.name)
+    active = state.patterns.active + folded.patterns.active  # never too few: one that takes another's place counts twice
+    if (known is None or known.retired) and active >= terms.max_patterns:
+        raise Refused(Refusal.TOO_MANY_PATTERNS, "pattern", f"{active} patterns are active already, which is the limit")
+    folded.patterns.add(in_force(version, named.pattern, at=state.now, soft=named.soft))

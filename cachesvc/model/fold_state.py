@@ -1,0 +1,140 @@
+"""The state of a fold: what an authority is to read for it, by which terms it folds, and what has come of it so far.
+
+The rule that must not break: a row is seen as it stands, after the drafts before and with every pattern in force, not as it is
+kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from cachesvc.errors import Refused
+from cachesvc.model.change import Change, Draft, Operation, Receipt
+from cachesvc.model.entry import Entry, tombstone
+from cachesvc.model.invalidation import Patterns, Related, mark_of
+from cachesvc.model.keys import Key, module_of
+from cachesvc.model.position import Position, Seq, Version
+
+ENDED_KEPT = 300.0  # seconds that an expiry or a sweep leaves a tombstone: longer than any load, short where lives are short
+UNRELATED = Related()
+_BEGINNING = Seq(0)
+_INCREMENT = Operation.INCREMENT  # asked for with every draft: to look a member up in its enum takes ten times as long
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an authority folds by: default life of an entry, and of a tombstone, in seconds (None: for ever)."""
+
+    default_ttl: float | None = 86_400.0
+    tombstone_ttl: float = 86_400.0
+    max_patterns: int = 1_000  # active at once
+    max_cascade: int = 1_000_000  # keys
+    max_cascade_depth: int = 1_000  # levels of dependents
+    # of which modules a change tells what it replaced: the whole value, or the member of that name
+    remembers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A stored answer: the fingerprint of its request, and the outcome."""
+
+    fingerprint: str
+    outcome: Receipt | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the authority read under its lock: the log's position, the touched rows, the known answers.
+
+    `rows` holds every key of `touched(drafts)` that has a row, tombstones and expired ones included; what is not in it has
+    none. `complete_since` is the sequence since which that says something: tombstones of deletions before it may be gone.
+    `patterns` are those in force; a row that one of them kills is as good as deleted, though it may not be swept yet.
+    """
+
+    position: Position
+    now: float
+    rows: Mapping[Key, Entry]
+    results: Mapping[tuple[str, str], Result] = field(default_factory=dict)
+    complete_since: Seq = _BEGINNING
+    patterns: Patterns = field(default_factory=Patterns)
+    related: Related = UNRELATED  # to the first draft
+
+
+@dataclass(slots=True)
+class Folded:
+    """What is to be written, in one transaction, and what is to be answered."""
+
+    changes: list[Change] = field(default_factory=list)
+    outcomes: list[Receipt | Refused] = field(default_factory=list)
+    rows: dict[Key, Entry] = field(default_factory=dict)  # final rows to write, tombstones among them
+    results: dict[tuple[str, str], Result] = field(default_factory=dict)
+    replayed: set[int] = field(default_factory=set)
+    patterns: Patterns = field(default_factory=Patterns)  # that came into force, or were retired; each in place of its like
+
+
+def touched(drafts: Iterable[Draft]) -> set[Key]:
+    """The keys whose rows the fold of these drafts looks at."""
+    keys: set[Key] = set()
+    for draft in drafts:
+        if draft.publication is not None:
+            continue
+        if draft.invalidation is not None:
+            keys.update(draft.invalidation.keys)
+            continue
+        keys.add(draft.key)
+        if draft.token is not None:
+            keys.update(Key(parent) for parent in draft.parents)
+            keys.update(map(mark_of, draft.parents))
+    return keys
+
+
+def valued(drafts: Iterable[Draft], terms: Terms, related: Related = UNRELATED) -> set[Key]:
+    """Those of the keys whose values the fold of these drafts looks at, or writes again."""
+    keys: set[Key] = set()
+    for draft in drafts:
+        if draft.operation is _INCREMENT or module_of(draft.key) in terms.remembers:
+            keys.add(draft.key)
+        elif draft.invalidation is not None and draft.invalidation.soft:
+            keys.update(draft.invalidation.keys, related.tagged, related.dependents)
+    return keys
+
+
+def asked(drafts: Iterable[Draft]) -> set[tuple[str, str]]:
+    """The idempotency keys, with their subjects, whose answers the fold of these drafts looks at."""
+    named = (draft.idempotency for draft in drafts if draft.idempotency is not None and draft.idempotency.key)
+    return {name for idempotency in named for name in (idempotency.request, idempotency.answer)}
+
+
+def row_of(state: State, folded: Folded, key: Key) -> Entry | None:
+    """The row as it stands, deleted where a pattern kills it, stale where a soft one does."""
+    row = folded.rows.get(key) or state.rows.get(key)
+    if row is None or row.deleted or not killed(state, folded, key, row.version):
+        return row
+    stands = folded.patterns.hide(state.patterns.hide(row))
+    return buried(row, now=state.now) if stands.deleted else stands
+
+
+def killed(state: State, folded: Folded, name: str, version: int) -> bool:
+    """Whether a pattern newer than `version` matches."""
+    return bool(state.patterns.newest(name, version) or folded.patterns.newest(name, version))
+
+
+def buried(row: Entry, *, now: float, keep: float = ENDED_KEPT) -> Entry:
+    """What is left of a row that ended without a write: a short tombstone at its own version.
+
+    What was computed before that version stays refused; what came after it is welcome.
+    """
+    return tombstone(row.key, row.version, now=now, keep=keep)
+
+
+def count_live(state: State, folded: Folded, keys: Iterable[Key]) -> int:
+    rows = (row_of(state, folded, key) for key in keys)
+    return sum(row is not None and row.live(state.now) for row in rows)
+
+
+def mark_changed(folded: Folded, tags: Iterable[str], version: Version, now: float, terms: Terms) -> None:
+    """Say that something with these tags changed: what was computed from all that have one of them is out of date."""
+    for tag in tags:
+        mark = mark_of(tag)
+        folded.rows[mark] = tombstone(mark, version, now=now, keep=terms.tombstone_ttl)
