@@ -116,12 +116,13 @@ class JobRunner:
                 for task in ends:
                     task.cancel()
         finally:
-            del self._running[name]
-            self._woken.set()
             try:
                 await self._store.release([lease], self._node)
             except Unavailable:
                 _log.info("the lease of job %s could not be released; it runs out", name)
+            finally:  # not before: taken again meanwhile, it would lose its new lease
+                del self._running[name]
+                self._woken.set()
 
     async def _renew(self, lease: str) -> None:
         """Until the lease is lost."""

@@ -28,6 +28,9 @@ class Store(MemoryAuthority):
         rows = MemoryTier(ttl=60.0, max_size=100, max_bytes=1 << 20, clock=clock)
         super().__init__(rows, terms=Terms(), clock=clock)
         self.lost: set[str] = set()
+        self.releasing = asyncio.Event()  # somebody gives leases up
+        self.released = asyncio.Event()  # and may
+        self.released.set()
 
     async def acquire(self, leases: Collection[str], holder: str, ttl: float) -> Mapping[str, float]:
         if holder in self.lost:
@@ -37,6 +40,8 @@ class Store(MemoryAuthority):
     async def release(self, leases: Collection[str], holder: str) -> None:
         if holder in self.lost:
             raise TierUnavailable("memory", "away")
+        self.releasing.set()
+        await self.released.wait()
         await super().release(leases, holder)
 
 
@@ -201,6 +206,35 @@ async def test_while_the_authority_is_away_a_job_waits(site: Site) -> None:
                 site.clock.advance(0.01)
                 await asyncio.sleep(0)
     assert tries == 3
+
+
+async def test_a_job_is_not_taken_again_before_its_lease_is_given_up(site: Site) -> None:
+    tries: list[str] = []
+
+    async def waits(job: Job, body: bytes) -> AsyncGenerator[Job, None]:
+        tries.append(job.id)
+        if len(tries) == 1:
+            raise Unavailable("away")
+        await site.turn.acquire()
+        yield job
+
+    job = await site.begin()
+    site.store.released.clear()
+    async with site.node("a", waits) as runner, asyncio.timeout(10):
+        try:
+            while not site.store.releasing.is_set():
+                site.clock.advance(LIMITS.poll)
+                await asyncio.sleep(0)
+            other = await site.begin("y")
+            runner.wake()
+            while other.id not in tries:
+                await asyncio.sleep(0)
+            assert tries == [job.id, other.id]  # who looked for the one came by the other first
+        finally:
+            site.store.released.set()
+        while len(tries) < 3:
+            await asyncio.sleep(0)
+        assert (await site.store.acquire([f"job {job.id}"], "b", 1.0))[f"job {job.id}"] > 0
 
 
 async def test_a_node_runs_only_so_many_at_once_and_only_where_they_can_run(site: Site) -> None:
