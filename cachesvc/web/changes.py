@@ -6,7 +6,7 @@ What a client has not read yet is not kept for it: a slow one holds a position, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import orjson
@@ -79,7 +79,8 @@ class ChangeStream(EventStream):
         due = loop.time() + heartbeat
         changes = self._first
         while True:
-            events = [self._event(change) for change in changes if self._concerns(change)]
+            concerning = changes if self._pattern is None else _within(changes, self._pattern)
+            events = [self._event(change) for change in concerning]
             if changes:
                 self._after = Position(self._after.epoch, changes[-1].sequence)
             if events or loop.time() >= due:
@@ -96,10 +97,6 @@ class ChangeStream(EventStream):
                 await self.send(send, b"event: error\ndata: %s\n\n" % body)
                 return
 
-    def _concerns(self, change: Change) -> bool:
-        """A change without a key may concern any."""
-        return self._pattern is None or change.key is None or self._pattern.matches(change.key)
-
     def _event(self, change: Change) -> bytes:
         self._told = Position(self._after.epoch, change.sequence)
         # a line break in JSON can only be space between its parts
@@ -111,6 +108,24 @@ class ChangeStream(EventStream):
             return b":\n\n"
         self._told = self._after
         return b"id: %s\n\n" % str(self._after).encode()
+
+
+def _within(changes: Sequence[Change], pattern: Pattern) -> Iterator[Change]:
+    """What of these changes may concern a key that matches, and no other key: who asks may not read all of them."""
+    for change in changes:
+        named = change.invalidation
+        if named is not None:
+            keys = tuple(key for key in named.keys if pattern.matches(key))
+            reaches = bool(named.pattern) and _may_meet(parse_pattern(named.pattern), pattern)
+            if keys or reaches:
+                yield change._replace(invalidation=named._replace(keys=keys, pattern=named.pattern if reaches else ""))
+        elif change.key is None or pattern.matches(change.key):
+            yield change
+
+
+def _may_meet(one: Pattern, other: Pattern) -> bool:
+    """Whether a key may match both: in doubt it may, as only prefixes are compared."""
+    return one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix)
 
 
 def described(change: Change) -> dict[str, object]:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from cachesvc.errors import Overloaded, Unavailable
+from cachesvc.realtime.identity import ANONYMOUS, Identity
+from cachesvc.web.call import IDENTITY
 from cachesvc.web.service import Service
 
 _log = logging.getLogger(__name__)
@@ -66,6 +69,8 @@ class Stream(Response):
                         group.create_task(_gone(receive)),
                         group.create_task(self.service.closing.wait()),
                     ]
+                    if (left := self.lasts(scope)) < math.inf:
+                        ends.append(group.create_task(self.service.clock.sleep(left)))
                     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                     for task in ends:
                         task.cancel()
@@ -75,6 +80,10 @@ class Stream(Response):
             _log.info("a stream was given up: %s", str(group.exceptions[0]) or "its reader stopped reading")
         finally:
             self._followers.leave()
+
+    def lasts(self, scope: Scope) -> float:
+        """For how many seconds it may go on."""
+        return math.inf
 
     async def tell(self, send: Send) -> None:
         """Send what there is to tell, to its end."""
@@ -87,9 +96,13 @@ class Stream(Response):
 
 
 class EventStream(Stream):
-    """Server-sent events."""
+    """Server-sent events, until the token ends that asked for them: a client then comes back with another."""
 
     media_type = "text/event-stream"
+
+    def lasts(self, scope: Scope) -> float:
+        identity: Identity = scope.get(IDENTITY, ANONYMOUS)
+        return max(0.0, identity.ends - self.service.clock.now())
 
 
 async def _gone(receive: Receive) -> None:

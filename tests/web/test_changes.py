@@ -107,6 +107,21 @@ async def test_a_pattern_filters_and_the_id_moves_on() -> None:
         assert (await stream.change())["key"] == "a:1"
 
 
+async def test_of_an_invalidation_is_told_what_the_pattern_covers(site: Site) -> None:
+    """Whoever may read no more than the pattern is told of no other key."""
+    async with site.served() as port, following(port, "?pattern=a:*") as stream, site.client() as http:
+        await stream.next()
+        for named in ({"keys": ["b:1"]}, {"pattern": "b:*"}, {"keys": ["a:1", "b:1"]}, {"pattern": "a*", "keys": ["b:1"]}):
+            await http.post("/v1/invalidate", json=named)
+        await put(site, "a:9")
+        told = [await stream.change() for _ in range(3)]
+        assert [(change["kind"], change.get("keys"), change.get("pattern")) for change in told] == [
+            ("invalidate", ["a:1"], None),
+            ("invalidate", None, "a*"),
+            ("write", None, None),
+        ]
+
+
 async def test_an_idle_stream_has_a_heartbeat() -> None:
     async with opened(limits=Limits(heartbeat=0.02)) as site, site.served() as port, following(port) as stream:
         await stream.next()

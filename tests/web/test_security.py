@@ -191,6 +191,19 @@ def test_settings_that_would_let_in_nobody_or_everybody(auth: dict[str, str], na
     assert SECRET not in str(refused.value)
 
 
+async def test_a_stream_ends_with_the_token_that_asked_for_it(guarded: Site) -> None:
+    async with (
+        guarded.served() as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
+        http.stream("GET", "/v1/changes", headers=token("read:*")) as answer,
+    ):
+        chunks = answer.aiter_bytes()
+        assert (await anext(chunks)).startswith(b"retry:")
+        guarded.clock.advance(61)
+        with pytest.raises(StopAsyncIteration):
+            await anext(chunks)
+
+
 async def test_over_a_socket_too(guarded: Site) -> None:
     async with guarded.served() as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
         assert (await http.get("/v1/cache/task:1", headers=token("read:task:*"))).status_code == 200
