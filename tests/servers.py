@@ -232,4 +232,4 @@ def _postgres_ready(port: int) -> bool:
 
 def process_environment() -> dict[str, str]:
     """The environment of a service started by a test: no settings of the shell leak in."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("CACHESVC_")}
+    return {name: value for name, value in os.environ.items() if not name.startswith("CACHESVC_") and name != "COLUMNS"}

@@ -29,10 +29,12 @@ from tests.servers import process_environment
 SCRIPT = Path(sys.executable).with_name("cachesvc")
 
 
+LEFT_OUT = ("COLUMNS", "LINES", "NO_COLOR", "TERM", "PYTHONUNBUFFERED")  # pytest-xdist sets the first
+
+
 def environment(**variables: str) -> dict[str, str]:
     """That of a command: what the shell of the tests sets is left out."""
-    left_out = ("COLUMNS", "LINES", "NO_COLOR", "TERM", "PYTHONUNBUFFERED")
-    plain = {name: value for name, value in process_environment().items() if name not in left_out}
+    plain = {name: value for name, value in process_environment().items() if name not in LEFT_OUT}
     return plain | {"LC_ALL": "C.UTF-8"} | variables
 
 
@@ -80,6 +82,8 @@ class Inside:
 
     def __call__(self, *arguments: str | Path, url: str, **variables: str) -> Ran:
         with self._monkeypatch.context() as patch:
+            for name in LEFT_OUT:
+                patch.delenv(name, raising=False)
             for name, value in {"CACHESVC_URL": url, **variables}.items():
                 patch.setenv(name, value)
             patch.setattr("sys.argv", ["cachesvc", *map(str, arguments)])

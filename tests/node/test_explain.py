@@ -151,7 +151,7 @@ async def test_what_redis_missed_is_below_the_floor(tmp_path: Path, valkey_url: 
         await replayed(node)
         old = await node.cache.write(Draft(Operation.SET, A, b"1"))
         await node.cache.puts.drained()
-        monkeypatch.setattr(node.cache.puts, "add", lambda *_, **__: None)
+        monkeypatch.setattr(node.cache.puts, "add_all", lambda *_, **__: None)
         new = await node.cache.write(Draft(Operation.SET, A, b"2"))
         node.cache.memory.clear()
         assert (await node.cache.read(A)).tier == "database"
