@@ -1,38 +1,60 @@
-"""Needs: what one must be allowed to do for a message to be served: actions and the resources, or globs, that they are of."""
+"""Needs: what one must be allowed to do for a message to be served.
+
+The rule that must not break: a key is asked for as the text that it is. Read as a glob it may be another key's, or a scope's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from cachesvc.protocol.frames import CacheGet, CacheInvalidate, CacheUpdate, CacheWarm, Frame, Publish
+from cachesvc.realtime.identity import Identity
+
+
+class Need(NamedTuple):
+    """An action, and the key or resource that it is of, or the glob of all of them."""
+
+    action: str
+    resource: str
+    glob: bool = False
+
+    def met(self, identity: Identity) -> bool:
+        may = identity.may_all if self.glob else identity.may
+        return may(self.action, self.resource)
 
 
 def nothing(received: Frame) -> tuple[()]:
     return ()
 
 
-def invalidated(received: CacheInvalidate) -> Iterable[tuple[str, str]]:
+def invalidated(received: CacheInvalidate) -> Iterable[Need]:
     named = received.payload
-    globs = [named.pattern] if named.pattern is not None else []
-    # a tag or a cascade may come to any key
-    everything = ["*"] if named.tags or named.cascade else []
-    return [("invalidate", name) for name in (*named.keys, *globs, *everything)]
+    yield from (Need("invalidate", key) for key in named.keys)
+    if named.pattern is not None:
+        yield Need("invalidate", named.pattern, glob=True)
+    if named.tags or named.cascade:  # which may reach anything
+        yield Need("invalidate", "*", glob=True)
 
 
-def read(received: CacheGet) -> Iterable[tuple[str, str]]:
-    return (("read", received.payload.key),)
+def read(received: CacheGet) -> Iterable[Need]:
+    yield Need("read", received.payload.key)
 
 
-def written(received: CacheUpdate) -> Iterable[tuple[str, str]]:
-    return (("write", received.payload.key),)
+def written(received: CacheUpdate) -> Iterable[Need]:
+    yield Need("write", received.payload.key)
 
 
-def warmed(received: CacheWarm) -> Iterable[tuple[str, str]]:
+def warmed(received: CacheWarm) -> Iterable[Need]:
     named = received.payload
-    globs = [named.pattern] if named.pattern is not None else []
-    modules = [f"{named.module}:*"] if named.module is not None else []
-    return [("warm", name) for name in (*named.keys, *globs, *modules)] or [("warm", "*")]
+    yield from (Need("warm", key) for key in named.keys)
+    if named.pattern is not None:
+        yield Need("warm", named.pattern, glob=True)
+    if named.module is not None:
+        yield Need("warm", f"{named.module}:*", glob=True)
+    if not named.keys and named.pattern is None and named.module is None:  # whatever a peer has
+        yield Need("warm", "*", glob=True)
 
 
-def published(received: Publish) -> Iterable[tuple[str, str]]:
-    return (("publish", received.payload.resource),)
+def published(received: Publish) -> Iterable[Need]:
+    yield Need("publish", received.payload.resource)

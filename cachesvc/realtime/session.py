@@ -230,9 +230,9 @@ class Session:
         if served.needs is not None:
             if self.identity is None:
                 raise Unauthenticated("say who you are first, by an auth message")
-            for action, resource in served.needs(received):
-                if not self.identity.may_all(action, resource):
-                    raise Forbidden(action, resource)
+            for need in served.needs(received):
+                if not need.met(self.identity):
+                    raise Forbidden(need.action, need.resource)
         if served.handle is not None:
             served.handle(self, received)
             return None
@@ -383,7 +383,7 @@ class Served(NamedTuple):
     """How a type is served: what one must be allowed to do (None: even who has not said who it is), and by which handler (None:
     it is carried out outside)."""
 
-    needs: Callable[[Any], Iterable[tuple[str, str]]] | None
+    needs: Callable[[Any], Iterable[needs.Need]] | None
     handle: Callable[[Session, Any], None] | None = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from starlette.responses import Response
@@ -21,6 +22,10 @@ async def get_explanation(call: Call) -> Response:
     key = call.key(PREFIX)
     call.require("read", key)
     explanation = await call.service.node.explain(key)
+    identity = call.identity
+    if explanation.dependents is not None and not identity.unrestricted:
+        readable = [dependent for dependent in explanation.dependents if identity.may("read", dependent)]
+        explanation = replace(explanation, dependents=readable)
     body = _told(explanation).model_dump_json(by_alias=True)
     return Response(body, headers={"Cache-Control": "no-store"}, media_type=JSON)
 

@@ -199,6 +199,39 @@ def test_scopes_are_checked_on_every_message() -> None:
         assert said.error()[0] == "FORBIDDEN"
 
 
+@pytest.mark.parametrize(
+    ("scope", "key", "may"),
+    [
+        ("read:task:*", "task:1", True),
+        ("read:task:*", "task:[", True),
+        ("read:task:*", "\\task:1", False),  # as a glob it would be task:1
+        ("read:task:[ab]", "task:[ab]", False),  # as a glob it would be the scope's own
+        ("read:task:\\*", "task:\\*", False),
+        ("read:task:\\*", "task:*", True),
+    ],
+)
+def test_a_key_is_no_glob(scope: str, key: str, may: bool) -> None:
+    said = opened(identity=Identity("ann", [scope]))
+    assert (said.send("cache:get", {"key": key}) is not None) is may
+
+
+@pytest.mark.parametrize(
+    ("named", "may"),
+    [
+        ({"keys": ["task:1"]}, True),
+        ({"pattern": "task:4*"}, True),
+        ({"module": "task", "userId": "u", "dataTypes": ["x"]}, True),
+        ({"module": "mail", "userId": "u", "dataTypes": ["x"]}, False),
+        ({"keys": ["mail:1"]}, False),
+        ({"pattern": "*"}, False),
+        ({"source": "peer"}, False),
+    ],
+)
+def test_a_warm_up_needs_the_scope_of_all_that_it_names(named: dict[str, object], may: bool) -> None:
+    said = opened(identity=Identity("ann", ["warm:task:*"]))
+    assert (said.send("cache:warm", named) is not None) is may
+
+
 class Guard:
     """A doorman who knows one token."""
 

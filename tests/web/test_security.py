@@ -139,6 +139,17 @@ async def test_every_route_of_the_data_is_closed_to_who_may_nothing(guarded: Sit
                 assert answer.status_code == 403, (method, path, answer.text)
 
 
+async def test_who_depends_on_a_key_is_told_as_far_as_he_may_read_it(guarded: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def dependents(key: Key, *, limit: int) -> list[Key]:
+        return [Key("email:9"), Key("task:9")]
+
+    monkeypatch.setattr(guarded.store, "dependents", dependents, raising=False)
+    async with guarded.client() as http:
+        for scope, keys in (("read:task:*", ["task:9"]), ("read:*", ["email:9", "task:9"])):
+            answer = await http.get("/v1/explain/task:1", headers=token(scope))
+            assert answer.json()["dependents"]["keys"] == keys
+
+
 async def test_idempotency_keys_are_of_a_subject(guarded: Site) -> None:
     async with guarded.client() as http:
         for sub, replayed in (("ann", False), ("bob", False), ("ann", True)):
