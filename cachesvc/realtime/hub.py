@@ -34,7 +34,7 @@ class Audience:
         resource = change.publication.resource if change.publication is not None else change.key
         if resource is None:
             return {}
-        covering = self.index.covering(self._called(resource) if change.publication is not None else resource)
+        covering = self.index.covering(self.modules.called(resource) if change.publication is not None else resource)
         first = next(covering, None)
         if first is None:
             return {}
@@ -50,10 +50,6 @@ class Audience:
     def concerns(self, key: Key) -> bool:
         """Whether anyone would be told of a change of this key."""
         return next(self.index.covering(key), None) is not None
-
-    def _called(self, resource: str) -> str:
-        module, colon, rest = resource.partition(":")
-        return f"{self.modules.called(module)}{colon}{rest}"
 
     def _invalidated(self, change: Change, named: Invalidation, epoch: int) -> dict[Stream, tuple[Told, Subscription]]:
         """Everyone is told of those keys that concern him, and of the pattern if it may match one."""

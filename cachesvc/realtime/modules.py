@@ -74,9 +74,11 @@ class Modules:
         """The module that a key's first segment names."""
         return self._by_name.get(name, PLAIN)
 
-    def called(self, name: str) -> str:
-        """The module that a resource names, by whichever of its names."""
-        return name if name in self._by_name else self._aliases.get(name, name)
+    def called(self, resource: str) -> str:
+        """The resource, by the name of its module, whichever of its names it has."""
+        name, colon, rest = resource.partition(":")
+        module = name if name in self._by_name else self._aliases.get(name, name)
+        return f"{module}{colon}{rest}"
 
     @property
     def remembers(self) -> Mapping[str, str]:

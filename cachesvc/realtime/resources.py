@@ -44,5 +44,5 @@ def parse_resource(text: str, modules: Modules, *, field: str) -> Resource:
     module, colon, rest = name.partition(":")
     if not module or (colon and not rest):
         raise InvalidInput(field, "is neither module nor module:id nor cache:<glob>")
-    called = f"{modules.called(module)}{colon}{rest}"
+    called = modules.called(name)
     return Resource(called, name=called)

@@ -98,7 +98,7 @@ def tell(change: Change, modules: Modules, epoch: int) -> Told | None:
     if change.publication is not None:
         resource, message, sender = change.publication
         payload = {"resource": resource, "message": orjson.Fragment(message), "publishedBy": sender}
-        return Told("publish", payload, version=change.sequence, epoch=epoch, at=change.at, resource=resource)
+        return Told("publish", payload, version=change.sequence, epoch=epoch, at=change.at, resource=modules.called(resource))
     if change.key is None or change.kind not in _KINDS:
         return None
     entry = change.entry if change.entry is not None and not change.entry.deleted else None

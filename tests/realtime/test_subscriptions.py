@@ -204,7 +204,10 @@ def test_a_soft_invalidation_says_so() -> None:
 
 
 def test_a_publication_reaches_the_subscribers_of_its_resource() -> None:
-    said = subscribed("tasks:42")
+    said = Said(identity=Identity("ann", ["read:task:*"]))
+    said.session.open()
+    said.send("subscribe", {"resources": ["tasks:42"]})
+    said.raw()
     other = subscribed("task:4", hub=said.hub)
     said.hub.route([published(1001, "task:42", 1), published(1002, "tasks:42", 2), published(1003, "event", 3)])
     assert [frame["payload"]["message"] for frame in said.frames()] == [1, 2]
