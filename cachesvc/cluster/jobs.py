@@ -162,7 +162,8 @@ class JobRunner:
         try:
             async with aclosing(self._works[job.kind](kept, body)) as steps:
                 async for reached in steps:
-                    if self._clock.monotonic() >= due:
+                    # all of it done is always kept: what the work does after that, such as to tidy up, it may do but once
+                    if self._clock.monotonic() >= due or reached.done == reached.total:
                         kept = reached._replace(revision=kept.revision).moved(self._clock.now())
                         if not await self._store.move_job(kept):
                             _log.info("job %s was ended, or taken over", name)

@@ -135,7 +135,8 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             batch=settings.levels.database.sweep_batch,
             pause=settings.levels.database.sweep_pause,
         )
-        warmer = Warmer(cache, clock, hot=Peers(authority, node_id, token=settings.auth.node_token).hot)
+        peers = Peers(authority, node_id, seen_within=settings.cluster.gone_after, token=settings.auth.node_token)
+        warmer = Warmer(cache, clock, hot=peers.hot)
         spool = spool_of(settings)
         restorer = Restorer(cache, authority, spool.folder, max_value_size=settings.server.max_value_size)
         runner = JobRunner(
@@ -302,6 +303,7 @@ async def _authority(settings: Settings, clock: SystemClock, memory: MemoryTier 
                 timeout=settings.redis_timeout,
                 max_connections=levels.redis.max_connections,
                 poll_interval=settings.log.poll_interval,
+                idempotency_ttl=levels.database.idempotency_ttl,
                 clock=clock,
             )
         )

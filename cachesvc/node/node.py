@@ -45,7 +45,6 @@ _log = logging.getLogger(__name__)
 _READS_ONLY = "reads only: "
 SOON = 0.02  # seconds
 TIDYING = 600.0  # seconds
-GONE_AFTER = 5.0  # heartbeats missed for so many seconds: the node is no longer listed
 
 
 @dataclass(slots=True, eq=False)
@@ -245,7 +244,7 @@ class Node:
         """The live nodes that have not applied a sequence, after waiting for them for up to `within` seconds."""
         deadline = self.clock.monotonic() + within
         while True:
-            found = await self.authority.nodes(seen_within=GONE_AFTER)
+            found = await self.authority.nodes(seen_within=self.settings.cluster.gone_after)
             missing = [record.node for record in found if record.node != self.id and record.applied.sequence < sequence]
             if self.cache.applied.sequence < sequence:
                 missing.append(self.id)
@@ -285,13 +284,13 @@ class Node:
                 "self": record.node == self.id,
                 "tiers": self.auditor.told() if record.node == self.id else record.info.get("audit", {}),
             }
-            for record in await self.authority.nodes(seen_within=GONE_AFTER)
+            for record in await self.authority.nodes(seen_within=self.settings.cluster.gone_after)
         ]
 
     async def nodes(self) -> list[dict[str, Any]]:
         """Every node that was heard of lately, with the sequence that it has applied and its lag behind the head."""
         head = await self.authority.head()
-        found = await self.authority.nodes(seen_within=GONE_AFTER)
+        found = await self.authority.nodes(seen_within=self.settings.cluster.gone_after)
         return [
             {
                 "node": record.node,

@@ -12,7 +12,6 @@ from cachesvc.errors import InvalidInput, JobFailed
 from cachesvc.model.keys import Key, parse_key
 from cachesvc.ports import NodeRecord
 
-_HEARD_OF: Final = 5.0  # seconds without a heartbeat after which a node is not asked
 _WITHIN: Final = 10.0
 _MOST_BYTES: Final = 16 << 20
 
@@ -22,11 +21,12 @@ class Registered(Protocol):
 
 
 class Peers:
-    """Whoever else is there. Of workers that share an address, whichever answers."""
+    """Whoever else was heard of in the last `seen_within` seconds. Of workers that share an address, whichever answers."""
 
-    def __init__(self, registry: Registered, node: str, *, token: str = "") -> None:
+    def __init__(self, registry: Registered, node: str, *, seen_within: float, token: str = "") -> None:
         self._registry = registry
         self._node = node
+        self._seen_within = seen_within
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     async def hot(self, node: str, limit: int) -> Sequence[Key]:
@@ -34,7 +34,7 @@ class Peers:
 
         Raises `JobFailed` where there is none or it does not answer as it should, `TierUnavailable` where nobody can say.
         """
-        found = [record for record in await self._registry.nodes(seen_within=_HEARD_OF) if record.node != self._node]
+        found = [record for record in await self._registry.nodes(seen_within=self._seen_within) if record.node != self._node]
         if node:
             found = [record for record in found if record.node == node]
         if not found:

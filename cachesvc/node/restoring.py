@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
@@ -14,7 +15,7 @@ from cachesvc.engine.restore import Logged, Restorable, Restoring
 from cachesvc.errors import JobFailed
 from cachesvc.model.entry import Entry
 from cachesvc.model.job import Job
-from cachesvc.model.position import parse_position
+from cachesvc.model.position import Position, parse_position
 from cachesvc.ports import Jobs
 from cachesvc.protocol.snapshot import SnapshotReader
 from cachesvc.settings import Settings
@@ -43,9 +44,16 @@ class Restorer:
         said = orjson.loads(body)
         file = self._folder / said["file"]
         since = parse_position(said["since"], field="since") if said["since"] else None
-        restoring = Restoring(self._cache, self._authority, since)
         job = job._replace(total=said["count"])
         start = int(job.checkpoint or 0)
+        if start < said["count"]:  # else all is back, and only the end of the job was not kept
+            async with aclosing(self._put_back(job, file, start, since)) as steps:
+                async for reached in steps:
+                    yield reached
+        await asyncio.to_thread(file.unlink, missing_ok=True)
+
+    async def _put_back(self, job: Job, file: Path, start: int, since: Position | None) -> AsyncGenerator[Job, None]:
+        restoring = Restoring(self._cache, self._authority, since)
         try:
             opened = await asyncio.to_thread(file.open, "rb")
         except OSError as exc:
@@ -56,7 +64,6 @@ class Restorer:
                 job = await restoring.put(job, batch)
                 start += len(batch)
                 yield job._replace(checkpoint=str(start))
-        await asyncio.to_thread(file.unlink, missing_ok=True)
 
     def _batches(self, opened: IO[bytes], start: int) -> Iterator[list[Entry]]:
         """The entries from the `start`th on; checked once more, as the file was read before."""

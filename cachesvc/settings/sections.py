@@ -9,6 +9,8 @@ from pydantic import Field
 
 from cachesvc.settings.values import Duration, HeadSize, Origins, Section, Size, Words
 
+_MISSED = 5  # heartbeats, of a node that is gone
+
 
 class Server(Section):
     """Where and how the service listens."""
@@ -68,6 +70,11 @@ class Cluster(Section):
     heartbeat: Duration = 1.0
     lease: Duration = 5.0
     replay_interval: Duration = 0.01
+
+    @property
+    def gone_after(self) -> float:
+        """Seconds without a heartbeat after which a node is not counted any more."""
+        return _MISSED * self.heartbeat
 
 
 class Jobs(Section):

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from cachesvc.engine.answers import Want
-from cachesvc.errors import SettingsError, TierUnavailable
-from cachesvc.model.change import Draft, Operation
+from cachesvc.errors import JobFailed, SettingsError, TierUnavailable
+from cachesvc.model.change import Draft, Idempotency, Operation
+from cachesvc.model.job import Job
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Seq
+from cachesvc.model.warming import Warming, WarmSource, pack_warming
 from cachesvc.node.building import opened
 from cachesvc.node.node import Node
+from cachesvc.ports import NodeRecord
 from tests.node.conftest import settings
 from tests.servers import Server, cluster_url, free_port, valkey
 
@@ -102,3 +106,31 @@ async def test_an_idle_node_notices_that_redis_is_back(tmp_path: Path) -> None:
             async with asyncio.timeout(20):
                 while node.cache.breaker.state != "closed":
                     await asyncio.sleep(0.01)
+
+
+async def test_a_node_counts_as_long_as_its_heartbeat_may_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(settings(tmp_path, cluster={"heartbeat": "10s"})) as node:
+        asked, nodes = [], node.authority.nodes
+
+        async def noted(*, seen_within: float) -> Sequence[NodeRecord]:
+            asked.append(seen_within)
+            return await nodes(seen_within=seen_within)
+
+        monkeypatch.setattr(node.authority, "nodes", noted)
+        assert await node.missing(node.cache.applied.sequence, within=0.0) == []
+        await node.nodes()
+        await node.audits()
+        with pytest.raises(JobFailed):
+            await node.warmer.work(Job("", "warm", ""), pack_warming(Warming(WarmSource.PEER))).__anext__()
+        assert asked == [50.0] * 4
+
+
+async def test_redis_keeps_answers_for_as_long_as_is_set(tmp_path: Path, durable_valkey: Server) -> None:
+    with Redis(port=durable_valkey.port) as client:
+        client.flushall()
+        said = {"redis": {"url": durable_valkey.url}, "database": {"enabled": False, "idempotency_ttl": "1m"}}
+        async with opened(settings(tmp_path, **said)) as node:
+            await node.cache.write(Draft(Operation.SET, A, b"1", idempotency=Idempotency("someone", "1", "same")))
+        lives = [client.pttl(name) for name in client.scan_iter("*")]
+        assert lives
+        assert max(lives) in range(1, 60_001)

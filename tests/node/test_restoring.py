@@ -6,9 +6,11 @@ import asyncio
 from pathlib import Path
 
 import orjson
+import pytest
 
 from cachesvc.engine.invalidate import invalidate
 from cachesvc.engine.snapshots import live_entries
+from cachesvc.errors import TierUnavailable
 from cachesvc.model.change import Draft, Operation
 from cachesvc.model.change import invalidate as draft_of
 from cachesvc.model.entry import Entry
@@ -99,6 +101,26 @@ async def test_into_a_store_that_is_empty(tmp_path: Path) -> None:
         assert [entry.key for entry in await snapshot(node)] == [entry.key for entry in entries]
         again = await restored(node, entries, None)
         assert again.counts == {"restored": 0, "skipped": 1_200, "refused": 0}
+
+
+async def test_an_end_that_is_not_kept_at_first_is_kept_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = settings(tmp_path, database={"url": "sqlite:a.db"}, jobs={"poll_interval": 0.05})
+    async with opened(chosen) as node:
+        await put(node, "k")
+        entries = await snapshot(node)
+        move, away = node.authority.move_job, 1
+
+        async def once_away(job: Job) -> bool:
+            nonlocal away
+            if job.state.ended and away:
+                away -= 1
+                raise TierUnavailable("database", "away")
+            return await move(job)
+
+        monkeypatch.setattr(node.authority, "move_job", once_away)
+        job = await restored(node, entries, None)
+        assert (job.state, job.done, job.reason, away) == (JobState.DONE, 1, "", 0)
+        assert not (spool_of(node.settings).folder / "s.ndjson").exists()
 
 
 async def test_a_file_that_is_gone_fails_the_job(tmp_path: Path) -> None:
