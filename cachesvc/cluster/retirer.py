@@ -17,7 +17,10 @@ STEPS = 100  # at most, before the lease is looked at again
 
 
 class Retirer:
-    """One round at a time, by the node that holds the duty. `in_force` is what this node knows, `write` appends a draft."""
+    """One round at a time, by the node that holds the duty. `in_force` is what this node knows, `write` appends a draft.
+
+    Batches of `batch` keys have pauses of at least `pause` seconds between them, and take no more than `share` of the time.
+    """
 
     def __init__(
         self,
@@ -28,6 +31,7 @@ class Retirer:
         *,
         batch: int,
         pause: float,
+        share: float,
     ) -> None:
         self.retired = 0
         self._authority = authority
@@ -36,6 +40,7 @@ class Retirer:
         self._clock = clock
         self._batch = batch
         self._pause = pause
+        self._rest = (1.0 - share) / share  # seconds for every second of work
 
     async def step(self) -> None:
         """Go on with the oldest active pattern; it is kept with the pattern how far that came."""
@@ -43,10 +48,12 @@ class Retirer:
         if one is None:
             return
         for _ in range(STEPS):
+            began = self._clock.monotonic()
             if (await self._authority.bury(one, limit=self._batch)).done:
                 await self._retire(one)
                 return
-            await self._clock.sleep(self._pause)
+            # nobody waits for the sweep: the slower the authority is, the longer it is left to others
+            await self._clock.sleep(max(self._pause, (self._clock.monotonic() - began) * self._rest))
 
     async def _retire(self, one: InForce) -> None:
         named = Invalidation(one.pattern.text, retires=one.sequence, soft=one.soft)

@@ -134,6 +134,7 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             clock,
             batch=settings.levels.database.sweep_batch,
             pause=settings.levels.database.sweep_pause,
+            share=settings.levels.database.sweep_share,
         )
         peers = Peers(authority, node_id, seen_within=settings.cluster.gone_after, token=settings.auth.node_token)
         warmer = Warmer(cache, clock, hot=peers.hot)

@@ -52,7 +52,8 @@ class Database(Section):
     pool_size: int = Field(4, ge=2)
     sweep_interval: Duration = 5.0
     sweep_batch: int = Field(1_000, ge=1, le=10_000)
-    sweep_pause: Duration = 0.01  # between two batches of an invalidated pattern's sweep
+    sweep_pause: Duration = 0.01  # between two batches of an invalidated pattern's sweep, at least
+    sweep_share: float = Field(0.2, gt=0, le=1)  # of the time that such a sweep may take up
     idempotency_ttl: Duration = 86_400.0
     tombstone_ttl: Duration = 86_400.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from cachesvc.cluster import retirer as module
@@ -32,7 +33,8 @@ class Node:
         self.written: list[Draft] = []
         self.refuses = refuses
         authority: Any = self.authority
-        self.retirer = Retirer(authority, lambda: self.patterns, self.write, FakeClock(), batch=10, pause=0.0)
+        self.clock = FakeClock()
+        self.retirer = Retirer(authority, lambda: self.patterns, self.write, self.clock, batch=10, pause=0.0, share=0.2)
 
     async def write(self, draft: Draft) -> None:
         if self.refuses:
@@ -71,3 +73,22 @@ async def test_another_node_was_faster() -> None:
     node = Node(1, OLD, refuses=True)
     await node.retirer.step()
     assert node.retirer.retired == 0
+
+
+async def test_a_sweep_takes_its_share_of_the_time_and_no_more() -> None:
+    node = Node(3, OLD)
+    bury = node.authority.bury
+
+    async def slowly(pattern: InForce, *, limit: int) -> Burial:
+        node.clock.advance(2.0)
+        return await bury(pattern, limit=limit)
+
+    node.authority.bury = slowly  # type: ignore[method-assign] # as an authority under load
+    began = node.clock.monotonic()
+    stepping = asyncio.create_task(node.retirer.step())
+    async with asyncio.timeout(10):
+        while not stepping.done():
+            await asyncio.sleep(0)
+            if node.clock.sleepers:
+                node.clock.advance(0.5)
+    assert node.clock.monotonic() - began == 3 * 2.0 + 2 * 8.0

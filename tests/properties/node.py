@@ -99,7 +99,7 @@ class Node:
             losses=losses,
         )
         self.sweeper = Sweeper(authority, cache.write_many, retention=KEPT, batch=2)
-        self.retirer = Retirer(authority, lambda: cache.floors.patterns, cache.write, time, batch=2, pause=0.01)
+        self.retirer = Retirer(authority, lambda: cache.floors.patterns, cache.write, time, batch=2, pause=0.01, share=1.0)
         self.voucher = Voucher(self.redis, authority, losses, time)
         self.replayer = Replayer(self.redis, self.voucher, feed, time)
         for lane in (*cache.lanes(), self.follower.run(), self.voucher.run()):
