@@ -5,26 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from cachesvc.errors import SettingsError
 from cachesvc.settings.refusals import NOT_GIVEN
-from cachesvc.settings.values import Duration, Section, listed
+from cachesvc.settings.values import LISTED, Allowed, Duration, Section
 
 SYMMETRIC = "HS256"
 LEAST_SECRET = 32  # bytes: as long as the hash (RFC 7518, 3.2)
-
-
-def _algorithms(value: object) -> object:
-    return listed(value)
-
-
-def _secrets(value: object) -> object:
-    return listed(value)
-
-
-def _paths(value: object) -> object:
-    return listed(value)
 
 
 Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
@@ -34,10 +22,12 @@ class Auth(Section):
     """Who may call: everyone on this machine, or who shows a token that is signed by a key that is known here."""
 
     mode: Literal["none", "jwt"] = "none"
-    algorithms: Annotated[tuple[Algorithm, ...], BeforeValidator(_algorithms), Field(max_length=4)] = ()
+    algorithms: Annotated[
+        tuple[Algorithm, ...], LISTED, Allowed("a list of HS256, RS256, ES256 and EdDSA"), Field(max_length=4)
+    ] = ()
     # of HS256; the tokens of each are believed, so that one can take the place of another
-    secrets: Annotated[tuple[str, ...], BeforeValidator(_secrets), Field(max_length=10, repr=False)] = ()
-    public_keys: Annotated[tuple[Path, ...], BeforeValidator(_paths), Field(max_length=10)] = ()  # PEM files
+    secrets: Annotated[tuple[str, ...], LISTED, Allowed("up to 10 secrets"), Field(max_length=10, repr=False)] = ()
+    public_keys: Annotated[tuple[Path, ...], LISTED, Allowed("up to 10 paths of PEM files"), Field(max_length=10)] = ()
     jwks_url: str = Field("", pattern=r"^(https?://[^\s]+)?$", max_length=1_000)
     jwks_interval: Duration = 300.0
     issuer: str = Field("", max_length=1_000)

@@ -13,10 +13,11 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from cachesvc.errors import SettingsError
+from cachesvc.settings.values import Allowed
 
 _SHOWN = 100  # characters of a value
 
@@ -98,9 +99,9 @@ def _allowed(field: FieldInfo) -> str:
     if len(inner) == 1 and NoneType in get_args(field.annotation):  # what need not be given
         field = FieldInfo.from_annotation(inner[0])
     kind = field.annotation
-    reads = next((part.func.__name__ for part in field.metadata if isinstance(part, BeforeValidator)), "")
-    if reads:
-        return _READ[reads].format(range=_range(field))
+    said = next((part for part in field.metadata if isinstance(part, Allowed)), None)
+    if said is not None:
+        return said.words.format(range=_range(field))
     if get_origin(kind) is Literal:
         *words, last = (f'"{word}"' for word in get_args(kind))
         return f"{', '.join(words)} and {last}" if words else last
@@ -109,18 +110,6 @@ def _allowed(field: FieldInfo) -> str:
         return f"texts that match {pattern}" if pattern else "texts"
     plain = {bool: "true and false", int: "whole numbers", float: "numbers", Path: "paths"}
     return plain[kind] + _range(field) if isinstance(kind, type) and kind in plain else "tables of settings"
-
-
-_READ = {  # by the function that reads it from text
-    "_seconds": 'durations{range} seconds: a number, or like "250ms", "30s", "5m", "1h", "1d"',
-    "_bytes": 'sizes{range} bytes: a number, or like "64KiB", "16MiB", "1GiB"',
-    "_algorithms": "a list of HS256, RS256, ES256 and EdDSA",
-    "_secrets": "up to 10 secrets",
-    "_paths": "up to 10 paths of PEM files",
-    "_words": 'up to 16 names, like "notes"',
-    "_origins": 'up to 1000 origins, like "https://app.example.com"',
-    "listed": 'up to 64 names of JSON fields, like "status" or "assignee.id"',
-}
 
 
 def _range(field: FieldInfo) -> str:

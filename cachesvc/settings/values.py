@@ -6,6 +6,7 @@ Every number has a range: no setting makes anything unbounded.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
@@ -35,35 +36,41 @@ def _bytes(value: object) -> object:
     return value
 
 
-def listed(value: object) -> object:
+def _listed(value: object) -> object:
     """`"a, b"`, as a list is written in the environment."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-def _origins(value: object) -> object:
-    """As `listed`: `"https://app.example.com, http://localhost:3000"`."""
-    return listed(value)
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What is allowed in a setting, in words; `{range}` stands for its range."""
+
+    words: str
 
 
-def _words(value: object) -> object:
-    """As `listed`: `"notes, memos"`."""
-    return listed(value)
-
-
+LISTED = BeforeValidator(_listed)
+_DURATION = Allowed('durations{range} seconds: a number, or like "250ms", "30s", "5m", "1h", "1d"')
+_SIZE = Allowed('sizes{range} bytes: a number, or like "64KiB", "16MiB", "1GiB"')
 MAX_TTL = 10 * 365 * 86_400.0
-Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=MAX_TTL, allow_inf_nan=False)]
-Span = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=MAX_TTL, allow_inf_nan=False)]  # 0: none
-Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
-HeadSize = Annotated[int, BeforeValidator(_bytes), Field(ge=1 << 10, le=1 << 20)]
+Duration = Annotated[float, BeforeValidator(_seconds), _DURATION, Field(gt=0, le=MAX_TTL, allow_inf_nan=False)]
+Span = Annotated[float, BeforeValidator(_seconds), _DURATION, Field(ge=0, le=MAX_TTL, allow_inf_nan=False)]  # 0: none
+Size = Annotated[int, BeforeValidator(_bytes), _SIZE, Field(gt=0)]
+HeadSize = Annotated[int, BeforeValidator(_bytes), _SIZE, Field(ge=1 << 10, le=1 << 20)]
 FieldPath = Annotated[str, Field(pattern=r"^[^.\x00-\x1f]+(\.[^.\x00-\x1f]+)*$", max_length=200)]
-FieldPaths = Annotated[tuple[FieldPath, ...], BeforeValidator(listed), Field(max_length=64)]
+FieldPaths = Annotated[
+    tuple[FieldPath, ...],
+    LISTED,
+    Allowed('up to 64 names of JSON fields, like "status" or "assignee.id"'),
+    Field(max_length=64),
+]
 
 Origin = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^/\s]+$", max_length=300)]
-Origins = Annotated[tuple[Origin, ...], BeforeValidator(_origins), Field(max_length=1_000)]
-
-Words = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^[^:\x00-\x20]+$", max_length=64)], ...], BeforeValidator(_words), Field(max_length=16)
+Origins = Annotated[
+    tuple[Origin, ...], LISTED, Allowed('up to 1000 origins, like "https://app.example.com"'), Field(max_length=1_000)
 ]
+
+Word = Annotated[str, Field(pattern=r"^[^:\x00-\x20]+$", max_length=64)]
+Words = Annotated[tuple[Word, ...], LISTED, Allowed('up to 16 names, like "notes"'), Field(max_length=16)]
 
 
 class Section(BaseModel):
