@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from cachesvc.protocol.frames import FROM_CLIENTS
 from cachesvc.protocol.messages import FROM_SERVER
+from cachesvc.realtime.session import SERVED
 from cachesvc.web.live import PATH
 
 Document = dict[str, Any]
@@ -18,12 +19,13 @@ _TOLD: Final = "server."
 
 def document(version: str) -> Document:
     """Version 3 of AsyncAPI; an operation's action is that of the server."""
-    sent, sent_schemas = models_json_schema([(model, "validation") for model in FROM_CLIENTS.values()], ref_template=_SCHEMAS)
+    taken = {kind: model for kind, model in FROM_CLIENTS.items() if kind in SERVED}
+    sent, sent_schemas = models_json_schema([(model, "validation") for model in taken.values()], ref_template=_SCHEMAS)
     told, told_schemas = models_json_schema([(model, "serialization") for model in FROM_SERVER.values()], ref_template=_SCHEMAS)
     messages: Document = {}
     schemas: Document = {}
     for prefix, models, refs, made in (
-        (_SENT, FROM_CLIENTS, sent, sent_schemas),
+        (_SENT, taken, sent, sent_schemas),
         (_TOLD, FROM_SERVER, told, told_schemas),
     ):
         for name, schema in made["$defs"].items():

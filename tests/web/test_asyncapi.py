@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 
-from cachesvc.protocol.frames import FROM_CLIENTS
 from cachesvc.protocol.messages import FROM_SERVER
+from cachesvc.realtime.session import SERVED
 
 
 def references(part: Any) -> Iterator[str]:
@@ -28,7 +28,7 @@ async def test_the_document(http: httpx.AsyncClient) -> None:
     document = answer.json()
     assert (answer.status_code, document["asyncapi"], document["info"]["version"]) == (200, "3.0.0", "1.2.3")
     assert document["channels"]["realtime"]["address"] == "/v1/ws/realtime"
-    for operation, action, models in (("commands", "receive", FROM_CLIENTS), ("messages", "send", FROM_SERVER)):
+    for operation, action, models in (("commands", "receive", SERVED), ("messages", "send", FROM_SERVER)):
         told = document["operations"][operation]
         names = [reference["$ref"].rpartition("/")[2] for reference in told["messages"]]
         assert told["action"] == action
