@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from cachesvc.engine.combine import Combiner
 from cachesvc.engine.resilience import Breaker
-from cachesvc.errors import Unavailable
+from cachesvc.errors import Overloaded, Unavailable
 from cachesvc.model.keys import Key
 from cachesvc.ports import Leases
 
@@ -53,11 +53,16 @@ class LoadLeases:
         self.stage: Combiner[_Ask] = Combiner("leases", self._run, _fail, most=most, pending=pending, lanes=lanes)
 
     async def take(self, keys: Collection[Key], ttl: float) -> list[Lease]:
-        """A lease of each key for `ttl` seconds, in order. Raises `Overloaded`."""
+        """A lease of each key for `ttl` seconds, in order. Raises `Overloaded`, and then none is taken."""
         loop = asyncio.get_running_loop()
         asks = [_Ask(key, ttl, loop.create_future()) for key in keys]
-        for ask in asks:
-            self.stage.add(ask)
+        try:
+            for ask in asks:
+                self.stage.add(ask)
+        except Overloaded:
+            for ask in asks:
+                ask.answer.cancel()
+            raise
         return list(await asyncio.gather(*(ask.answer for ask in asks)))
 
     async def release(self, leases: Collection[Lease]) -> None:
@@ -75,7 +80,8 @@ class LoadLeases:
     async def _run(self, batch: list[_Ask]) -> None:
         lives: dict[float, list[_Ask]] = defaultdict(list)
         for ask in batch:
-            lives[ask.ttl].append(ask)
+            if not ask.answer.done():
+                lives[ask.ttl].append(ask)
         for ttl, asks in lives.items():
             # a token of its own for each batch: a node that loads a key twice waits for itself
             holder = f"{self._holder}/{next(self._numbers)}"

@@ -262,9 +262,12 @@ class Loads:
         except Unavailable as exc:
             self._failed(waiting, exc)
             return []
-        self._timed(self._clock.monotonic() - began, len(loaded), len(waiting))
-        self._note([flight.key for flight in waiting if flight.key in loaded], Reason.HIT)
-        self._note([flight.key for flight in waiting if flight.key not in loaded], Reason.NOT_LOADED)
+        told: dict[Reason, list[Key]] = {Reason.HIT: [], Reason.NOT_LOADED: [], Reason.AWAY: []}
+        for flight in waiting:
+            told[_told(loaded.get(flight.key))].append(flight.key)
+        self._timed(self._clock.monotonic() - began, len(told[Reason.HIT]), len(waiting))
+        for reason, keys in told.items():
+            self._note(keys, reason)
         kept = (self._keep(supply, flight, loaded.get(flight.key)) for flight in waiting)
         outcomes = await asyncio.gather(*kept, return_exceptions=True)
         overtaken: list[Flight] = []
@@ -307,3 +310,10 @@ class Loads:
         self._note([flight.key for flight in waiting], Reason.AWAY)
         for flight in waiting:
             self._ends.fail(flight, error)
+
+
+def _told(loaded: Loaded | Unavailable | None) -> Reason:
+    """What is told of a load that came to that."""
+    if loaded is None:
+        return Reason.NOT_LOADED
+    return Reason.AWAY if isinstance(loaded, Unavailable) else Reason.HIT

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from cachesvc.errors import InvalidInput, Unavailable
 from cachesvc.model.entry import JSON
-from cachesvc.model.keys import parse_name
+from cachesvc.model.keys import Key, parse_name
 from cachesvc.ports import Loaded
 from cachesvc.protocol.api import check_ttl
 from cachesvc.protocol.exact import check_json
@@ -37,6 +38,13 @@ def checked(loader: str, loaded: Loaded, *, most: int) -> Loaded:
     except (InvalidInput, TypeError, AttributeError) as exc:
         raise Unavailable(f"loader {loader}: {exc}") from exc
     return loaded
+
+
+def had(found: Mapping[Key, Loaded | Unavailable], keys: Sequence[Key]) -> Mapping[Key, Loaded | Unavailable]:
+    """What was found of those keys. Raises the failure of one that was asked for alone: then nothing could be had."""
+    if len(keys) == 1 and isinstance(failed := found.get(keys[0]), Unavailable):
+        raise failed
+    return found
 
 
 def media_type(text: str) -> str:

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 import httpx
 
 from cachesvc.errors import Unavailable
-from cachesvc.loaders.checked import checked, media_type
+from cachesvc.loaders.checked import checked, had, media_type
 from cachesvc.model.keys import Key
 from cachesvc.ports import Loaded
 
@@ -59,9 +59,7 @@ class HttpLoader:
                 found[key] = outcome
             elif outcome is not None:
                 raise outcome
-        if len(keys) == 1 and isinstance(failed := found.get(keys[0]), Unavailable):
-            raise failed
-        return found
+        return had(found, keys)
 
     def url_of(self, key: Key) -> str | None:
         """Where the key's value is; None where there can be none: it lacks a part, or one that a path cannot say."""

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 import orjson
 
 from cachesvc.errors import SettingsError, Unavailable
-from cachesvc.loaders.checked import checked
+from cachesvc.loaders.checked import checked, had
 from cachesvc.model.entry import JSON
 from cachesvc.model.keys import Key
 from cachesvc.ports import Loaded
@@ -57,9 +57,7 @@ class PythonLoader:
                     loaded[key] = self._loaded(found[key])
                 except Unavailable as exc:
                     loaded[key] = exc
-        if len(keys) == 1 and isinstance(failed := loaded.get(keys[0]), Unavailable):
-            raise failed
-        return loaded
+        return had(loaded, keys)
 
     async def _call(self, keys: list[Key]) -> object:
         if inspect.iscoroutinefunction(self._function):

@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cachesvc.errors import SettingsError, Unavailable
-from cachesvc.loaders.checked import checked, media_type
+from cachesvc.loaders.checked import checked, had, media_type
 from cachesvc.model.entry import JSON
 from cachesvc.model.keys import Key
 from cachesvc.ports import Loaded
@@ -72,9 +72,7 @@ class SqlLoader:
                     found[key] = self._loaded(mine)
                 except Unavailable as exc:
                     found[key] = exc
-        if len(keys) == 1 and isinstance(failed := found.get(keys[0]), Unavailable):
-            raise failed
-        return found
+        return had(found, keys)
 
     @property
     def _column(self) -> str:

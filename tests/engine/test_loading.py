@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from cachesvc.engine.answers import Mark
+from cachesvc.engine.last_reads import Reason
 from cachesvc.engine.load_terms import Loading
 from cachesvc.engine.loading import LAST_LOOK, LEASE_MARGIN
 from cachesvc.engine.supply import FAILURES
@@ -209,6 +210,9 @@ async def test_what_fails_for_one_key_fails_alone(site: Site, origin: Origin) ->
         assert "a:2 is broken" in str(bad)
         assert list(site.authority.rows) == [A]
         assert node.reads.loads.supplies["a"].failures == 1
+        ends = [node.reads.last["loader"].of(key) for key in (A, B)]
+        assert [end.reason for end in ends if end is not None] == [Reason.HIT, Reason.AWAY]
+        assert (node.reads.counts.hits["loader"], node.reads.counts.misses["loader"]) == (1, 1)
 
 
 async def test_a_loader_that_fails_is_left_alone_for_a_while(site: Site, origin: Origin) -> None:
