@@ -56,6 +56,9 @@ def _show(told: Explanation) -> None:
             facts[f"last read in {name}"] = _read(tier.last_read)
     if told.last_load is not None:
         facts["last load"] = _read(told.last_load)
+    for one in told.invalidations:
+        how = ("softly " if one.soft else "") + ("swept" if one.swept else "being swept")
+        facts[f"invalidated by {one.sequence}"] = f"{one.pattern}, {moment(one.at)}, {how}"
     facts["lowest version served"] = str(told.floor) if told.floor else "any"
     facts["log applied to"] = told.applied
     rows = table("", "")

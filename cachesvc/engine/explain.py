@@ -16,11 +16,13 @@ from cachesvc.engine.last_reads import LastRead, Reason
 from cachesvc.errors import PositionLost, Unavailable
 from cachesvc.model.change import Change
 from cachesvc.model.entry import Entry
+from cachesvc.model.invalidation import InForce
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Seq, Version
 from cachesvc.ports import Holding, Inspected, Source
 
 MOST_DEPENDENTS: Final = 100
+MOST_PATTERNS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class Explanation:
 
     `levels` are the enabled ones by name, from the top; `newest` is the entry of the highest version among them. `change` is
     the record that wrote that version, None when it is trimmed. `dependents` are the first `MOST_DEPENDENTS` (then
-    `more_dependents` tells whether there are more), None where the authority keeps no index of them.
+    `more_dependents` tells whether there are more), None where the authority keeps no index of them. `patterns` are the
+    newest `MOST_PATTERNS` in force here that match.
     """
 
     key: Key
@@ -55,6 +58,7 @@ class Explanation:
     dependents: Sequence[Key] | None
     more_dependents: bool
     last_load: LastRead | None
+    patterns: Sequence[InForce]
     floor: int
     applied: Position
     horizon: Position
@@ -64,6 +68,7 @@ async def explain(cache: Cache, key: Key) -> Explanation:
     """Look at a key on every level. A level that does not answer says so; nothing is raised for it."""
     floors = cache.floors
     floor, applied, horizon = floors.floor(key), floors.applied, floors.horizon
+    patterns = floors.patterns.matching(key)[:MOST_PATTERNS]
     levels: dict[str, Explained] = {}
     guarded = cache.redis.name if cache.redis is not None else ""
     sources: tuple[Source | None, ...] = (cache.memory, cache.redis, cache.authority)
@@ -93,6 +98,7 @@ async def explain(cache: Cache, key: Key) -> Explanation:
         dependents[:MOST_DEPENDENTS] if dependents is not None else None,
         dependents is not None and len(dependents) > MOST_DEPENDENTS,
         _last(cache, "loader", key),
+        patterns,
         floor,
         applied,
         horizon,
@@ -121,12 +127,12 @@ async def _look(source: Inspected, key: Key, horizon: Position, breaker: str) ->
 
 
 async def _writer(cache: Cache, key: Key, version: Version) -> Change | None:
-    """The record of a version, which is its sequence."""
+    """The record of a version, which is its sequence; of what was invalidated, the invalidation."""
     try:
         changes = await cache.authority.read(Position(cache.applied.epoch, Seq(version - 1)), 1)
     except (PositionLost, Unavailable):
         return None
-    return next((change for change in changes if int(change.sequence) == version and change.key == key), None)
+    return next((change for change in changes if int(change.sequence) == version and change.key in (key, None)), None)
 
 
 async def _dependents(cache: Cache, key: Key) -> Sequence[Key] | None:

@@ -129,14 +129,18 @@ class Patterns:
                     break
         return newest if newest > above else 0
 
+    def matching(self, key: str) -> list[InForce]:
+        """All that match the key, the newest first."""
+        found = [one for length in self._lengths for one in self._by_prefix.get(key[:length], ()) if one.pattern.matches(key)]
+        return sorted(found, key=lambda one: -one.sequence)
+
     def hide(self, entry: Entry) -> Entry:
         """The entry as it counts: where patterns kill it, deleted since the newest of them; stale where only soft ones do."""
         if entry.deleted or not (since := self.newest(entry.key, entry.version)):
             return entry
-        killers = [one for one in self if one.sequence > entry.version and one.pattern.matches(entry.key)]
+        killers = [one for one in self.matching(entry.key) if one.sequence > entry.version]
         if all(one.soft for one in killers):
-            newest = max(killers, key=lambda one: one.sequence)
-            return softened(entry, newest.sequence, at=newest.at)
+            return softened(entry, killers[0].sequence, at=killers[0].at)
         return entry._replace(version=Version(since), value=b"", deleted=True)
 
     def add(self, one: InForce) -> None:

@@ -63,6 +63,18 @@ class Dependents(_Told):
     more: bool = Field(description="whether there are more than are listed")
 
 
+class InForce(_Told):
+    """An invalidation by pattern that is in force: of what matches, nothing older than `sequence` is served."""
+
+    pattern: str
+    sequence: int
+    at: float = Field(description="Unix seconds")
+    soft: bool
+    swept: bool = Field(
+        description="the authority holds nothing any more that it ended; it is kept for what is still on its way"
+    )
+
+
 class Explanation(_Told):
     """What is known of a key on this node, now."""
 
@@ -74,6 +86,9 @@ class Explanation(_Told):
     dependents: Dependents | None = Field(description="null where the authority keeps no index of them")
     written_by: WrittenBy | None = Field(description="null when the record is no longer kept")
     last_load: Read | None = Field(description="how the last call of the loader for this key ended on this node")
+    invalidations: list[InForce] = Field(
+        default_factory=list, description="by pattern, in force on this node, that match; the newest first, up to a hundred"
+    )
     floor: int = Field(description="the lowest version that this node still serves; 0: any")
     applied: str = Field(description="up to where this node has applied the log")
     horizon: str = Field(description="up to where this node has forgotten floors: what was not seen since is not believed")

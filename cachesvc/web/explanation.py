@@ -11,6 +11,7 @@ from cachesvc.engine.explain import Explained, Explanation
 from cachesvc.engine.last_reads import LastRead
 from cachesvc.model.change import Change
 from cachesvc.model.entry import JSON
+from cachesvc.model.invalidation import InForce
 from cachesvc.protocol import operations as told
 from cachesvc.web.call import Call
 
@@ -42,6 +43,7 @@ def _told(explanation: Explanation) -> told.Explanation:
         dependents=told.Dependents(keys=list(dependents), more=explanation.more_dependents) if dependents is not None else None,
         written_by=_writer(explanation.change) if explanation.change is not None else None,
         last_load=_read(explanation.last_load),
+        invalidations=list(map(_in_force, explanation.patterns)),
         floor=explanation.floor,
         applied=str(explanation.applied),
         horizon=str(explanation.horizon),
@@ -77,6 +79,10 @@ def _writer(change: Change) -> told.WrittenBy:
         source=entry.source or None if entry is not None else None,
         batch=change.id.rpartition("-")[0],
     )
+
+
+def _in_force(one: InForce) -> told.InForce:
+    return told.InForce(pattern=one.pattern.text, sequence=one.sequence, at=one.at, soft=one.soft, swept=one.retired > 0)
 
 
 def _read(last: LastRead | None) -> told.Read | None:

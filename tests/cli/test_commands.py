@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -160,6 +161,9 @@ def test_explain(url: str, inside: Inside) -> None:
     shown = inside("explain", "explained", url=url).text
     for said in ("memory", "redis", "database", "live", "tagged", "parent:1", f"write {told['writtenBy']['sequence']}"):
         assert said in shown
+    by = inside("invalidate", "--pattern", "explaine?", "--json", "--yes", url=url).json["sequence"]
+    shown = inside("explain", "explained", url=url).text
+    assert re.search(rf"invalidated by {by} +explaine\?, ", shown), shown
     ran = inside("explain", "explained:not", url=url)
     assert ran.code == 1
     assert "nothing" in ran.text

@@ -12,7 +12,8 @@ import redis as driver
 
 from cachesvc.engine.answers import Want
 from cachesvc.errors import TierUnavailable
-from cachesvc.model.change import Draft, Operation
+from cachesvc.model.change import Draft, Operation, invalidate
+from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key, partition_of
 from cachesvc.node.building import opened
 from cachesvc.node.node import Node
@@ -123,6 +124,26 @@ async def test_a_deleted_key_and_one_past_its_life(node: Node) -> None:
     reason = (await told(node))["tiers"][name]["lastRead"]["reason"]
     assert reason in ("expired", "deleted")  # it may have been swept
     assert not (await told(node))["tiers"][name]["live"]
+
+
+async def test_what_was_invalidated_names_the_patterns_and_the_record(node: Node) -> None:
+    for key in (A, Key("b:1")):
+        await node.cache.write(Draft(Operation.SET, key, b"1"))
+    soft = await node.cache.write(invalidate(Invalidation("a*", soft=True)))
+    hard = await node.cache.write(invalidate(Invalidation("a:[0-9]")))
+    said = await told(node)
+    assert [(one["pattern"], one["sequence"], one["soft"]) for one in said["invalidations"]] == [
+        ("a:[0-9]", hard.receipt.version, False),
+        ("a*", soft.receipt.version, True),
+    ]
+    assert (await told(node, "b:1"))["invalidations"] == []
+    async with asyncio.timeout(10):
+        while not all(one["swept"] for one in (await told(node))["invalidations"]):
+            await asyncio.sleep(0)
+    named = await node.cache.write(invalidate(Invalidation(keys=(Key("b:1"),))))
+    by = (await told(node, "b:1"))["writtenBy"]
+    if node.authority.name != "memory":  # which keeps no tombstones
+        assert (by["sequence"], by["kind"]) == (named.receipt.version, "invalidate")
 
 
 async def test_a_redis_that_was_emptied_says_so(tmp_path: Path, valkey_url: str) -> None:
