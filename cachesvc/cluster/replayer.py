@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from cachesvc.cluster.feed import Feed
 from cachesvc.cluster.voucher import Voucher
 from cachesvc.errors import PositionLost
+from cachesvc.model.keys import PARTITIONS
 from cachesvc.model.position import Position
 from cachesvc.ports import Clock, Replica
 
@@ -23,7 +24,7 @@ class ReplayCounts:
 
     replayed: int = 0
     restarted: int = 0  # partitions emptied
-    behind: int = 0  # partitions that did not stand at the log's head when last looked at
+    behind: int = 0  # partitions that did not stand at the log's head when last looked at, or did not answer
     position: Position | None = None
 
 
@@ -38,7 +39,7 @@ class Replayer:
         self._clock = clock
         self._survey_interval = survey
         self._survey_at = 0.0
-        self._at: Position | None = None  # where all partitions stand, as far as this node knows
+        self._at: Position | None = None  # where all partitions that answer stand, as far as this node knows
 
     async def step(self) -> None:
         """Replay what is new, or return after a while without news. Looks every so often whether Redis still says the same."""
@@ -54,10 +55,9 @@ class Replayer:
             return
         after, upto = self._at, Position(self._at.epoch, changes[-1].sequence)
         self._at = None  # unknown again, should the replay fail half-way
-        await self._replica.replay(changes, upto=upto, after=after)
+        self.counts.behind = await self._replica.replay(changes, upto=upto, after=after)
         self.counts.replayed += len(changes)
         self._at = self.counts.position = upto
-        self.counts.behind = 0
 
     async def _survey(self) -> Position:
         """The lowest cursor, after restarting the partitions whose cursors are of no use. Raises `PositionLost`."""
@@ -66,7 +66,7 @@ class Replayer:
             await self._replica.restart(survey.useless, at=survey.head)
             self.counts.restarted += len(survey.useless)
         head = survey.head.position
-        self.counts.behind = len(survey.useless) + sum(cursor != head for cursor in survey.kept.values())
+        self.counts.behind = PARTITIONS - sum(cursor == head for cursor in survey.kept.values())
         lowest = Position(head.epoch, min([*(cursor.sequence for cursor in survey.kept.values()), head.sequence]))
         self.counts.position = lowest
         return lowest

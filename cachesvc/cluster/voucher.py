@@ -19,7 +19,10 @@ from cachesvc.ports import ChangeLog, Clock, Mark, Replica, Trail
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Where the log stands, where the partitions do that are of its history, and which can be of no use any more."""
+    """Where the log stands, where the partitions do that are of its history, and which can be of no use any more.
+
+    Those that did not answer are in neither.
+    """
 
     head: Mark
     kept: Mapping[int, Position]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, 
 from dataclasses import dataclass
 from typing import Any
 
+from cachesvc.breaker import Breaker
 from cachesvc.engine.answers import ANY, Answer, Want, Written
 from cachesvc.engine.flight import Flights
 from cachesvc.engine.floors import Floors
@@ -18,7 +19,6 @@ from cachesvc.engine.load_terms import Loading
 from cachesvc.engine.no_memory import NoMemory
 from cachesvc.engine.puts import Puts
 from cachesvc.engine.reads import Reads
-from cachesvc.engine.resilience import Breaker
 from cachesvc.engine.writes import Writes
 from cachesvc.errors import CacheError, PositionLost, Unavailable
 from cachesvc.model.change import Appended, Change, Draft, Kind

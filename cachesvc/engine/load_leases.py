@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple
 
+from cachesvc.breaker import Breaker
 from cachesvc.engine.combine import Combiner
-from cachesvc.engine.resilience import Breaker
 from cachesvc.errors import Overloaded, Unavailable
 from cachesvc.model.keys import Key
 from cachesvc.ports import Leases
@@ -85,21 +85,26 @@ class LoadLeases:
         for ttl, asks in lives.items():
             # a token of its own for each batch: a node that loads a key twice waits for itself
             holder = f"{self._holder}/{next(self._numbers)}"
-            place, left = await self._acquire([ask.key for ask in asks], holder, ttl)
-            for ask in asks:
+            leases = await self._acquire([ask.key for ask in asks], holder, ttl)
+            for ask, lease in zip(asks, leases, strict=True):
                 if not ask.answer.done():
-                    ask.answer.set_result(Lease(ask.key, holder, left.get(_name(ask.key), 0.0), place))
+                    ask.answer.set_result(lease)
 
-    async def _acquire(self, keys: Sequence[Key], holder: str, ttl: float) -> tuple[Leases | None, dict[str, float]]:
+    async def _acquire(self, keys: Sequence[Key], holder: str, ttl: float) -> list[Lease]:
+        """A lease of each, of the first place that answers for it, or of none."""
+        taken: dict[str, Lease] = {}
         for place, breaker in self._places:
-            if breaker.refuses:
+            names = {_name(key): key for key in keys if _name(key) not in taken}
+            if not names or breaker.refuses:
                 continue
             try:
-                return place, dict(await place.acquire([_name(key) for key in keys], holder, ttl))
+                left = await place.acquire(list(names), holder, ttl)
             except Unavailable as exc:
                 _log.debug("leases are asked for elsewhere: %s", exc)
-        self.without += len(keys)
-        return None, {}
+            else:
+                taken |= {name: Lease(names[name], holder, seconds, place) for name, seconds in left.items()}
+        self.without += sum(_name(key) not in taken for key in keys)
+        return [taken.get(_name(key)) or Lease(key, holder, 0.0, None) for key in keys]
 
 
 def _name(key: Key) -> str:

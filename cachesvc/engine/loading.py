@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping,
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from cachesvc.breaker import Breaker
 from cachesvc.engine.answers import Answer, Mark
 from cachesvc.engine.combine import Combiner
 from cachesvc.engine.flight import Flight, LoadState
@@ -19,7 +20,6 @@ from cachesvc.engine.floors import Floors
 from cachesvc.engine.last_reads import Reason
 from cachesvc.engine.load_leases import Lease, LoadLeases
 from cachesvc.engine.load_terms import Loading
-from cachesvc.engine.resilience import Breaker
 from cachesvc.engine.staleness import Staleness
 from cachesvc.engine.supply import Supply
 from cachesvc.engine.waiting import Waiting

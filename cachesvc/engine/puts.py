@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 
-from cachesvc.engine.resilience import Breaker
+from cachesvc.breaker import Breaker
 from cachesvc.errors import Unavailable
 from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key

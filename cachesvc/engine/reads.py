@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cachesvc.breaker import Breaker
 from cachesvc.engine.answers import Answer, Mark
 from cachesvc.engine.combine import Combiner
 from cachesvc.engine.flight import Flight, Flights
@@ -22,7 +23,6 @@ from cachesvc.engine.latency import Latencies
 from cachesvc.engine.load_terms import Loading, LoadTerms
 from cachesvc.engine.loading import Ends, Loads
 from cachesvc.engine.puts import Puts
-from cachesvc.engine.resilience import Breaker
 from cachesvc.engine.staleness import Staleness
 from cachesvc.engine.supply import Supply
 from cachesvc.errors import Overloaded, Unavailable
@@ -368,6 +368,8 @@ class Reads:
         floors = self._floors
         if entry is not None:
             return Reason.BELOW_FLOOR if entry.version < floors.floor(flight.key) else Reason.OVERTAKEN
+        if doubted is not None and doubted.away(flight.key):
+            return Reason.AWAY
         if doubted is not None and doubted.behind(flight.key, horizon=floors.horizon):
             return Reason.BEHIND
         return Reason.ABSENT

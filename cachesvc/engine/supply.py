@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
+from cachesvc.breaker import Breaker
 from cachesvc.engine.load_terms import LoadTerms
-from cachesvc.engine.resilience import Breaker
 from cachesvc.errors import Unavailable
 from cachesvc.model.keys import Key
 from cachesvc.ports import Clock, Loaded, Loader

@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cachesvc.breaker import Breaker
 from cachesvc.engine.answers import Written
 from cachesvc.engine.combine import Combiner
 from cachesvc.engine.floors import Floors
 from cachesvc.engine.puts import Puts
-from cachesvc.engine.resilience import Breaker
 from cachesvc.errors import CacheError, OutcomeUnknown, Refused
 from cachesvc.model.change import Appended, Change, Draft, Kind, request_id
 from cachesvc.model.invalidation import Invalidation

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cachesvc.breaker import Breaker
 from cachesvc.clock import SystemClock
 from cachesvc.cluster.audit import Auditor, Order
 from cachesvc.cluster.delays import Delays
@@ -24,7 +25,6 @@ from cachesvc.cluster.voucher import Voucher
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.explain import Explanation, explain
 from cachesvc.engine.jobs import JobBook
-from cachesvc.engine.resilience import Breaker
 from cachesvc.engine.warm import Warmer
 from cachesvc.errors import JobFailed, Unavailable
 from cachesvc.model.job import Job
@@ -122,19 +122,25 @@ class Node:
         """What a node does for itself now and then: its idea of the authority's time, its dictionaries."""
         while True:
             await self.clock.sleep(1.0)
+            await self._probe()
             try:
                 self.clock.offset = await probed(self.cache.authority_reads, authority_offset(self.authority, self.clock))
                 self.clock_known = True
                 if self.redis is not None:
                     await self.redis.maintain()
-                    await self._probe()
             except Unavailable as exc:
                 _log.debug("upkeep waits: %s", exc)
 
     async def _probe(self) -> None:
-        """Ask a Redis that was left alone whether it is back, so that an idle node knows it too."""
-        if self.redis is not None and self.cache.breaker.state == "half-open":
-            await probed(self.cache.breaker, self.redis.get([Key("probe")], horizon=self.cache.floors.horizon))
+        """Ask a Redis, or masters of it, that were left alone whether they are back, so that an idle node knows it too."""
+        if self.redis is None:
+            return
+        state = self.cache.breaker.state
+        if state == "half-open" or (state == "closed" and self.redis.masters_away):
+            try:
+                await probed(self.cache.breaker, self.redis.lagging(horizon=self.cache.floors.horizon))
+            except Unavailable as exc:
+                _log.debug("redis is still away: %s", exc)
 
     async def index(self) -> None:
         """Bring the index of fields to what the settings say; ends when it is done."""
@@ -193,6 +199,7 @@ class Node:
             {
                 "duties": [duty.name for duty in self.duties if duty.held],
                 "redis": self.cache.breaker.state,
+                "redisMastersAway": self.redis.masters_away if self.redis is not None else 0,
                 "replay": replay_of(self),
                 "audit": self.auditor.told(),
                 "visibility": self.delays["others"].latest(),
@@ -238,6 +245,9 @@ class Node:
             lagging = await redis.lagging(horizon=self.cache.floors.horizon)
         except Unavailable as exc:
             return str(exc)
+        if redis.masters_away:
+            away = f"{redis.masters_away} of {redis.masters} masters do not answer"
+            return f"{away}: {lagging} of {PARTITIONS} partitions are passed by or behind"
         return "ok" if not lagging else f"not replayed yet: {lagging} of {PARTITIONS} partitions are behind"
 
     async def missing(self, sequence: int, *, within: float) -> list[str]:

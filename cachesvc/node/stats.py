@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cachesvc.breaker import Breaker
 from cachesvc.engine.answers import Mark
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.combine import Combiner
 from cachesvc.engine.no_memory import NoMemory
-from cachesvc.engine.resilience import Breaker
 from cachesvc.engine.supply import Supply
 from cachesvc.errors import Unavailable
 from cachesvc.ports import TierStats

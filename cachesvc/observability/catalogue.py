@@ -55,6 +55,12 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _counter("tiers.*.extra.bytes_stored", "tier_stored_bytes", "The same as they lie there, compressed", "tier"),
     _counter("tiers.*.extra.doubted", "tier_doubted", "Keys asked for in partitions that were not believed", "tier"),
     _gauge("tiers.*.extra.dictionaries", "tier_dictionaries", "Compression dictionaries known here", "tier"),
+    _gauge("tiers.*.extra.masters", "tier_masters", "Servers that share the keys of Redis", "tier"),
+    _gauge("tiers.*.extra.masters_away", "tier_masters_away", "Of them, those left alone since they did not answer", "tier"),
+    _counter(
+        "tiers.*.extra.unanswered_reads", "tier_unanswered_reads", "Keys read past Redis since their master was away", "tier"
+    ),
+    _counter("tiers.*.extra.unanswered_puts", "tier_unanswered_puts", "Entries let go since their master was away", "tier"),
     # the log
     _gauge("log.epoch", "log_epoch", "The epoch that this node has applied"),
     _gauge("log.applied", "log_applied_sequence", "Up to where this node has applied the log"),

@@ -16,7 +16,7 @@ class Leases(Protocol):
     async def acquire(self, leases: Collection[str], holder: str, ttl: float) -> Mapping[str, float]:
         """Take or renew each for `ttl` seconds where no other holds it; 0 for what is held now, else the seconds it is taken.
 
-        Raises `TierUnavailable`.
+        Those that the part for them did not answer are left out. Raises `TierUnavailable`.
         """
         ...
 

@@ -186,27 +186,34 @@ class Replica(Protocol):
         """Whether the key's partition, as it was last read, has not seen every change up to `horizon`. Asks nothing."""
         ...
 
+    def away(self, key: Key) -> bool:
+        """Whether the key's partition did not answer when it was last asked, while others did. Asks nothing."""
+        ...
+
     async def look(self, keys: Collection[Key]) -> Mapping[Key, Copy]:
         """What is held under those keys, live and readable, be it believed or not; neither counted nor refreshed.
 
-        An entry and what its partition has been told are of one moment. Raises `TierUnavailable`.
+        An entry and what its partition has been told are of one moment. Raises `TierUnavailable`, also where it is the
+        partition of only one key that does not answer.
         """
         ...
 
     async def lagging(self, *, horizon: Position) -> int:
-        """How many partitions have not seen every change up to `horizon`. Raises `TierUnavailable`."""
+        """How many partitions have not seen every change up to `horizon`, or do not answer. Raises `TierUnavailable`."""
         ...
 
     async def cursors(self) -> Mapping[int, Mark | None]:
-        """For each partition how far it has been replayed; None where it does not say."""
+        """How far each partition that answers has been replayed; None where it does not say. Raises `TierUnavailable`."""
         ...
 
     def vouch(self, partitions: Collection[int]) -> None:
         """What these partitions said last of themselves, to `cursors()`, is of the log's history."""
         ...
 
-    async def replay(self, changes: Sequence[Change], *, upto: Position, after: Position | None = None) -> None:
+    async def replay(self, changes: Sequence[Change], *, upto: Position, after: Position | None = None) -> int:
         """Drop what is older than these changes, note their versions, move the cursors of all partitions to `upto`.
+
+        Returns how many are not known to be there.
 
         `changes` are all changes after `after` (None: after the partitions' cursors) up to `upto`, in order. A partition
         that stands before `after`, or whose cursor is not where this node left it or last saw it, is not moved, so a second
@@ -216,5 +223,5 @@ class Replica(Protocol):
         ...
 
     async def restart(self, partitions: Collection[int], *, at: Mark) -> None:
-        """Empty these partitions in O(1) and let them begin at `at`, vouched for."""
+        """Empty these partitions in O(1) and let them begin at `at`, vouched for; not one that does not answer."""
         ...

@@ -11,30 +11,29 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import islice
 from random import Random
 from typing import Final
 
-from cachesvc.errors import Unavailable
-from cachesvc.model.change import Change, Kind
+from cachesvc.errors import TierUnavailable, Unavailable
+from cachesvc.model.change import Change
 from cachesvc.model.entry import Entry
-from cachesvc.model.invalidation import in_force
 from cachesvc.model.keys import Key, partition_of
 from cachesvc.model.pattern import Pattern
-from cachesvc.model.position import Position, Seq, Version
+from cachesvc.model.position import Position, Version
 from cachesvc.ports import Clock, Copy, Holding, Mark, TierStats
 from cachesvc.tiers.codec import Codec, DictionaryUnknown, Newer, Unreadable
 from cachesvc.tiers.dictionaries import Shelf, TrainedDictionaries
 from cachesvc.tiers.measured import Measured
-from cachesvc.tiers.redis_connection import Connection, Group, connected, load_script
+from cachesvc.tiers.redis_connection import Connection, Group, load_script
 from cachesvc.tiers.redis_leases import RedisLeases
-from cachesvc.tiers.redis_look import inspect, look, scan, see_all, size
+from cachesvc.tiers.redis_look import begin, inspect, look, scan, see_all, size
 from cachesvc.tiers.redis_offers import Offer, calls
-from cachesvc.tiers.redis_partitions import NO_ID, State, partitions
-from cachesvc.tiers.redis_retire import retire
+from cachesvc.tiers.redis_partitions import partitions
+from cachesvc.tiers.redis_replay import Replay
+from cachesvc.tiers.redis_url import connected
 
-MAX_CALL_CHANGES: Final = 1_000  # so that Redis is never held up for long
-
-_PUT, _REPLAY, _RESTART = (load_script(name) for name in ("put", "replay", "restart"))
+_PUT: Final = load_script("put")
 
 
 class RedisTier:
@@ -60,7 +59,6 @@ class RedisTier:
         self._key_prefix = key_prefix.encode()
         self._ttl = ttl
         self._ttl_jitter = ttl_jitter
-        self._max_recent = max_recent
         self._clock = clock
         self._random = random.random
         self._stale = stale
@@ -68,7 +66,7 @@ class RedisTier:
         self._codec = Codec(self._dictionaries, compression=compression)
         self._partitions = partitions(key_prefix)
         self.leases = RedisLeases(connection, key_prefix=key_prefix)
-        self._left: dict[int, State] = {}  # where `replay` left each partition, or `cursors` found it
+        self._replay = Replay(connection, self._partitions, key_prefix=key_prefix, max_recent=max_recent)
         self._counts: Counter[str] = Counter()
         self.doubted = 0
         self.strange = asyncio.Event()
@@ -130,16 +128,23 @@ class RedisTier:
         if not asked:
             return
         async with self._connection.limited():
-            states = await self._connection.read([[self._partitions[number].state_key] for number in asked])
+            answers = await self._connection.read([[self._partitions[number].state_key] for number in asked])
             doomed: list[bytes] = []
-            for (number, mine), raw in zip(asked.items(), states, strict=True):
-                if self._partitions[number].see(raw) is not None:
+            for (number, mine), answer in zip(asked.items(), answers, strict=True):
+                if answer is not None and self._partitions[number].see(answer[0]) is not None:
                     doomed += [self._partitions[number].head + key.encode() for key in mine]
             await self._forget(doomed)
 
-    def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
-        """See `ports.Source`; in no order. A key may come twice while Redis resizes its table."""
-        return scan(self._connection, self._key_prefix, self._partitions, pattern)
+    async def scan(self, pattern: Pattern) -> AsyncIterator[tuple[Key, Version]]:
+        """See `ports.Source`; in no order. A key may come twice while Redis resizes its table.
+
+        Raises `TierUnavailable` at the end where a part did not answer.
+        """
+        sweep = await begin(self._connection, self._partitions)
+        async for found in scan(self._connection, self._key_prefix, self._partitions, pattern):
+            yield found
+        if missed := sweep.missed():
+            raise TierUnavailable(self.name, f"{len(missed)} of {len(self._partitions)} partitions did not answer")
 
     async def inspect(self, key: Key, *, horizon: Position) -> Holding:
         """See `ports.Inspected`."""
@@ -149,7 +154,8 @@ class RedisTier:
     async def stats(self) -> TierStats:
         counts = self._counts
         names = ("corrupt", "newer", "dictionary_unknown", "refused", "bytes_put", "bytes_stored")
-        extra = {name: float(counts[name]) for name in names}
+        extra = {name: float(counts[name]) for name in (*names, "unanswered_reads", "unanswered_puts")}
+        extra |= {"masters": float(self.masters), "masters_away": float(self.masters_away)}
         extra |= {"doubted": float(self.doubted), "dictionaries": float(len(self._dictionaries))}
         entries, nbytes = await self._size.latest()
         return TierStats(entries, nbytes, counts["hits"], counts["misses"], extra=extra)
@@ -158,7 +164,21 @@ class RedisTier:
         """Load the dictionaries of other nodes and train what is due. Raises `TierUnavailable` of the authority."""
         await self._dictionaries.maintain()
 
+    @property
+    def masters(self) -> int:
+        """How many servers share the keys."""
+        return self._connection.masters
+
+    @property
+    def masters_away(self) -> int:
+        """How many of them did not answer and are left alone, while others may answer."""
+        return self._connection.masters_away
+
     # as a replica of the log
+
+    def away(self, key: Key) -> bool:
+        """See `ports.Replica`."""
+        return self._partitions[partition_of(key)].away
 
     def behind(self, key: Key, *, horizon: Position) -> bool:
         """See `ports.Replica`."""
@@ -173,53 +193,19 @@ class RedisTier:
 
     async def cursors(self) -> Mapping[int, Mark | None]:
         """See `ports.Replica`."""
-        await see_all(self._connection, self._partitions)
-        self._left = {partition.number: partition.state for partition in self._partitions if partition.state is not None}
-        return {
-            p.number: Mark(p.state.position, p.state.id.strip(NO_ID)) if p.state is not None else None for p in self._partitions
-        }
+        return await self._replay.cursors()
 
     def vouch(self, partitions: Collection[int]) -> None:
         """See `ports.Replica`."""
-        for number in partitions:
-            if number in self._left:
-                self._partitions[number].vouched = self._left[number].generation
+        self._replay.vouch(partitions)
 
-    async def replay(self, changes: Sequence[Change], *, upto: Position, after: Position | None = None) -> None:
+    async def replay(self, changes: Sequence[Change], *, upto: Position, after: Position | None = None) -> int:
         """See `ports.Replica`. A script call for each thousand changes, which moves all partitions up to the last of them."""
-        first = 0
-        begun = after.sequence if after is not None else 0
-        for place, change in enumerate(changes):
-            if change.kind is Kind.RETIRE and change.invalidation is not None:
-                begun = await self._replay_many(changes[first:place], begun, Position(upto.epoch, Seq(change.sequence - 1)))
-                pattern = in_force(change.invalidation.retires, change.invalidation.pattern)
-                await retire(self._connection, self._key_prefix, self._partitions, pattern, upto.epoch)
-                first = place
-        await self._replay_many(changes[first:], begun, upto)
-
-    async def _replay_many(self, changes: Sequence[Change], after: int, upto: Position) -> int:
-        """Replay what came after a sequence; returns up to where that was."""
-        for start in range(0, max(len(changes), 1), MAX_CALL_CHANGES):
-            chunk = changes[start : start + MAX_CALL_CHANGES]
-            last = start + MAX_CALL_CHANGES >= len(changes)
-            to = upto if last else Position(upto.epoch, chunk[-1].sequence)
-            await self._replay(chunk, after, to)
-            after = to.sequence
-        return after
+        return await self._replay.replay(changes, upto=upto, after=after)
 
     async def restart(self, partitions: Collection[int], *, at: Mark) -> None:
         """See `ports.Replica`."""
-        mine = [self._partitions[number] for number in partitions]
-        groups = [Group([partition.state_key, partition.recent], []) for partition in mine]
-        if not groups:
-            return
-        async with self._connection.limited():
-            states = await self._connection.run(_RESTART, (*at.position, at.id or NO_ID), groups)
-        for partition, raw in zip(mine, states, strict=True):
-            state = partition.see(raw if isinstance(raw, bytes) else None)
-            if state is not None:
-                self._left[partition.number] = state
-                partition.vouched = state.generation
+        await self._replay.restart(partitions, at=at)
 
     # how
 
@@ -233,16 +219,18 @@ class RedisTier:
             heads.append(head)
             groups.append([partition.state_key, *[head + key.encode() for key in keys]] if head else [partition.state_key])
         async with self._connection.limited():
-            values = await self._connection.read(groups)
+            answers = await self._connection.read(groups)
         stored: list[tuple[Key, bytes | None]] = []
-        at = 0
-        for (number, keys), head in zip(asked.items(), heads, strict=True):
+        for (number, keys), head, answer in zip(asked.items(), heads, answers, strict=True):
             partition = self._partitions[number]
-            partition.see(values[at])
-            first, at = at + 1, at + 1 + (len(keys) if head else 0)
-            if partition.believed(horizon) and partition.head == head:
-                stored.extend(zip(keys, values[first:at], strict=True))
-                continue
+            if answer is None:
+                partition.lose()
+                self._counts["unanswered_reads"] += len(keys)
+            else:
+                partition.see(answer[0])
+                if partition.believed(horizon) and partition.head == head:
+                    stored.extend(zip(keys, islice(answer, 1, None), strict=True))
+                    continue
             self.doubted += len(keys)
             if partition.strange:
                 self.strange.set()
@@ -310,8 +298,11 @@ class RedisTier:
         corrupt: list[Key] = []
         put = stored = 0
         for (number, offers), head, answer in zip(call, sent, answers, strict=True):
-            assert isinstance(answer, list)
             partition = self._partitions[number]
+            if answer is None:
+                partition.lose()
+                self._counts["unanswered_puts"] += len(offers)
+                continue
             state = partition.see(answer[0])
             if len(answer) == 1:
                 if state is not None and state.epoch == token.epoch and partition.head != head:
@@ -344,41 +335,6 @@ class RedisTier:
         else:
             self._counts["refused"] += 1
 
-    async def _replay(self, changes: Sequence[Change], after: int, upto: Position) -> None:
-        """Move every partition that is not there yet, from where it was left; not one that misses what came before."""
-        newest: dict[int, dict[Key, int]] = {}
-        for change in changes:
-            for key in change.touches:
-                newest.setdefault(partition_of(key), {})[key] = change.sequence
-        id_there = changes[-1].id if changes and changes[-1].sequence == upto.sequence else NO_ID
-        # taken down, since `cursors` may find others while the call is under way
-        moving = {n: s for n, s in self._left.items() if s.epoch == upto.epoch and after <= s.cursor < upto.sequence}
-        groups = []
-        for number, left in moving.items():
-            partition = self._partitions[number]
-            keys = [partition.state_key, partition.recent]
-            arguments: list[bytes | str | int] = [left.generation, left.cursor, 0]
-            if number in newest:  # most have only their cursor moved
-                head = partition.head_of(left)
-                for key, version in newest[number].items():
-                    if version > left.cursor:
-                        name = key.encode()
-                        keys.append(head + name)
-                        arguments += (name, version)
-                arguments[2] = len(keys) - 2
-            groups.append(Group(keys, arguments))
-        if not groups:
-            return
-        least = max((change.invalidation.retires for change in changes if change.invalidation is not None), default=0)
-        async with self._connection.limited():
-            answers = await self._connection.run(_REPLAY, (*upto, self._max_recent, least, id_there), groups)
-        for (number, left), answer in zip(moving.items(), answers, strict=True):
-            if answer == 1:
-                self._left[number] = State(left.epoch, upto.sequence, left.low, left.generation, id_there)
-            else:
-                # another replayer moved it, or it was set back: it stays until `cursors` has told where it is
-                self._left.pop(number, None)
-
 
 def _by_partition(keys: Collection[Key]) -> dict[int, list[Key]]:
     asked: defaultdict[int, list[Key]] = defaultdict(list)
@@ -403,8 +359,8 @@ async def opened(
     random: Random,
     stale: Callable[[Key], float] = lambda _: 0.0,
 ) -> AsyncIterator[RedisTier]:
-    """The tier at a URL (see `redis_connection.connected`), whether or not anything answers there yet."""
-    async with connected(url, timeout=timeout, max_connections=max_connections) as connection:
+    """The tier at a URL (see `redis_url.connected`), whether or not anything answers there yet."""
+    async with connected(url, timeout=timeout, max_connections=max_connections, clock=clock) as connection:
         yield RedisTier(
             connection,
             key_prefix=key_prefix,

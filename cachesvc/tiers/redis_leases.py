@@ -25,7 +25,11 @@ class RedisLeases:
             return {}
         async with self._connection.limited():
             left = await self._connection.run(_ACQUIRE, (holder, max(1, int(ttl * 1_000))), self._groups(leases))
-        return {lease: float(str(milliseconds)) / 1_000 for lease, milliseconds in zip(leases, left, strict=True)}
+        return {
+            lease: float(str(milliseconds)) / 1_000
+            for lease, milliseconds in zip(leases, left, strict=True)
+            if milliseconds is not None
+        }
 
     async def release(self, leases: Collection[str], holder: str) -> None:
         """See `ports.Leases`."""

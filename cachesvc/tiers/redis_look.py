@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from itertools import islice
+from dataclasses import dataclass
 from typing import Final
 
 from redis.exceptions import ResponseError
 
+from cachesvc.errors import TierUnavailable
 from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key, partition_of
 from cachesvc.model.pattern import Pattern
@@ -20,27 +21,51 @@ from cachesvc.ports import Copy, Holding
 from cachesvc.tiers.codec import Codec, DictionaryUnknown, Newer, Unreadable
 from cachesvc.tiers.dictionaries import TrainedDictionaries
 from cachesvc.tiers.measured import Size
-from cachesvc.tiers.redis_connection import Connection
+from cachesvc.tiers.redis_connection import Connection, Missed
 from cachesvc.tiers.redis_partitions import Partition, entry_key
 
 _GLOB: Final = re.compile(rb"([*?\[\]\\])")
 _MOST_BYTES: Final = 1 << 20  # of values asked for at once
+_USED: Final = re.compile(rb"^used_memory:([0-9]+)", re.MULTILINE)
+_AWAY: Final = "its master in the Cluster does not answer"
 _VERSION: Final = slice(1, 8)  # of a stored entry, in every format
 
 
 async def see_all(connection: Connection, partitions: Sequence[Partition]) -> None:
-    """Read the state of every partition."""
+    """Read the state of every partition, also of those whose master was left alone."""
     async with connection.limited():
-        states = await connection.read([[partition.state_key] for partition in partitions])
-    for partition, raw in zip(partitions, states, strict=True):
-        partition.see(raw)
+        answers = await connection.read([[partition.state_key] for partition in partitions], probing=True)
+    for partition, answer in zip(partitions, answers, strict=True):
+        if answer is None:
+            partition.lose()
+        else:
+            partition.see(answer[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A walk over all partitions, and whose master missed a call since it began: those were perhaps not walked."""
+
+    connection: Connection
+    partitions: Sequence[Partition]
+    began: Sequence[Missed | None]
+
+    def missed(self) -> set[int]:
+        now = [self.connection.missed(partition.state_key) for partition in self.partitions]
+        told = zip(self.partitions, self.began, now, strict=True)
+        return {partition.number for partition, before, after in told if after is None or after != before}
+
+
+async def begin(connection: Connection, partitions: Sequence[Partition]) -> Sweep:
+    """Before a walk: sees all partitions first."""
+    await see_all(connection, partitions)
+    return Sweep(connection, partitions, [connection.missed(partition.state_key) for partition in partitions])
 
 
 async def scan(
     connection: Connection, key_prefix: bytes, partitions: Sequence[Partition], pattern: Pattern
 ) -> AsyncIterator[tuple[Key, Version]]:
-    """The keys of entries that match, with their versions, in no order."""
-    await see_all(connection, partitions)
+    """The keys of entries that match, with their versions, in no order, of the partitions as they were seen last."""
     match = key_prefix + b":{*}:*:" + _GLOB.sub(rb"\\\1", pattern.prefix.encode()) + b"*"
     async for batch in connection.scan(match):
         names: dict[bytes, Key] = {}
@@ -55,7 +80,7 @@ async def scan(
             async with connection.limited():
                 heads = await connection.send([("GETRANGE", stored, 1, 7) for stored in names])
             for key, version in zip(names.values(), heads, strict=True):
-                if len(version) == 7:  # else it was evicted in between
+                if version is not None and len(version) == 7:  # else it was evicted in between, or its master is away
                     yield key, Version(int.from_bytes(version))
 
 
@@ -67,7 +92,7 @@ async def look(
 ) -> Mapping[Key, Copy]:
     """See `ports.Replica`. How long the values are is asked first, so that no answer is large."""
     found: dict[Key, Copy] = {}
-    await see_all(connection, partitions)
+    sweep = await begin(connection, partitions)
     for chunk in await _chunks(connection, [(key, partitions[partition_of(key)]) for key in keys]):
         asked: dict[Partition, list[Key]] = {}
         for key, partition in chunk:
@@ -75,14 +100,19 @@ async def look(
         heads = [partition.head for partition in asked]
         async with connection.limited():
             groups = [[place.state_key, *(place.head + key.encode() for key in mine)] for place, mine in asked.items()]
-            replies = iter(await connection.read(groups))
+            replies = await connection.read(groups)
         stored: dict[Key, tuple[bytes, Position]] = {}
-        for (partition, mine), head in zip(asked.items(), heads, strict=True):
-            state, values = partition.see(next(replies)), list(islice(replies, len(mine)))
+        for (partition, mine), head, reply in zip(asked.items(), heads, replies, strict=True):
+            if reply is None:
+                continue  # told below
+            state, values = partition.see(reply[0]), reply[1:]
             if state is not None and partition.head == head:  # else it has begun anew: these keys are gone
                 stored |= {key: (value, state.position) for key, value in zip(mine, values, strict=True) if value is not None}
         entries = await decode([(key, value) for key, (value, _) in stored.items()])
         found |= {key: Copy(entry, stored[key][1], len(stored[key][0])) for key, entry in entries.items()}
+    missed = sweep.missed()
+    if any(partition.away or partition.number in missed for partition in map(partitions.__getitem__, map(partition_of, keys))):
+        raise TierUnavailable("redis", "a master of these keys did not answer")
     return found
 
 
@@ -119,13 +149,19 @@ async def inspect(
     stored, left = None, -1
     async with connection.limited():
         if not partition.head:
-            [raw] = await connection.read([[partition.state_key]])
-            partition.see(raw)
+            [answer] = await connection.read([[partition.state_key]])
+            if answer is None:
+                return Holding(doubt=_AWAY)
+            partition.see(answer[0])
         asked = b""
         while partition.head not in (b"", asked):  # again where it has begun anew meanwhile: its keys have other names now
             asked = partition.head
             name = asked + key.encode()
-            (raw, stored), left = await connection.send([("MGET", partition.state_key, name), ("PTTL", name)])
+            held, left = await connection.send([("MGET", partition.state_key, name), ("PTTL", name)])
+            if held is None or left is None:
+                partition.lose()
+                return Holding(doubt=_AWAY)
+            raw, stored = held
             partition.see(raw)
     state = partition.state
     doubt = _doubt(partition, horizon)
@@ -167,11 +203,10 @@ def _doubt(partition: Partition, horizon: Position) -> str:
 async def size(connection: Connection) -> Size:
     """The keys of the whole Redis database, and the memory of its server; of a Cluster, summed over its masters."""
     entries = nbytes = 0
-    asked = ("DBSIZE",), ("INFO", "memory")
     async with connection.limited():
-        servers = await connection.servers()
-        answers = [[await server.execute_command(*command) for command in asked] for server in servers]
+        answers = await connection.everywhere([("DBSIZE",), ("INFO", "memory")])
     for keys, memory in answers:
         entries += int(keys)
-        nbytes += int(memory["used_memory"])
+        used = _USED.search(memory)
+        nbytes += int(used[1]) if used is not None else 0
     return Size(entries, nbytes)

@@ -50,7 +50,7 @@ def parse_state(raw: bytes | None) -> State | None:
 class Partition:
     """The names of a partition's keys, all in the hash slot of its number, and its state as last seen."""
 
-    __slots__ = ("_raw", "_stem", "head", "number", "recent", "state", "state_key", "vouched")
+    __slots__ = ("_raw", "_stem", "away", "head", "number", "recent", "state", "state_key", "vouched")
 
     def __init__(self, key_prefix: str, number: int) -> None:
         self.number = number
@@ -60,24 +60,31 @@ class Partition:
         self.state: State | None = None
         self.vouched = b""  # the generation that is known to be of the log's history
         self.head = b""  # what its entries' keys begin with; empty while its generation is not known
+        self.away = False  # its master did not answer when it was last asked
         self._raw: bytes | None = None
 
     def see(self, raw: bytes | None) -> State | None:
         """Take over the state that was just read."""
+        self.away = False
         if raw != self._raw:
             self._raw = raw
             self.state = parse_state(raw)
             self.head = self.head_of(self.state) if self.state is not None else b""
         return self.state
 
+    def lose(self) -> None:
+        """It did not answer: nothing that it said before counts until it does."""
+        self.away = True
+
     @property
     def strange(self) -> bool:
         """Whether nobody has vouched for what it says."""
-        return self.state is not None and self.state.generation != self.vouched
+        return not self.away and self.state is not None and self.state.generation != self.vouched
 
     def believed(self, horizon: Position) -> bool:
         """Whether it was seen to be of that epoch and history, and to have seen every change up to there."""
-        return self.state is not None and self.state.reaches(horizon) and self.state.generation == self.vouched
+        state = self.state
+        return not self.away and state is not None and state.reaches(horizon) and state.generation == self.vouched
 
     def head_of(self, state: State) -> bytes:
         """What the keys of its entries begin with in that state. The colon after the generation tells them from the state."""

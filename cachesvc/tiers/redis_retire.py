@@ -13,7 +13,7 @@ from cachesvc.model.invalidation import InForce
 from cachesvc.model.keys import Key, partition_of
 from cachesvc.model.position import Epoch
 from cachesvc.tiers.redis_connection import Argument, Connection, Group, load_script
-from cachesvc.tiers.redis_look import scan, see_all
+from cachesvc.tiers.redis_look import begin, scan
 from cachesvc.tiers.redis_partitions import Partition
 
 STEP: Final = 500  # keys dropped by one call
@@ -23,9 +23,12 @@ _RETIRE: Final = load_script("retire")
 
 async def retire(
     connection: Connection, key_prefix: bytes, partitions: Sequence[Partition], pattern: InForce, epoch: Epoch
-) -> None:
-    """Sweep all partitions of what the pattern killed. Raises `TierUnavailable`, and is begun anew then."""
-    await see_all(connection, partitions)
+) -> set[int]:
+    """Sweep all partitions of what the pattern killed; those that may not have been, since their master missed a call.
+
+    Raises `TierUnavailable`, and is begun anew then.
+    """
+    sweep = await begin(connection, partitions)
     await _drop(connection, partitions, pattern, epoch, [])
     doomed: list[Key] = []
     async for key, version in scan(connection, key_prefix, partitions, pattern.pattern):
@@ -36,6 +39,7 @@ async def retire(
             doomed.clear()
     if doomed:
         await _drop(connection, partitions, pattern, epoch, doomed)
+    return sweep.missed()
 
 
 async def _drop(

@@ -8,9 +8,10 @@ import pytest
 
 from cachesvc.errors import TierUnavailable
 from cachesvc.ports import Leases
-from cachesvc.tiers.redis_connection import connected
 from cachesvc.tiers.redis_leases import RedisLeases
+from cachesvc.tiers.redis_url import connected
 from tests.conformance.lease_contract import LONG, LeaseContract
+from tests.fakes import FakeClock
 from tests.servers import cluster_url, free_port
 
 
@@ -25,16 +26,16 @@ class TestRedisLeases(LeaseContract):
 
     @pytest.fixture
     async def leases(self, url: str, request: pytest.FixtureRequest) -> AsyncIterator[Leases]:
-        async with connected(url, timeout=5.0, max_connections=4) as connection:
+        async with connected(url, timeout=5.0, max_connections=4, clock=FakeClock()) as connection:
             yield RedisLeases(connection, key_prefix=request.node.name)
 
     @pytest.fixture
     async def others(self, url: str, request: pytest.FixtureRequest) -> AsyncIterator[Leases]:
-        async with connected(url, timeout=5.0, max_connections=4) as connection:
+        async with connected(url, timeout=5.0, max_connections=4, clock=FakeClock()) as connection:
             yield RedisLeases(connection, key_prefix=request.node.name)
 
 
 async def test_a_redis_that_is_away_says_so() -> None:
-    async with connected(f"redis://127.0.0.1:{free_port()}", timeout=0.5, max_connections=1) as connection:
+    async with connected(f"redis://127.0.0.1:{free_port()}", timeout=0.5, max_connections=1, clock=FakeClock()) as connection:
         with pytest.raises(TierUnavailable):
             await RedisLeases(connection, key_prefix="x").acquire(["a"], "n1", LONG)

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from cachesvc.breaker import Breaker
 from cachesvc.engine.load_leases import LoadLeases
-from cachesvc.engine.resilience import Breaker
 from cachesvc.errors import Overloaded
 from cachesvc.model.keys import Key
 from tests.engine.stores import FakeLeases

@@ -6,14 +6,14 @@ The rule that must not break: the scripts here do what `cachesvc/tiers/lua` does
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol, cast
 
 import redis
 
 from cachesvc.errors import TierUnavailable
-from cachesvc.tiers.redis_connection import Argument, Command, Connection, Group, Script, load_script
+from cachesvc.tiers.redis_connection import Argument, Command, Connection, Group, Script, by_group, load_script
 from tests.properties.loop import Time
 from tests.properties.wire import Caller, Wire
 
@@ -294,14 +294,14 @@ class NodeConnection(Connection):
 
         return await self._wire.call(self._node, "redis", name, step)
 
-    async def read(self, groups: Sequence[list[bytes]]) -> list[bytes | None]:
-        return cast(list[bytes | None], await self._ask("read", "read", groups))
+    async def read(self, groups: Sequence[list[bytes]], *, probing: bool = False) -> list[list[bytes | None] | None]:
+        return by_group(await self._ask("read", "read", groups), groups)
 
-    async def run(self, script: Script, head: Iterable[Argument], groups: Sequence[Group]) -> list[object]:
+    async def run(self, script: Script, head: Sequence[Argument], groups: Sequence[Group]) -> list[object]:
         name = NAMES[script.sha]
         return cast(list[object], await self._ask("run", name, name, list(head), groups))
 
-    async def send(self, commands: Sequence[Command], *, keep: Any = None) -> list[Any]:
+    async def send(self, commands: Sequence[Command], *, keep: Any = None, probing: bool = False) -> list[Any]:
         return cast(list[Any], await self._ask("send", "send", commands))
 
     async def scan(self, match: bytes) -> AsyncIterator[list[bytes]]:

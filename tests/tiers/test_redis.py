@@ -14,8 +14,7 @@ from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
 from cachesvc.model.keys import Key, partition_of
 from cachesvc.model.position import Epoch, Position, Seq, Version
 from cachesvc.ports import Mark
-from cachesvc.tiers import redis as redis_module
-from cachesvc.tiers import redis_offers
+from cachesvc.tiers import redis_offers, redis_replay
 from cachesvc.tiers.redis import RedisTier
 from tests import servers
 from tests.fakes import FakeClock
@@ -259,7 +258,7 @@ class TestReplay:
     async def test_many_changes_go_in_bounded_calls(
         self, server: servers.Server, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(redis_module, "MAX_CALL_CHANGES", 10)
+        monkeypatch.setattr(redis_replay, "MAX_CALL_CHANGES", 10)
         async with redis_tier(server.url, clock) as tier:
             await tier.put([an_entry(1_001)], token=AT)
             await tier.replay([a_change(1_001 + i, Key(f"k:{i}")) for i in range(95)] + [a_change(1_200)], upto=to(1_300))
