@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import asyncpg
@@ -9,6 +10,18 @@ import pytest
 import redis
 
 from tests import servers
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as in the background of a shell: processes of the tests would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+SLOW = ("tests/e2e/", "tests/faults/", "tests/processes/", "tests/properties/", "tests/node/", "tests/cli/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes the longest comes first, so that no process works on alone in the end."""
+    items.sort(key=lambda item: next((place for place, start in enumerate(SLOW) if item.nodeid.startswith(start)), len(SLOW)))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 
 from cachesvc.errors import Refusal, Refused
 from cachesvc.logs import redis_patterns
-from cachesvc.model import fold as fold_module
+from cachesvc.model import fold_invalidation
 from cachesvc.model.change import ABSENT, Appended, Kind, Operation, invalidate
 from cachesvc.model.fold_state import Terms
 from cachesvc.model.invalidation import InForce, Invalidation
@@ -414,7 +414,7 @@ class Relations:
         receipts(await append(indexed, fill("late", await indexed.head(), parents=("a", "t"))))
 
     async def test_many_keys_are_several_records(self, indexed: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(fold_module, "CHUNK", 10)
+        monkeypatch.setattr(fold_invalidation, "CHUNK", 10)
         await append(indexed, *(put(f"k{i}", parents=("root",)) for i in range(25)))
         start = await indexed.head()
         appended = await append(indexed, invalidate(Invalidation(keys=(Key("root"),), cascade=True)), put("k0"))
