@@ -74,11 +74,11 @@ class Call:
 
     def key(self, prefix: int) -> Key:
         """The key that the raw path has after its first `prefix` bytes."""
-        return parse_key(_decoded(raw_path(self.scope)[prefix:], "key"))
+        return parse_key(decoded(raw_path(self.scope)[prefix:], "key"))
 
     def part(self, prefix: int, suffix: str = "") -> str:
         """What the raw path has after its first `prefix` bytes and before `suffix`, decoded."""
-        return _decoded(raw_path(self.scope)[prefix:].removesuffix(suffix.encode()), "id")
+        return decoded(raw_path(self.scope)[prefix:].removesuffix(suffix.encode()), "id")
 
     def query(self, *allowed: str) -> Query:
         """The query's parameters; any but the allowed ones is refused."""
@@ -139,8 +139,8 @@ def parse_query(raw: bytes) -> Query:
     for piece in pieces:
         if piece:
             raw_name, _, raw_value = piece.replace(b"+", b" ").partition(b"=")
-            name = _decoded(raw_name, "query")
-            parameters.setdefault(name, []).append(_decoded(raw_value, name))
+            name = decoded(raw_name, "query")
+            parameters.setdefault(name, []).append(decoded(raw_value, name))
     return parameters
 
 
@@ -172,7 +172,8 @@ def whole_number(query: Query, name: str, *, default: int, least: int, most: int
     return int(value)
 
 
-def _decoded(raw: bytes, field: str) -> str:
+def decoded(raw: bytes, field: str) -> str:
+    """What is percent-encoded, as text; raises `InvalidInput` naming `field` for what is not, or not UTF-8."""
     if _BAD_ESCAPE.search(raw):
         raise InvalidInput(field, "has a '%' that two hexadecimal digits do not follow", malformed=True)
     try:

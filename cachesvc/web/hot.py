@@ -11,7 +11,6 @@ import logging
 import re
 from itertools import count
 from typing import Final, NamedTuple, Protocol
-from urllib.parse import unquote_to_bytes
 from uuid import uuid4
 
 import uvicorn
@@ -27,6 +26,7 @@ from cachesvc.model.position import Version
 from cachesvc.observability.metrics import Metrics
 from cachesvc.ports import Clock
 from cachesvc.realtime.identity import ANONYMOUS, Doorman, Identity, OpenDoor
+from cachesvc.web.call import decoded
 from cachesvc.web.conditions import unchanged
 from cachesvc.web.protocol import LimitedProtocol
 from cachesvc.web.service import Service
@@ -60,7 +60,6 @@ _NOT_MODIFIED: Final = (
 
 
 _PATH: Final = "/v1/cache/"
-_BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _OURS: Final = uuid4().hex[:16].encode()  # the ids of this process' answers begin so
 _numbers: Final = count(1)
 
@@ -193,11 +192,11 @@ class HotProtocol(LimitedProtocol):
         """The key of a target; None where the plain route is to say what is wrong with it."""
         if b"%" not in target:
             return Key(target.decode("ascii")) if len(target) <= MAX_KEY_BYTES else None
-        if len(target) + len(_PATH) > self.limits.request_line or _BAD_ESCAPE.search(target):
+        if len(target) + len(_PATH) > self.limits.request_line:
             return None
         try:
-            return parse_key(unquote_to_bytes(target).decode())
-        except (UnicodeDecodeError, CacheError):
+            return parse_key(decoded(target, "key"))
+        except CacheError:
             return None
 
     def _answer(self, entry: Entry, now: float, status: int, *, bodiless: bool) -> bytes:
