@@ -210,7 +210,7 @@ class Auditor:
                     continue  # not told yet
                 else:
                     head = head or await self._cache.authority.head()
-                    if copy.told > head:
+                    if copy.told > head or copy.told.epoch != head.epoch:
                         continue  # the authority was set back, which its follower is about to notice
                     if _said(now) == suspect.held:
                         del suspects[key]

@@ -18,7 +18,7 @@ from cachesvc.model.change import Draft, Operation, invalidate
 from cachesvc.model.entry import Entry, content_hash, tombstone
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
-from cachesvc.model.position import Position, Seq, Version
+from cachesvc.model.position import Epoch, Position, Seq, Version
 from cachesvc.ports import Copy
 from tests.engine.conftest import Site, put
 from tests.engine.stores import FakeMemory, Gate
@@ -182,6 +182,23 @@ async def test_an_authority_that_was_set_back_convicts_nothing(site: Site) -> No
         for tier in ("memory", "redis"):
             report = await audited(made, tier)
             assert (report.audited, report.repaired, report.undecided) == (1, 0, 1)
+
+
+async def test_an_authority_that_has_begun_another_history_convicts_nothing(site: Site) -> None:
+    """Between two looks another node noticed that it was set back, and began an epoch; this node's follower is about to."""
+
+    class Noticing(WalkingClock):
+        async def sleep(self, seconds: float) -> None:
+            site.authority.base = Position(Epoch(8), Seq(8_000))
+            await super().sleep(seconds)
+
+    async with site.node() as cache:
+        await written(site, cache, A, B)
+        del site.authority.rows[A]
+        site.authority.log.pop()
+        report = await audited(auditor(cache, clock=Noticing()), "memory")
+        assert site.authority.position.epoch == 8
+        assert (report.audited, report.repaired, report.undecided) == (1, 0, 1)
 
 
 async def test_what_a_pattern_killed_says_nothing(site: Site) -> None:

@@ -32,7 +32,7 @@ async def test_who_loses_the_connection_again_and_again_misses_nothing(tmp_path:
         assert port is not None
         view: dict[str, tuple[int, int]] = {}  # by key: version and value
         place: dict[str, object] = {}
-        written = 0
+        written = newest = 0
 
         def take(frame: Frame) -> None:
             payload = frame["payload"]

@@ -120,16 +120,17 @@ def check(history: Iterable[Op]) -> list[Violation]:
     if not restores:
         over = (op for op in ops if op.outcome is Outcome.OVER)
         violations += [Violation(Wrong.ODD, f"{op.key}: told to start over ({op.detail}), and nothing was lost") for op in over]
-    return violations
+    return list(dict.fromkeys(violations))  # what was not lost is seen in each era
 
 
 def era(ops: Sequence[Op], restores: Sequence[Restored], number: int) -> list[Op]:
     """What there was after so many restores and before the next, in order of the ends.
 
     A write that was acknowledged after a backup was taken is lost with it, and is as if it had never been asked for: its value
-    is one that nobody wrote. Of one that was asked for before and acknowledged while it was taken, nobody knows. What was under
-    way when the backup was put back is carried out after it, or not at all. Reads from then until every node had noticed are
-    of neither history.
+    is one that nobody wrote, unless an attempt before the one that was answered was given up by its client only: a node may
+    come to it after the backup was put back. Of one that was asked for before and acknowledged while it was taken, nobody
+    knows, nor of one that was under way when it was put back. Reads from then until every node had noticed are of neither
+    history.
     """
     past, following = restores[:number], restores[number:]
     begins = past[-1].noticed if past else float("-inf")
@@ -141,10 +142,18 @@ def era(ops: Sequence[Op], restores: Sequence[Restored], number: int) -> list[Op
         if op.kind is Kind.READ:
             if op.start >= begins and op.end <= ends:
                 found.append(op)
-        elif op.start < ends and not any(one.last < op.start and op.end <= one.gone and _told(op) for one in past):
-            unsure = op.end > ends or any(op.start <= one.last and one.first <= op.end <= one.gone for one in past)
+        elif op.start < ends:
+            lost = any(one.last < op.start and op.end <= one.gone for one in past)
+            if lost and _told(op) and op.attempts == 1:
+                continue
+            unsure = lost or op.end > ends or any(_astride(op, one) for one in past)
             found.append(_untold(op) if unsure and _told(op) else op)
     return found
+
+
+def _astride(op: Op, one: Restored) -> bool:
+    """Whether nobody knows if it came before or after the backup was taken, or put back."""
+    return (op.start <= one.last and one.first <= op.end <= one.gone) or op.start <= one.gone < op.end
 
 
 def _told(op: Op) -> bool:

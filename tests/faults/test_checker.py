@@ -135,6 +135,18 @@ CLEAN: dict[str, list[Op]] = {
         read(9, 10, "x"),
     ],
     "written again after it was lost": [op(Kind.SET, 4, 9, 90, "y"), SET_BACK, read(10, 90, "y", **FINAL)],
+    "committed before it was lost, and answered after": [
+        wrote(1, 10, "x"),
+        op(Kind.SET, 5.9, 6.1, 11, "y"),
+        SET_BACK,
+        op(Kind.SET, 8.1, 8.2, 90, "z", expected=10),
+        read(9, 90, "z", **FINAL),
+    ],
+    "an attempt that its client gave up is carried out after the loss": [
+        wrote(4, 11, "y", attempts=2),
+        SET_BACK,
+        read(9, 90, "y", **FINAL),
+    ],
     "increments after a loss": [added(1, 10, "0.1"), added(4, 11, "0.2"), SET_BACK, added(9, 90, "0.2"), read(10, 90, "0.2")],
     "told to start over": [wrote(4, 11, "y"), SET_BACK, read(9, mode=Mode.LEAST, least=11, outcome=Outcome.OVER)],
     "set back twice": [
@@ -226,6 +238,11 @@ PLANTED: list[tuple[str, Wrong, list[Op]]] = [
     ),
     ("a later write has a lower version", Wrong.ORDER, [wrote(1, 10, "x"), wrote(2, 9, "y", key="l")]),
     ("a lost write is seen after all knew", Wrong.CONTENT, [wrote(1, 10, "x"), wrote(4, 11, "y"), SET_BACK, read(9, 11, "y")]),
+    (
+        "an attempt that was given up is seen twice after the loss",
+        Wrong.DOUBLED,
+        [wrote(4, 11, "y", attempts=2), SET_BACK, read(9, 90, "y"), wrote(10, 91, "z"), read(11, 92, "y")],
+    ),
     ("what the backup had is lost too", Wrong.LOST, [wrote(1, 10, "x"), SET_BACK, read(9, **FRESH, **B)]),
     ("what came after is lost", Wrong.LOST, [SET_BACK, wrote(9, 90, "x"), read(10, **FRESH, **B)]),
     (
