@@ -58,7 +58,7 @@ class Connection:
         self.url = checked_url(url)
         headers = {"User-Agent": f"cachesvc/{__version__}"}
         if token:
-            headers["Authorization"] = f"Bearer {_checked_token(token)}"
+            headers["Authorization"] = f"Bearer {checked_token(token)}"
         self._timeout = timeout
         self._attempts = attempts
         self._sleep = sleep
@@ -212,7 +212,8 @@ def checked_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def _checked_token(token: str) -> str:
+def checked_token(token: str) -> str:
+    """A token as a header can carry it; raises `InvalidInput`."""
     if not (token.isascii() and token.isprintable() and " " not in token):
         raise InvalidInput("token", "has characters that no token has")
     return token

@@ -8,6 +8,8 @@ ClientError                  the sentence is its text
 │   └── Away                 not now, nothing was changed: again after `retry_after`       (429, 503)
 │       └── Unknown          it may have been done: `request_id` as `Idempotency-Key` finds out
 ├── Unreachable              no answer, or not all of it
+├── QueueFull                as many commands wait as may; none is taken until some are answered
+├── Ended                    the socket is closed for good: `code` is the close code, or the status of the handshake
 ├── NotTheService            an answer that this service does not give: the URL is another's
 └── Damaged                  a snapshot that is not whole, or was altered
 """
@@ -70,6 +72,18 @@ class Unreachable(ClientError):
     def __init__(self, detail: str, *, sent: bool = True) -> None:
         super().__init__(detail)
         self.sent = sent
+
+
+class QueueFull(ClientError):
+    """As many commands wait as may."""
+
+
+class Ended(ClientError):
+    """The socket is closed for good. `code`: the close code, or the status that refused the handshake; 0: by the client."""
+
+    def __init__(self, detail: str, *, code: int = 0) -> None:
+        super().__init__(detail)
+        self.code = code
 
 
 class NotTheService(ClientError):

@@ -217,6 +217,7 @@ class RecoveryResponsePayload(Wire):
     sequence_number: int = Field(description="`seq` of the last message in data; without any, the last that was sent")
     data: list[dict[str, Any]]
     is_complete: bool
+    session_id: str | None = Field(None, description="whose numbers the messages in data have: of the lost one, or of this one")
     error: ErrorPayload | None = None
 
 

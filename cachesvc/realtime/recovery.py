@@ -142,12 +142,12 @@ class Recovery:
             last = asked.last_sequence_number
             for chunk in _chunks(again or ()):
                 last = chunk[-1].seq
-                yield _response(chunk, last, complete=False)
+                yield _response(chunk, last, session if own else asked.session_id)
             if after is not None:
                 async for chunk in self._replayed(stream, after, told, again is None and own):
                     last = chunk[-1].seq
-                    yield _response(chunk, last, complete=False)
-            yield _response((), last, complete=True)
+                    yield _response(chunk, last, session)
+            yield _response((), last, None)
         except PositionLost as lost:
             yield _lost(stream, str(lost))
         finally:
@@ -221,9 +221,11 @@ def _chunks(messages: Iterable[Sent]) -> Iterable[Sequence[Sent]]:
         yield chunk
 
 
-def _response(chunk: Sequence[Sent], last: int, *, complete: bool) -> Payload:
+def _response(chunk: Sequence[Sent], last: int, session: str | None) -> Payload:
+    """Messages with the numbers of a session; without one, the end."""
     data = [orjson.Fragment(sent.told.frame(sent.seq, sent.position)) for sent in chunk]
-    return {"sequenceNumber": last, "data": data, "isComplete": complete}
+    payload: Payload = {"sequenceNumber": last, "data": data, "isComplete": session is None}
+    return payload if session is None else payload | {"sessionId": session}
 
 
 def _lost(stream: Stream, reason: str) -> Payload:

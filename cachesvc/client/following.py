@@ -1,0 +1,77 @@
+"""Following: one subscription of a client, by which it tells what is its own and what it was told before."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from cachesvc.model.pattern import Pattern, parse_pattern
+
+_GLOB: Final = "cache:"
+
+
+class Following:
+    """A subscription. Every version up to `floor` was told, or is none of its business; above it, those in `seen` were."""
+
+    def __init__(self, number: int, payload: Mapping[str, object], resources: Sequence[str]) -> None:
+        self.number = number
+        self.payload = payload
+        self.names = tuple(resources)  # as the service calls them, once it has said so
+        self._globs: list[Pattern] = []
+        self.opened = False
+        self.floor = 0
+        self.missed: str | None = None  # why something was, which is told once it is live again
+        self.began = 0  # the position at which it was made on this connection
+        self._seen: set[int] = set()
+        self._order: list[int] = []  # of those, a heap
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def acknowledged(self, names: Sequence[str], position: int) -> None:
+        """It is live on this connection, from a position on."""
+        self.names = tuple(names)
+        self._globs = [parse_pattern(name.removeprefix(_GLOB)) for name in names if name.startswith(_GLOB)]
+        self.began = position
+        if not self.opened:
+            self.opened, self.floor = True, position
+
+    def accept(self, version: int) -> bool:
+        """Whether a version was not told yet. From here on it was."""
+        if version <= self.floor or version in self._seen:
+            return False
+        self._seen.add(version)
+        heapq.heappush(self._order, version)
+        return True
+
+    def complete(self, position: int) -> None:
+        """Everything up to a position was told."""
+        self.floor = max(self.floor, position)
+        while self._order and self._order[0] <= self.floor:
+            self._seen.discard(heapq.heappop(self._order))
+
+    def start_over(self) -> None:
+        """What was told before does not count: from this connection's beginning on."""
+        self.floor = self.began
+        self._seen.clear()
+        self._order.clear()
+
+    def covers(self, message: Mapping[str, Any]) -> bool:
+        """Whether a message is of what is followed, by the key, keys, pattern or resource that it names."""
+        payload = message["payload"]
+        if message["type"] == "cache:invalidate":
+            pattern = payload.get("pattern")
+            met = pattern is not None and self._meets(parse_pattern(pattern).prefix)
+            return met or any(map(self._covers, payload["keys"]))
+        named = payload.get("key", payload.get("resource"))
+        return isinstance(named, str) and self._covers(named)
+
+    def _covers(self, key: str) -> bool:
+        named = any(key == name or key.startswith(f"{name}:") for name in self.names)
+        return named or any(glob.matches(key) for glob in self._globs)
+
+    def _meets(self, prefix: str) -> bool:
+        """Whether there may be a key with this prefix."""
+        own = [*(name for name in self.names if not name.startswith(_GLOB)), *(glob.prefix for glob in self._globs)]
+        return any(one.startswith(prefix) or prefix.startswith(one) for one in own)
