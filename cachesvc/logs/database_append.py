@@ -113,7 +113,7 @@ class Appender:
         position = Position(Epoch(epoch), Seq(head))
         patterns = self._patterns.at(connection, epoch, patterns_at)
         answers = self._answers(connection, asked(drafts))
-        state = State(position, now, found, answers, Seq(complete_since), patterns, found_related)
+        state = State(position, now, found, answers, Seq(complete_since), patterns, found_related, self._terms.site)
         return _Read(state, bytes_total, unpack_index(fields).written)
 
     def _answers(self, connection: Connection, wanted: Set[tuple[str, str]]) -> dict[tuple[str, str], Result]:

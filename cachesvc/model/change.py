@@ -50,6 +50,7 @@ class Operation(StrEnum):
     INVALIDATE = "invalidate"
     RETIRE = "retire"
     RESTORE = "restore"
+    MERGE = "merge"  # what another site has
     PUBLISH = "publish"
 
 
@@ -116,12 +117,18 @@ class Draft(NamedTuple):
     source: str = ""
     invalidation: Invalidation | None = None
     publication: Publication | None = None
-    original: Entry | None = None  # what a restore brings back: its version is to be newer than all that is known of the key
+    # what a restore brings back: its version is to be newer than all that is known of the key; or what another site has
+    original: Entry | None = None
 
 
 def restore(entry: Entry) -> Draft:
     """A draft that brings an entry of a snapshot back."""
     return Draft(Operation.RESTORE, entry.key, entry.value, entry.content_type, original=entry, actor="restore")
+
+
+def merge(entry: Entry, *, peer: str) -> Draft:
+    """A draft that takes in what another site has, as `peer` told it."""
+    return Draft(Operation.MERGE, entry.key, entry.value, entry.content_type, original=entry, source=peer)
 
 
 def invalidate(
@@ -225,7 +232,8 @@ def pack_change(change: Change) -> tuple[bytes, bytes | None]:
     if change.conflict:
         record["c"] = change.conflict
     if change.invalidation is not None:
-        record["n"] = list(change.invalidation)  # orjson takes no subclass of a tuple
+        named = list(change.invalidation)  # orjson takes no subclass of a tuple
+        record["n"] = named if change.invalidation.origin else named[:-1]
     if change.publication is not None:
         resource, message, sender = change.publication
         record["m"] = [resource, message.decode(), sender]
@@ -282,5 +290,6 @@ def _publication(said: Sequence[Any]) -> Publication:
 
 
 def _invalidation(named: Sequence[Any]) -> Invalidation:
-    pattern, keys, tags, cascade, retires, soft = (*named, False)[:6]  # records of an older version do not say the last
-    return Invalidation(pattern, tuple(map(Key, keys)), tuple(tags), cascade, Seq(retires), soft)
+    pattern, keys, tags, cascade, retires, *rest = named  # records of an older version do not say the last ones
+    soft, origin = (*rest, *(False, "")[len(rest) :])[:2]
+    return Invalidation(pattern, tuple(map(Key, keys)), tuple(tags), cascade, Seq(retires), soft, origin)

@@ -5,6 +5,7 @@ Expiry is decided here and nowhere else, in `Entry.live(now)`, by the authority'
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -30,7 +31,8 @@ class Entry(NamedTuple):
     Times are Unix seconds of the authority's clock. `expires_at` is the end of the logical life, None for never.
     A tombstone (`deleted`) has no value; its `expires_at` says until when it is kept.
     `origin` is None for a change of this site (then it is this site at `version`); `vector` is empty for an entry that
-    only this site has ever written (then it is this site at `version`).
+    only this site has ever written (then it is this site at `version`). What is `local` is of no other site's concern. `rivals`
+    are what the entry was settled from, itself among them: writes that did not know of each other, and what was added.
     """
 
     key: Key
@@ -48,6 +50,8 @@ class Entry(NamedTuple):
     source: str = ""
     origin: Origin | None = None
     vector: tuple[tuple[str, int], ...] = ()
+    local: bool = False
+    rivals: tuple[Rival, ...] = ()
 
     def live(self, now: float) -> bool:
         """Whether it may be served at `now` without being marked stale."""
@@ -59,8 +63,24 @@ class Entry(NamedTuple):
         size = len(self.value) + len(self.key) + 200
         if self.tags or self.parents:
             size += sum(map(len, self.tags)) + sum(map(len, self.parents))
+        if self.rivals:
+            size += sum(rival.entry.size for rival in self.rivals)
         return size
 
+
+class Rival(NamedTuple):
+    """One of the writes that an entry was settled from: its own origin, and what it wrote, without a version.
+
+    `of` is None for content. Of an increment, whose value is all that its site has added, it is the origin of what that was
+    added to; `NO_ORIGIN` where there was nothing.
+    """
+
+    origin: Origin
+    of: Origin | None
+    entry: Entry
+
+
+NO_ORIGIN: Final = Origin("", Seq(0))
 
 _JSON_PREFIX: Final = JSON.encode() + b"\0"
 
@@ -83,7 +103,7 @@ def tombstone(key: Key, version: Version, *, now: float, keep: float) -> Entry:
 
 
 def pack_details(entry: Entry) -> bytes:
-    """Tags, parents, author, source, origin and vector as JSON bytes; `b""` when none is set."""
+    """Tags, parents, author, source and what sites have of it as JSON bytes; `b""` when none is set."""
     details: dict[str, object] = {}
     if entry.tags:
         details["t"] = entry.tags
@@ -97,6 +117,10 @@ def pack_details(entry: Entry) -> bytes:
         details["o"] = list(entry.origin)  # orjson takes no subclass of a tuple
     if entry.vector:
         details["v"] = entry.vector
+    if entry.local:
+        details["l"] = True
+    if entry.rivals:
+        details["w"] = [_pack_rival(rival) for rival in entry.rivals]
     return orjson.dumps(details) if details else b""
 
 
@@ -113,7 +137,20 @@ def with_details(entry: Entry, packed: bytes) -> Entry:
         source=details.get("s", ""),
         origin=Origin(origin[0], Seq(origin[1])) if origin else None,
         vector=tuple((site, counter) for site, counter in details.get("v", ())),
+        local=details.get("l", False),
+        rivals=tuple(_unpack_rival(entry.key, rival) for rival in details["w"]) if "w" in details else (),
     )
+
+
+def _pack_rival(rival: Rival) -> list[object]:
+    of = list(rival.of) if rival.of is not None else None
+    return [list(rival.origin), of, pack_fields(rival.entry), b64encode(rival.entry.value).decode()]
+
+
+def _unpack_rival(key: Key, packed: Sequence[Any]) -> Rival:
+    (site, sequence), of, fields, value = packed[:4]
+    entry = unpack_fields(key, Version(0), b64decode(value), fields)
+    return Rival(Origin(site, Seq(sequence)), Origin(of[0], Seq(of[1])) if of is not None else None, entry)
 
 
 # What rows of the Redis authority and records of every log have in common. Fixed on disk: add at the end, change nothing.

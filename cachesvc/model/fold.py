@@ -15,15 +15,18 @@ from cachesvc.errors import InvalidInput, Refusal, Refused
 from cachesvc.model.change import ABSENT, PRESENT, Change, Draft, Idempotency, Kind, Operation, Receipt, request_id
 from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
 from cachesvc.model.fold_invalidation import fold_invalidation
+from cachesvc.model.fold_merge import fold_merge
 from cachesvc.model.fold_state import ENDED_KEPT, Folded, Result, State, Terms, buried, killed, mark_changed, row_of
 from cachesvc.model.invalidation import mark_of
 from cachesvc.model.keys import Key, module_of
 from cachesvc.model.numbers import add_exactly, format_number, parse_number
 from cachesvc.model.position import Position, Seq, Version
+from cachesvc.model.replica import added, succeeding
 
 _log = logging.getLogger(__name__)
 # each is asked for with every draft, and to look a member up in its enum takes ten times as long
 _DELETE, _EXPIRE, _INCREMENT, _NOTHING = Operation.DELETE, Operation.EXPIRE, Operation.INCREMENT, Operation.ABSENT
+_MERGE = Operation.MERGE
 _KINDS = {
     Operation.SET: Kind.WRITE,
     Operation.INCREMENT: Kind.WRITE,
@@ -94,10 +97,12 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
         folded.changes.append(
             Change(Seq(version), Kind.EXPIRE, change_id, now, key, before=row.content_hash, previous=previous)
         )
-        folded.rows[key] = buried(row, now=now, keep=min(terms.tombstone_ttl, ENDED_KEPT))
+        folded.rows[key] = buried(row, now=now, keep=min(terms.tombstone_ttl, ENDED_KEPT), site=state.site)
         mark_changed(folded, row.tags, version, now, terms)
         return Receipt(draft.operation, version, found=True)
 
+    if draft.operation is _MERGE:
+        return fold_merge(state, folded, draft, change_id, terms)
     _check_expected(draft, current)
     if draft.token is not None:
         _check_token(state, folded, draft, draft.token, current)
@@ -105,17 +110,9 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
         _check_original(state, folded, draft.original, row)
     conflict = change_id if draft.base is not None and draft.base != current else ""
 
-    if draft.operation is _DELETE:
-        gone = tombstone(key, version, now=now, keep=terms.tombstone_ttl)
-        entry = gone._replace(updated_by=draft.actor, source=draft.source)
-    elif draft.operation is _NOTHING:
-        # what ended by itself is forgotten soon, so that absences in great number take no room for long
-        nothing = tombstone(key, version, now=now, keep=max(ENDED_KEPT, draft.ttl or 0.0))
-        entry = nothing._replace(updated_by=draft.actor, source=draft.source)
-    elif draft.original is not None:
-        entry = draft.original._replace(version=version)
-    else:
-        entry = _written(draft, live, version, now, terms)
+    entry = _left(draft, live, version, now, terms)
+    if state.site:
+        entry = _of_site(entry, row, live, draft, state.site)
     before = live.content_hash if live is not None else None
     kind = _KINDS[draft.operation]
     change = Change(Seq(version), kind, change_id, now, key, entry, True, before, draft.distribute, conflict)
@@ -127,6 +124,31 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
         mark_changed(folded, (*entry.tags, *(row.tags if row is not None else ())), version, now, terms)
     value = entry.value if draft.operation is _INCREMENT else None
     return Receipt(draft.operation, version, found=live is not None, value=value, conflict=conflict)
+
+
+def _left(draft: Draft, live: Entry | None, version: Version, now: float, terms: Terms) -> Entry:
+    """What a draft leaves of its key."""
+    if draft.operation is _DELETE:
+        gone = tombstone(draft.key, version, now=now, keep=terms.tombstone_ttl)
+        return gone._replace(updated_by=draft.actor, source=draft.source)
+    if draft.operation is _NOTHING:
+        # what ended by itself is forgotten soon, so that absences in great number take no room for long
+        nothing = tombstone(draft.key, version, now=now, keep=max(ENDED_KEPT, draft.ttl or 0.0))
+        return nothing._replace(updated_by=draft.actor, source=draft.source)
+    if draft.original is not None:
+        return draft.original._replace(version=version)
+    return _written(draft, live, version, now, terms)
+
+
+def _of_site(entry: Entry, row: Entry | None, live: Entry | None, draft: Draft, site: str) -> Entry:
+    """What is written, as one of several sites writes it. What a loader found is no other site's concern: each has its own."""
+    loaded = draft.operation in (Operation.FILL, _NOTHING) and (live is None or live.local)
+    local = loaded or not draft.distribute
+    if draft.operation is _INCREMENT and not local:
+        entry = added(entry, live, format_number(draft.amount), site)
+    if draft.original is not None:
+        entry = entry._replace(origin=None, vector=(), local=False, rivals=())
+    return succeeding(entry, row, site, local=local)
 
 
 def _publish(state: State, folded: Folded, draft: Draft, change_id: str) -> Receipt:

@@ -12,6 +12,7 @@ from cachesvc.model.entry import tombstone
 from cachesvc.model.fold_state import UNRELATED, Folded, State, Terms, count_live, mark_changed, row_of
 from cachesvc.model.invalidation import Invalidation, in_force, softened
 from cachesvc.model.position import Seq, Version
+from cachesvc.model.replica import succeeding
 
 CHUNK = 10_000  # keys in one record
 
@@ -46,11 +47,14 @@ def fold_invalidation(state: State, folded: Folded, draft: Draft, change_id: str
         )
         for key in chunk:
             row = row_of(state, folded, key)
+            if named.origin and (row is None or row.deleted):
+                continue  # the other site tells itself what it ended
             if named.soft and row is not None and not row.deleted:
-                folded.rows[key] = softened(row, version, at=state.now)
+                left = softened(row, version, at=state.now)
             else:
                 gone = tombstone(key, Version(version), now=state.now, keep=terms.tombstone_ttl)
-                folded.rows[key] = gone._replace(updated_by=draft.actor, source=draft.source)
+                left = gone._replace(updated_by=draft.actor, source=draft.source)
+            folded.rows[key] = succeeding(left, row, state.site, local=not draft.distribute) if state.site else left
             if row is not None and row.tags:
                 mark_changed(folded, row.tags, Version(version), state.now, terms)
     mark_changed(folded, (*named.tags, *related.marks), Version(version), state.now, terms)

@@ -15,11 +15,12 @@ from cachesvc.model.entry import Entry, tombstone
 from cachesvc.model.invalidation import Patterns, Related, mark_of
 from cachesvc.model.keys import Key, module_of
 from cachesvc.model.position import Position, Seq, Version
+from cachesvc.model.replica import ended
 
 ENDED_KEPT = 300.0  # seconds that an expiry or a sweep leaves a tombstone: longer than any load, short where lives are short
 UNRELATED = Related()
 _BEGINNING = Seq(0)
-_INCREMENT = Operation.INCREMENT  # asked for with every draft: to look a member up in its enum takes ten times as long
+_VALUED = Operation.INCREMENT, Operation.MERGE  # asked for with every draft: to look a member up takes ten times as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Terms:
     max_cascade_depth: int = 1_000  # levels of dependents
     # of which modules a change tells what it replaced: the whole value, or the member of that name
     remembers: Mapping[str, str] = field(default_factory=dict)
+    site: str = ""  # the name of this one, "" where there are no others
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class State:
     complete_since: Seq = _BEGINNING
     patterns: Patterns = field(default_factory=Patterns)
     related: Related = UNRELATED  # to the first draft
+    site: str = ""  # as in the terms
 
 
 @dataclass(slots=True)
@@ -93,7 +96,7 @@ def valued(drafts: Iterable[Draft], terms: Terms, related: Related = UNRELATED) 
     """Those of the keys whose values the fold of these drafts looks at, or writes again."""
     keys: set[Key] = set()
     for draft in drafts:
-        if draft.operation is _INCREMENT or module_of(draft.key) in terms.remembers:
+        if draft.operation in _VALUED or module_of(draft.key) in terms.remembers:
             keys.add(draft.key)
         elif draft.invalidation is not None and draft.invalidation.soft:
             keys.update(draft.invalidation.keys, related.tagged, related.dependents)
@@ -112,7 +115,7 @@ def row_of(state: State, folded: Folded, key: Key) -> Entry | None:
     if row is None or row.deleted or not killed(state, folded, key, row.version):
         return row
     stands = folded.patterns.hide(state.patterns.hide(row))
-    return buried(row, now=state.now) if stands.deleted else stands
+    return buried(row, now=state.now, site=state.site) if stands.deleted else stands
 
 
 def killed(state: State, folded: Folded, name: str, version: int) -> bool:
@@ -120,12 +123,13 @@ def killed(state: State, folded: Folded, name: str, version: int) -> bool:
     return bool(state.patterns.newest(name, version) or folded.patterns.newest(name, version))
 
 
-def buried(row: Entry, *, now: float, keep: float = ENDED_KEPT) -> Entry:
+def buried(row: Entry, *, now: float, keep: float = ENDED_KEPT, site: str = "") -> Entry:
     """What is left of a row that ended without a write: a short tombstone at its own version.
 
     What was computed before that version stays refused; what came after it is welcome.
     """
-    return tombstone(row.key, row.version, now=now, keep=keep)
+    gone = tombstone(row.key, row.version, now=now, keep=keep)
+    return ended(gone, row, site) if site else gone
 
 
 def count_live(state: State, folded: Folded, keys: Iterable[Key]) -> int:

@@ -33,6 +33,7 @@ class Invalidation(NamedTuple):
     cascade: bool = False
     retires: Seq = _NEVER  # the sequence of the invalidation that a retirement ends, 0 for an invalidation
     soft: bool = False  # what it names is past its life from then on, and kept
+    origin: str = ""  # where it was first said, `site:sequence`; "" for here
 
     @property
     def name(self) -> str:
@@ -141,7 +142,7 @@ class Patterns:
         killers = [one for one in self.matching(entry.key) if one.sequence > entry.version]
         if all(one.soft for one in killers):
             return softened(entry, killers[0].sequence, at=min(one.at for one in killers))
-        return entry._replace(version=Version(since), value=b"", deleted=True)
+        return entry._replace(version=Version(since), value=b"", deleted=True, local=True, rivals=())
 
     def add(self, one: InForce) -> None:
         """From now on it is in force. Of the same name the newest counts; what is retired stays so, however late it is told."""

@@ -88,7 +88,7 @@ def fingerprint(draft: Draft, condition: object = None) -> str:
         draft.distribute,
     )
     if draft.invalidation is not None:
-        wish = (*wish, list(draft.invalidation))  # type: ignore[assignment] # only written down
+        wish = (*wish, list(draft.invalidation[:-1]))  # type: ignore[assignment] # only written down
     if draft.publication is not None:
         resource, message, _ = draft.publication
         wish = (*wish, resource, message.decode())  # type: ignore[assignment] # only written down

@@ -7,7 +7,7 @@ from typing import Final
 from hypothesis import strategies as st
 
 from cachesvc.model.change import MAX_RECORDED_VALUE, Change, Kind, Publication
-from cachesvc.model.entry import JSON, Entry, Origin, content_hash, tombstone
+from cachesvc.model.entry import JSON, Entry, Origin, Rival, content_hash, tombstone
 from cachesvc.model.keys import Key
 from cachesvc.model.position import MAX_SEQ, Seq, Version
 
@@ -18,7 +18,7 @@ origins = st.builds(Origin, names, sequences.map(Seq))
 vectors = st.lists(st.tuples(names, sequences), max_size=3).map(tuple)
 tuples = st.lists(names, max_size=3).map(tuple)
 hashes = st.binary(min_size=16, max_size=16)
-entries = st.builds(
+_plain = st.builds(
     Entry,
     names.map(Key),
     sequences.map(Version),
@@ -35,7 +35,23 @@ entries = st.builds(
     st.just("") | names,
     st.none() | origins,
     vectors,
+    st.booleans(),
+    st.just(()),
 )
+
+
+@st.composite
+def _settled(draw: st.DrawFn) -> Entry:
+    """An entry with what it was settled from."""
+    entry = draw(_plain)
+    rivals = [
+        Rival(draw(origins), draw(st.none() | origins), other._replace(key=entry.key, version=Version(0)))
+        for other in draw(st.lists(_plain, max_size=2))
+    ]
+    return entry._replace(rivals=tuple(rivals))
+
+
+entries = _settled()
 tombstones = st.builds(
     lambda key, version, now, keep: tombstone(Key(key), Version(version), now=now, keep=keep), names, sequences, times, times
 )

@@ -57,13 +57,18 @@ INVALIDATIONS = st.builds(
         st.sampled_from([False]),
         st.sampled_from([0, 0, 1]),
         st.booleans(),
+        st.just(""),
     ),
     idempotency=IDEMPOTENCY,
 )
 DRAFTS = INVALIDATIONS | st.builds(
     Draft,
     st.sampled_from(
-        [one for one in Operation if one not in (Operation.INVALIDATE, Operation.RETIRE, Operation.RESTORE, Operation.PUBLISH)]
+        [
+            one
+            for one in Operation
+            if one not in (Operation.INVALIDATE, Operation.RETIRE, Operation.RESTORE, Operation.MERGE, Operation.PUBLISH)
+        ]
     ),
     KEYS,
     st.sampled_from([b"1", b"2.50", b'"text"', b"", b"9" * 100]),

@@ -1,0 +1,217 @@
+"""Replicas: what becomes of one key that several sites write, each of which may not know of the others' writes yet.
+
+A write is named by its origin, the site and the sequence there; a version vector says of which writes an entry knows (Parker et
+al. 1983). Writes that did not know of each other are kept beside each other as rivals (dotted version vectors, Preguiça et al.
+2010). The rule that must not break: what is served is worked out from the set of rivals alone, so every site that knows of the
+same writes serves the same, in whatever order it heard of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+import orjson
+import xxhash
+
+from cachesvc.errors import InvalidInput
+from cachesvc.model.entry import JSON, NO_ORIGIN, Entry, Origin, Rival, content_hash
+from cachesvc.model.numbers import add_exactly, format_number, parse_number
+from cachesvc.model.position import Seq, Version
+
+Vector = tuple[tuple[str, int], ...]  # in the order of the sites' names
+TICK: Final = 2**-20  # seconds, under 1 µs: by which a write is later than what it knew of, where the clock does not say so
+_NO_VERSION: Final = Version(0)
+
+
+class Settled(NamedTuple):
+    """What came of hearing of another site's write: the entry, and the id of the conflict that was not known before."""
+
+    entry: Entry
+    conflict: str = ""
+
+
+def origin_of(entry: Entry, site: str) -> Origin:
+    """The write that an entry at this site is of."""
+    return entry.origin or Origin(site, Seq(entry.version))
+
+
+def vector_of(entry: Entry, site: str) -> Vector:
+    """The writes that an entry at this site knows of."""
+    if entry.vector or entry.local:
+        return entry.vector
+    return ((site, entry.version),)
+
+
+def knows(vector: Vector, origin: Origin) -> bool:
+    return any(site == origin.site and sequence >= origin.sequence for site, sequence in vector)
+
+
+def knows_all(vector: Vector, other: Vector) -> bool:
+    known = dict(vector)
+    return all(known.get(site, 0) >= sequence for site, sequence in other)
+
+
+def joined(vector: Vector, other: Vector) -> Vector:
+    """All that either knows of."""
+    known = dict(vector)
+    for site, sequence in other:
+        known[site] = max(sequence, known.get(site, 0))
+    return tuple(sorted(known.items()))
+
+
+def rivals_of(entry: Entry, site: str) -> tuple[Rival, ...]:
+    """What an entry at this site is settled from; itself, where it was never disputed or added to."""
+    return entry.rivals or (Rival(origin_of(entry, site), None, _content(entry)),)
+
+
+def mark_of(entry: Entry, site: str) -> bytes:
+    """What digests compare of an entry: 16 bytes over its key, all the writes that it knows of, and its content."""
+    known = orjson.dumps([entry.key, vector_of(entry, site), entry.deleted])
+    return xxhash.xxh3_128_digest(known + entry.content_hash)
+
+
+def portable(entry: Entry, site: str) -> Entry:
+    """The entry as any site understands it: what goes without saying here is said."""
+    return entry._replace(origin=origin_of(entry, site), vector=vector_of(entry, site))
+
+
+# writes at this site
+
+
+def succeeding(entry: Entry, row: Entry | None, site: str, *, local: bool) -> Entry:
+    """A write of this site over what it has: it knows of all that the row knows of, and is later than that."""
+    if row is None:
+        return entry._replace(local=True) if local else entry
+    latest = max([row.updated_at, *(rival.entry.updated_at for rival in row.rivals)])
+    if entry.updated_at < latest or (entry.updated_at == latest and row.vector):
+        entry = entry._replace(updated_at=latest + TICK)
+    if local:
+        return entry._replace(vector=vector_of(row, site), local=True)
+    if not row.vector:
+        return entry
+    return entry._replace(vector=joined(row.vector, ((site, entry.version),)))
+
+
+def ended(gone: Entry, row: Entry, site: str) -> Entry:
+    """A tombstone of what ended by itself, which no other site is told of; what the row knew of stays known."""
+    return gone._replace(vector=vector_of(row, site), local=True)
+
+
+def added(entry: Entry, live: Entry | None, amount: bytes, site: str) -> Entry:
+    """An increment of this site, which `entry` is the outcome of, as what this site has added altogether."""
+    root, beside = NO_ORIGIN, []
+    if live is not None:
+        base, additions = _parts(rivals_of(live, site))
+        if base is not None:
+            root, beside = base.origin, [base]
+        beside += additions
+    mine = next((rival for rival in beside if rival.of == root and rival.origin.site == site), None)
+    total = _sum([amount, mine.entry.value]) if mine is not None else amount
+    if total is None:
+        return entry  # too long to be added to: content from now on
+    own = Rival(Origin(site, Seq(entry.version)), root, _content(_valued(entry, total)))
+    return entry._replace(rivals=tuple(sorted([own, *(rival for rival in beside if rival is not mine)], key=_order)))
+
+
+# writes of other sites
+
+
+def merged(row: Entry | None, came: Entry, site: str, version: Version) -> Settled | None:
+    """What this site has after hearing of another's entry, at `version`; None where it knew all of that already."""
+    if row is None:
+        return Settled(came._replace(version=version), _conflict(came, came.rivals, frozenset()))
+    known, told = vector_of(row, site), vector_of(came, site)
+    if knows_all(known, told):
+        return None
+    ours = () if row.local else rivals_of(row, site)
+    theirs = rivals_of(came, site)
+    named_ours, named_theirs = {rival.origin for rival in ours}, {rival.origin for rival in theirs}
+    kept = {rival.origin: rival for rival in ours if rival.origin in named_theirs or not knows(told, rival.origin)}
+    kept |= {rival.origin: rival for rival in theirs if rival.origin in named_ours or not knows(known, rival.origin)}
+    if not kept:
+        return None
+    entry = settled(kept.values())._replace(version=version, vector=joined(known, told))
+    return Settled(entry, _conflict(entry, entry.rivals, frozenset(named_ours)))
+
+
+def settled(rivals: Iterable[Rival]) -> Entry:
+    """What is served of a set of rivals: the latest content, and all that was added to it, or to what is no more.
+
+    Of the same time the higher name of the site counts. It has no version yet, and no vector.
+    """
+    ordered = tuple(sorted(rivals, key=_order))
+    base, additions = _parts(ordered)
+    summed = [base, *additions] if base is not None and not base.entry.deleted else additions
+    newest = max(summed, key=_age) if summed else base
+    assert newest is not None
+    entry = newest.entry
+    if additions:
+        total = _sum(rival.entry.value for rival in summed)
+        if total is not None:
+            entry = _valued(entry, total)
+        else:  # what it was added to is no number any more, or the sum is too long
+            newest = base or newest
+            entry = newest.entry
+    plain = len(ordered) == 1 and ordered[0].of is None
+    return entry._replace(origin=newest.origin, rivals=() if plain else ordered)
+
+
+def _parts(rivals: Iterable[Rival]) -> tuple[Rival | None, list[Rival]]:
+    """The latest content, and the increments that count: of that, or of what is not there."""
+    contents = {rival.origin: rival for rival in rivals if rival.of is None}
+    base = max(contents.values(), key=_age, default=None)
+    counts = [
+        rival for rival in rivals if rival.of is not None and (rival.of not in contents or (base and rival.of == base.origin))
+    ]
+    return base, counts
+
+
+def _age(rival: Rival) -> tuple[float, Origin]:
+    return rival.entry.updated_at, rival.origin
+
+
+def _order(rival: Rival) -> Origin:
+    return rival.origin
+
+
+def _sum(numbers: Iterable[bytes]) -> bytes | None:
+    total = None
+    try:
+        for number in numbers:
+            parsed = parse_number(number, field="value")
+            total = parsed if total is None else add_exactly(total, parsed)
+            if total is None:
+                return None
+    except InvalidInput:
+        return None
+    return format_number(total) if total is not None else None
+
+
+def _valued(entry: Entry, value: bytes) -> Entry:
+    return entry._replace(value=value, content_type=JSON, content_hash=content_hash(JSON, value), deleted=False)
+
+
+def _content(entry: Entry) -> Entry:
+    return entry._replace(version=_NO_VERSION, origin=None, vector=(), local=False, rivals=())
+
+
+def _conflict(entry: Entry, rivals: Iterable[Rival], known: frozenset[Origin]) -> str:
+    """The same id at every site for the same writes; "" where none that is new differs from another."""
+    contents: Mapping[Origin, Entry] = {rival.origin: rival.entry for rival in rivals if rival.of is None}
+    if contents.keys() <= known or len({(each.deleted, each.content_hash) for each in contents.values()}) < 2:
+        return ""
+    return xxhash.xxh3_128_hexdigest(orjson.dumps([entry.key, sorted(map(list, contents))]))
+
+
+def altered(row: Entry, came: Entry, site: str, peer: str) -> bool:
+    """Whether this site's copy is the wrong one of two that know of the same writes, and yet have other content.
+
+    The site whose write it is knows what it wrote; where it is neither's, both go by the higher hash.
+    """
+    if row.local or vector_of(row, site) != vector_of(came, peer) or mark_of(row, site) == mark_of(came, peer):
+        return False
+    source = origin_of(came, peer).site
+    if source in (site, peer):
+        return source == peer
+    return (came.deleted, came.content_hash) > (row.deleted, row.content_hash)

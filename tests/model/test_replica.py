@@ -1,0 +1,263 @@
+"""Replicas: three sites write one key and hear of each other in any order, late or twice; then all have the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import permutations
+from typing import NamedTuple
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cachesvc.model.change import Change, Draft, Operation, Receipt, merge
+from cachesvc.model.entry import Entry
+from cachesvc.model.fold import fold
+from cachesvc.model.fold_state import State, Terms
+from cachesvc.model.keys import Key
+from cachesvc.model.position import Epoch, Position, Seq, Version
+from cachesvc.model.replica import joined, knows_all, mark_of, merged, origin_of, portable, vector_of
+
+KEY = Key("key")
+SITES = ("berlin", "oslo", "porto")
+
+
+@dataclass
+class Site:
+    """One site, reduced to its row of the key; `told` is every state of it that others may ever hear of."""
+
+    name: str
+    clock: float = 1_000.0
+    head: int = 100
+    row: Entry | None = None
+    told: list[Entry] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+
+    def do(self, draft: Draft) -> Receipt:
+        rows = {KEY: self.row} if self.row is not None else {}
+        state = State(Position(Epoch(1), Seq(self.head)), self.clock, rows, site=self.name)
+        folded = fold(state, [draft], batch="b", terms=Terms(site=self.name))
+        self.head += len(folded.changes)
+        self.changes += folded.changes
+        self.row = folded.rows.get(KEY, self.row)
+        if self.row is not None and not self.row.local:
+            self.told.append(portable(self.row, self.name))
+        outcome = folded.outcomes[0]
+        assert isinstance(outcome, Receipt)
+        return outcome
+
+    def hear(self, came: Entry, peer: str) -> Receipt:
+        return self.do(merge(came, peer=peer))
+
+    @property
+    def state(self) -> bytes | None:
+        return mark_of(self.row, self.name) if self.row is not None and not self.row.local else None
+
+
+class Step(NamedTuple):
+    site: int
+    what: str
+    other: int
+    which: int
+    amount: int
+    time: float
+
+
+STEPS = st.builds(
+    Step,
+    st.integers(0, 2),
+    st.sampled_from(["set", "set", "delete", "increment", "increment", "hear", "hear", "hear", "fill", "local"]),
+    st.integers(0, 2),
+    st.integers(0, 50),
+    st.integers(-5, 5),
+    st.sampled_from([0.0, 0.0, 1.0, 5.0, -3.0]),
+)
+HISTORIES = st.lists(STEPS, max_size=25)
+
+
+def played(history: list[Step], *, only: tuple[str, ...] = ()) -> list[Site]:
+    sites = [Site(name) for name in SITES]
+    for step in history:
+        site, other = sites[step.site], sites[step.other]
+        site.clock = max(1_000.0, site.clock + step.time)
+        if only and step.what not in only:
+            continue
+        match step.what:
+            case "set":
+                site.do(Draft(Operation.SET, KEY, b"%d" % (step.amount * 1_000)))
+            case "local":
+                site.do(Draft(Operation.SET, KEY, b"7", distribute=False))
+            case "fill":
+                site.do(Draft(Operation.FILL, KEY, b"8"))
+            case "delete":
+                site.do(Draft(Operation.DELETE, KEY))
+            case "increment":
+                site.do(Draft(Operation.INCREMENT, KEY, amount=Decimal(step.amount)))
+            case "hear" if other.told:
+                site.hear(other.told[step.which % len(other.told)], other.name)
+    return sites
+
+
+def healed(sites: list[Site], order: list[int]) -> None:
+    """Everyone hears of what everyone has, in some order, until nobody learns anything."""
+    while True:
+        heads = [site.head for site in sites]
+        for place in order:
+            site, other = sites[place // 3], sites[place % 3]
+            if site is not other and other.row is not None and not other.row.local:
+                site.hear(portable(other.row, other.name), other.name)
+        if heads == [site.head for site in sites]:
+            return
+
+
+@given(HISTORIES, st.permutations(range(9)), st.permutations(range(9)))
+def test_sites_come_to_the_same_whatever_the_order(history: list[Step], one: list[int], another: list[int]) -> None:
+    only = ("set", "delete", "increment", "hear")
+    first, second = played(history, only=only), played(history, only=only)
+    healed(first, one)
+    healed(second, another)
+    for sites in (first, second):
+        assert len({site.state for site in sites}) == 1
+        assert len({(site.row.value, site.row.deleted, site.row.expires_at) for site in sites if site.row is not None}) <= 1
+    assert {site.state for site in first} == {site.state for site in second}
+
+
+@given(HISTORIES, st.permutations(range(9)))
+def test_what_is_of_one_site_alone_does_not_keep_them_apart(history: list[Step], order: list[int]) -> None:
+    sites = played(history)
+    healed(sites, order)
+    assert len({site.state for site in sites if site.state is not None}) <= 1
+
+
+@given(HISTORIES)
+def test_to_hear_of_others_is_commutative_associative_and_idempotent(history: list[Step]) -> None:
+    sites = played(history, only=("set", "delete", "increment", "hear"))
+    states = [site.told[-1] for site in sites if site.told]
+    for order in permutations(states) if states else ():
+        together: Entry | None = None
+        for state in (*order, *order):
+            together = join(together, state)
+        grouped = join(order[0], join(order[-1], order[len(order) // 2]))
+        assert together is not None
+        assert said(together) == said(grouped)
+        for state in states:
+            assert said(join(together, state)) == said(together)
+            assert knows_all(together.vector, state.vector)
+
+
+def join(known: Entry | None, came: Entry) -> Entry:
+    found = merged(known, came, "nowhere", Version(1))
+    return found.entry if found is not None else known or came
+
+
+def said(entry: Entry) -> tuple[object, ...]:
+    return (*entry._replace(version=Version(0), origin=None),)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(-9, 9), st.booleans()), max_size=20), st.permutations(range(9)))
+def test_counters_add_up_whatever_was_heard_when(steps: list[tuple[int, int, bool]], order: list[int]) -> None:
+    sites = [Site(name) for name in SITES]
+    for place, amount, hears in steps:
+        site = sites[place]
+        site.do(Draft(Operation.INCREMENT, KEY, amount=Decimal(amount)))
+        other = sites[(place + 1) % 3]
+        if hears:
+            other.hear(portable(site.row, site.name), site.name) if site.row is not None else None
+    healed(sites, order)
+    total = sum(amount for _, amount, _ in steps)
+    assert all(int(site.row.value) == total for site in sites if site.row is not None)
+
+
+def test_of_writes_that_did_not_know_of_each_other_the_later_counts_and_the_other_is_kept() -> None:
+    berlin, oslo = Site("berlin", clock=1_000.0), Site("oslo", clock=1_001.0)
+    berlin.do(Draft(Operation.SET, KEY, b'"b"'))
+    oslo.do(Draft(Operation.SET, KEY, b'"o"'))
+    of_berlin, of_oslo = berlin.told[-1], oslo.told[-1]
+    told = [berlin.hear(of_oslo, "oslo"), oslo.hear(of_berlin, "berlin")]
+    assert told[0].conflict == told[1].conflict != ""
+    for site in (berlin, oslo):
+        assert site.row is not None
+        assert site.row.value == b'"o"'
+        assert origin_of(site.row, site.name).site == "oslo"
+        assert [rival.entry.value for rival in site.row.rivals] == [b'"b"', b'"o"']
+    berlin.do(Draft(Operation.SET, KEY, b'"both known"'))
+    oslo.hear(berlin.told[-1], "berlin")
+    assert oslo.row is not None
+    assert (oslo.row.value, oslo.row.rivals) == (b'"both known"', ())
+    assert oslo.changes[-1].conflict == ""
+
+
+def test_a_site_that_hears_of_a_conflict_that_was_settled_elsewhere_is_told_of_it() -> None:
+    berlin, oslo, porto = (Site(name) for name in SITES)
+    berlin.do(Draft(Operation.SET, KEY, b"1"))
+    oslo.do(Draft(Operation.SET, KEY, b"2"))
+    settled = oslo.hear(berlin.told[-1], "berlin")
+    assert porto.hear(oslo.told[-1], "oslo").conflict == settled.conflict != ""
+    assert berlin.hear(porto.told[-1], "porto").conflict == settled.conflict
+    assert [site.head for site in (berlin, oslo, porto)] == [102, 102, 101]
+
+
+def test_what_is_known_leaves_no_record() -> None:
+    berlin, oslo = Site("berlin"), Site("oslo")
+    berlin.do(Draft(Operation.SET, KEY, b"1"))
+    oslo.hear(berlin.told[-1], "berlin")
+    head = oslo.head, berlin.head
+    oslo.hear(berlin.told[-1], "berlin")
+    berlin.hear(oslo.told[-1], "oslo")
+    assert (oslo.head, berlin.head) == head
+
+
+def test_an_increment_beside_a_set_is_added_to_it() -> None:
+    berlin, oslo = Site("berlin"), Site("oslo", clock=1_050.0)
+    berlin.do(Draft(Operation.SET, KEY, b"5"))
+    oslo.hear(berlin.told[-1], "berlin")
+    oslo.do(Draft(Operation.INCREMENT, KEY, amount=Decimal(2)))
+    berlin.do(Draft(Operation.SET, KEY, b"100"))
+    healed([berlin, oslo, Site("porto")], list(range(9)))
+    assert berlin.row is not None
+    assert oslo.row is not None
+    assert berlin.row.value == oslo.row.value == b"102"
+
+
+def test_a_write_is_later_than_all_that_it_knew_of_though_the_clock_says_otherwise() -> None:
+    berlin, oslo = Site("berlin", clock=5_000.0), Site("oslo", clock=1_000.0)
+    berlin.do(Draft(Operation.SET, KEY, b"1"))
+    oslo.hear(berlin.told[-1], "berlin")
+    oslo.do(Draft(Operation.SET, KEY, b"2"))
+    berlin.hear(oslo.told[-1], "oslo")
+    assert berlin.row is not None
+    assert oslo.row is not None
+    assert berlin.row.value == b"2"
+    assert oslo.row.updated_at > 5_000.0
+
+
+def test_of_a_loader_s_value_no_other_site_is_told() -> None:
+    site = Site("berlin")
+    site.do(Draft(Operation.FILL, KEY, b"1"))
+    assert site.row is not None
+    assert site.row.local
+    assert not site.told
+    site.do(Draft(Operation.SET, KEY, b"2"))
+    assert vector_of(site.row, "berlin") == (("berlin", 102),)
+
+
+def test_of_two_that_differ_without_a_write_the_writer_s_own_is_right() -> None:
+    berlin, oslo = Site("berlin"), Site("oslo")
+    berlin.do(Draft(Operation.SET, KEY, b"1"))
+    oslo.hear(berlin.told[-1], "berlin")
+    assert oslo.row is not None
+    oslo.row = oslo.row._replace(value=b"666", content_hash=b"x" * 16)
+    berlin.hear(portable(oslo.row, "oslo"), "oslo")
+    oslo.hear(berlin.told[-1], "berlin")
+    assert oslo.state == berlin.state
+    assert oslo.row.value == b"1"
+
+
+@given(*[st.dictionaries(st.sampled_from(SITES), st.integers(1, 9)).map(lambda known: tuple(sorted(known.items())))] * 3)
+def test_vectors_are_joined(
+    one: tuple[tuple[str, int], ...], two: tuple[tuple[str, int], ...], three: tuple[tuple[str, int], ...]
+) -> None:
+    assert joined(one, two) == joined(two, one)
+    assert joined(one, joined(two, three)) == joined(joined(one, two), three)
+    assert knows_all(joined(one, two), one)
+    assert joined(one, one) == one
