@@ -24,7 +24,7 @@ from cachesvc.settings import load_settings
 from tests import servers
 from tests.bench.overload import overload
 from tests.bench.records import records
-from tests.bench.sides import Bounded, Row, Side, by_many, compare
+from tests.bench.sides import Bounded, Row, Side, by_many, compare, on_the_other_core
 from tests.bench.visibility import visibility
 
 Measure = Callable[[Path | None, int, float], Awaitable[Sequence[Row | Bounded]]]
@@ -127,7 +127,8 @@ async def redis_hits(file: Path | None, rounds: int, seconds: float) -> list[Row
     values = records(file)
     keys = [Key(f"product:{i}") for i in range(20_000)]
     async with AsyncExitStack() as stack:
-        valkey = stack.enter_context(servers.valkey())
+        with on_the_other_core():
+            valkey = stack.enter_context(servers.valkey())
         database = "sqlite:bench.db"
         cache = await stack.enter_async_context(node(stack, database=database, redis_url=valkey.url, memory=100))
         await load(cache, keys, values)
@@ -155,7 +156,8 @@ async def database_hits(file: Path | None, rounds: int, seconds: float) -> list[
     values = records(file)
     keys = [Key(f"product:{i}") for i in range(20_000)]
     async with AsyncExitStack() as stack:
-        server = stack.enter_context(servers.postgres())
+        with on_the_other_core():
+            server = stack.enter_context(servers.postgres())
         cache = await stack.enter_async_context(node(stack, database=await fresh_database(server), memory=100))
         await load(cache, keys, values)
         pool = await stack.enter_async_context(asyncpg.create_pool(server.url, min_size=16, max_size=16))
@@ -187,8 +189,9 @@ async def writers(file: Path | None, rounds: int, seconds: float) -> list[Row]:
 async def _writers(many: int, goal: float, file: Path | None, rounds: int, seconds: float) -> Row:
     values = records(file)
     async with AsyncExitStack() as stack:
-        server = stack.enter_context(servers.postgres())
-        valkey = stack.enter_context(servers.valkey())
+        with on_the_other_core():
+            server = stack.enter_context(servers.postgres())
+            valkey = stack.enter_context(servers.valkey())
         database = await fresh_database(server)
         cache = await stack.enter_async_context(node(stack, database=database, redis_url=valkey.url))
         pool = await stack.enter_async_context(asyncpg.create_pool(server.url, min_size=16, max_size=16))

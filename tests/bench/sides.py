@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+CORES = sorted(os.sched_getaffinity(0))
+
+
+@contextmanager
+def on_the_other_core() -> Iterator[None]:
+    """What is started meanwhile, the servers, gets the last core; the one who asks, the client of both sides, the first."""
+    os.sched_setaffinity(0, CORES[-1:])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, CORES[:1])
 
 
 @dataclass(slots=True)
