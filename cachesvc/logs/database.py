@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, func, or_, select, true
-from sqlalchemy.engine import make_url
 
 from cachesvc.errors import EpochChanged, LogTrimmed, OutcomeUnknown, SettingsError, TierUnavailable
 from cachesvc.logs.database_append import Appender, bound_to, remembered, witnessed
@@ -27,7 +26,7 @@ from cachesvc.model.fold_state import Terms
 from cachesvc.model.invalidation import Invalidation, Related
 from cachesvc.model.position import MAX_SEQ, Epoch, Gap, Position, Seq, first_sequence, pack_gaps, parse_gaps
 from cachesvc.ports import Clock, Retention, Standing, Trail
-from cachesvc.tiers import database_patterns, database_sqlite
+from cachesvc.tiers import database_patterns, database_sqlite, database_url
 from cachesvc.tiers.database import DatabaseSource
 from cachesvc.tiers.database_store import NAME, Store
 from cachesvc.tiers.schema import changes, log_state
@@ -62,7 +61,7 @@ async def opened(
 def _store(
     url: str, *, data_dir: Path, pool_size: int, timeout: float, clock: Clock, wake: Callable[[int], None]
 ) -> AbstractAsyncContextManager[Store]:
-    parsed = make_url(url)
+    parsed = database_url.parsed(url)
     match parsed.get_backend_name():
         case "sqlite":
             return database_sqlite.opened(

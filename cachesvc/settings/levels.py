@@ -75,9 +75,12 @@ def check_redis(redis: Redis, authority: str) -> None:
     if not redis.url:
         needed = "give levels.redis.url, or levels.redis.embedded = true, or levels.redis.enabled = false"
         raise SettingsError(name, NOT_GIVEN, needed)
-    if not re.match(r"^(rediss?|rediss?\+cluster|unix)://", redis.url):
-        schemes = "redis://, rediss://, redis+cluster://, rediss+cluster:// or unix://"
+    if not re.match(r"^(rediss?(\+cluster|\+sentinel)?|unix)://", redis.url):
+        schemes = "redis:// or rediss://, either with +cluster or +sentinel before the colon, or with unix://"
         raise SettingsError(name, shown, f"starts with {schemes}")
+    if "+sentinel://" in redis.url:
+        _check_sentinels(redis, name, shown, authority)
+        return
     if not redis.url.startswith("unix:") and not _has_host(redis.url):
         raise SettingsError(name, shown, "names a host and, if any, a port from 1 to 65535")
     if not _has_database_number(redis.url):
@@ -88,14 +91,26 @@ def check_redis(redis: Redis, authority: str) -> None:
         )
 
 
+def _check_sentinels(redis: Redis, name: str, shown: str, authority: str) -> None:
+    if authority == "redis":
+        needed = "enable levels.database, or use a standalone server"
+        raise SettingsError(name, shown, f"a replica that is promoted may lack what was acknowledged: {needed}")
+    if not _has_hosts(redis.url):
+        raise SettingsError(name, shown, "names each Sentinel as host or host:port, a comma between two")
+    if not re.fullmatch(r"/[\w.-]+(/[0-9]{1,9})?", urlsplit(redis.url).path):
+        raise SettingsError(
+            name, shown, "names the master that the Sentinels watch: redis+sentinel://host:26379/NAME, or /NAME/DB"
+        )
+
+
 def check_database(database: Database) -> None:
     name, shown = "levels.database.url", without_secrets(database.url)
     if not database.url:
         raise SettingsError(name, NOT_GIVEN, "give levels.database.url, or levels.database.enabled = false")
     if not re.match(r"^(sqlite:|postgresql://)", database.url):
         raise SettingsError(name, shown, "starts with sqlite: or postgresql://")
-    if database.url.startswith("postgresql:") and not _has_host(database.url):
-        raise SettingsError(name, shown, "names a host and, if any, a port from 1 to 65535")
+    if database.url.startswith("postgresql:") and not _has_hosts(database.url):
+        raise SettingsError(name, shown, "names a host, or several with commas between them, and ports from 1 to 65535")
     if database.url.startswith("sqlite:") and not re.fullmatch(r"sqlite:(///)?/?[^/:][^:]*", database.url):
         raise SettingsError(name, shown, "names a file, like sqlite:cachesvc.db (under server.data_dir)")
 
@@ -106,6 +121,13 @@ def _has_host(url: str) -> bool:
         return bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+
+
+def _has_hosts(url: str) -> bool:
+    """Whether a URL names a host, or several with commas between them."""
+    scheme, _, rest = url.partition("://")
+    hosts = re.split("[/?#]", rest)[0].rpartition("@")[2]
+    return all(_has_host(f"{scheme}://{host}") for host in hosts.split(","))
 
 
 def _has_database_number(url: str) -> bool:

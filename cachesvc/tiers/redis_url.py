@@ -1,4 +1,4 @@
-"""The connection that a URL names: standalone or Cluster, plain or TLS. Opening connects to nothing."""
+"""The connection that a URL names: standalone, Cluster or by Sentinels, plain or TLS. Opening connects to nothing."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from cachesvc.errors import SettingsError
 from cachesvc.ports import Clock
 from cachesvc.tiers.redis_cluster import ClusterConnection
 from cachesvc.tiers.redis_connection import DRIVER_ERRORS, Connection, packing
+from cachesvc.tiers.redis_sentinel import SentinelConnection
 
 
 @asynccontextmanager
 async def connected(url: str, *, timeout: float, max_connections: int, clock: Clock) -> AsyncIterator[Connection]:
-    """A connection for `redis://`, `rediss://`, `unix://`, `redis+cluster://` and `rediss+cluster://`.
+    """A connection for `redis://`, `rediss://`, `unix://`, and the first two with `+cluster` or `+sentinel`.
 
     The URL's query is as redis-py takes it (`?ssl_ca_certs=…`, `?db=1`). Raises `SettingsError` for a URL that is not one.
     """
@@ -40,6 +41,8 @@ async def connected(url: str, *, timeout: float, max_connections: int, clock: Cl
             every = cluster.nodes_manager.connection_kwargs
             every["connection_class"] = packing(every.get("connection_class", TcpConnection))
             connection = ClusterConnection(cluster, timeout, max_connections, clock)
+        elif scheme.endswith("+sentinel"):
+            connection = SentinelConnection(url, timeout=timeout, most=max_connections, **options)
         else:
             # once more after a lost connection: it may only have been idle while the server restarted
             retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))

@@ -9,7 +9,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,9 +75,24 @@ async def _run(started: sites.Servers, result: Result, directory: Path, rate: fl
 
 async def _over(site: Site, result: Result, nemesis: Nemesis, rate: float, tell: Tell) -> None:
     """War, and peace."""
-    clients = await _clients(site, result)
     try:
-        await _disturb(site, result, nemesis, clients, rate, tell)
+        await witnessed(site, result, rate, lambda: _disturb(result, nemesis, tell))
+    finally:
+        result.troubles = sorted(nemesis.told, key=lambda told: told[0])
+    tell(f"{result.stores}: at rest, {len(result.history)} operations")
+
+
+async def witnessed(site: Site, result: Result, rate: float, trouble: Callable[[], Awaitable[None]]) -> None:
+    """Clients at work until the trouble is over, then the last reads and audits, all into the result."""
+    clients = await _clients(site, result)
+    over = asyncio.Event()
+    try:
+        async with asyncio.TaskGroup() as group:
+            for client in clients:
+                asked = wishes(result.seed, client.number, len(site.nodes), pause=len(clients) / rate)
+                group.create_task(client.work(asked, over))
+            await trouble()
+            over.set()
         await _until_ready(site)
         async with asyncio.TaskGroup() as group:
             for client in clients:
@@ -87,10 +102,8 @@ async def _over(site: Site, result: Result, nemesis: Nemesis, rate: float, tell:
     except TimeoutError as exc:
         result.violations.append(Violation(Wrong.AWAY, f"not every node was ready within {PEACE:g} s: {exc}"))
     finally:
-        result.troubles = sorted(nemesis.told, key=lambda told: told[0])
         for client in clients:
             client.close()
-    tell(f"{result.stores}: at rest, {len(result.history)} operations")
 
 
 async def _clients(site: Site, result: Result) -> list[Client]:
@@ -112,13 +125,10 @@ async def _clients(site: Site, result: Result) -> list[Client]:
     ]
 
 
-async def _disturb(site: Site, result: Result, nemesis: Nemesis, clients: Sequence[Client], rate: float, tell: Tell) -> None:
-    """Clients and nemesis at once, for as long as the run is to last."""
+async def _disturb(result: Result, nemesis: Nemesis, tell: Tell) -> None:
+    """All that the nemesis has planned, for as long as the run is to last."""
     over = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        for client in clients:
-            asked = wishes(result.seed, client.number, len(site.nodes), pause=len(clients) / rate)
-            group.create_task(client.work(asked, over))
         for lane in troubles(result.seed, result.stores, result.seconds):
             group.create_task(nemesis.work(lane, over))
         left = result.seconds

@@ -183,6 +183,14 @@ def test_a_database_of_redis_is_a_number(url: str) -> None:
     assert "names its database, if any, by a number" in refused(levels={"redis": {"url": url}})
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["redis+sentinel://h/main", "rediss+sentinel://u:p@h:1,[::1]:26379,i/my.master/3?sentinel_password=x&ssl_ca_certs=/f"],
+)
+def test_a_master_may_be_found_by_sentinels(url: str) -> None:
+    assert load_settings(overrides={"levels": {"redis": {"url": url}}}, environ={}).levels.redis.url == url
+
+
 @pytest.mark.parametrize("url", ["redis://h/", "redis://h:1/3", "redis://h/?db=3", "unix:///a/b?db=3", "redis+cluster://h"])
 def test_a_url_of_redis(url: str) -> None:
     assert load(levels={"redis": {"url": url}}).levels.redis.url == url
@@ -238,6 +246,16 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         ),
         ({"levels": {"redis": {"url": "http://h"}}}, "starts with redis://"),
         ({"levels": {"redis": {"url": "redis://h:port"}}}, "names a host"),
+        (
+            {"levels": {"redis": {"url": "redis+sentinel://h/m"}, "database": {"enabled": False}}},
+            "a replica that is promoted may lack",
+        ),
+        ({"levels": {"redis": {"url": "redis+sentinel://h:26379"}}}, "names the master that the Sentinels watch"),
+        ({"levels": {"redis": {"url": "redis+sentinel://h:26379/m/x"}}}, "names the master that the Sentinels watch"),
+        ({"levels": {"redis": {"url": "redis+sentinel://h,,i/m"}}}, "names each Sentinel"),
+        ({"levels": {"redis": {"url": "redis+sentinel://h:1,i:99999/m"}}}, "names each Sentinel"),
+        ({"levels": {"database": {"url": "postgresql://h:5432,/d"}}}, "names a host"),
+        ({"levels": {"database": {"url": "postgresql://h:5432,i:x/d"}}}, "names a host"),
         ({"levels": {"database": {"url": "mysql://h"}}}, "starts with sqlite: or postgresql://"),
         ({"levels": {"database": {"url": "postgresql:///d"}}}, "names a host"),
         ({"levels": {"database": {"url": "sqlite::memory:"}}}, "names a file"),
