@@ -107,7 +107,9 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
             admission=admission,
             doorman=doorman,
         )
-        live = Live(service, live_limits(settings.realtime, service.limits), modules=modules_of(settings.realtime))
+        live = Live(
+            service, live_limits(settings.realtime, settings.auth, service.limits), modules=modules_of(settings.realtime)
+        )
         session = live.limits.session
         server = _Server(
             uvicorn.Config(

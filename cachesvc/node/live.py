@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from cachesvc.realtime.authentication import AuthLimits, Proofs
 from cachesvc.realtime.modules import SOURCE, Module, Modules
 from cachesvc.realtime.recovery import KeptLimits
 from cachesvc.realtime.session import SessionLimits
-from cachesvc.settings import Realtime
+from cachesvc.settings import Auth, Realtime
 from cachesvc.web.live import LiveLimits
 from cachesvc.web.service import Limits
 
@@ -18,7 +21,7 @@ def modules_of(realtime: Realtime) -> Modules:
     )
 
 
-def live_limits(realtime: Realtime, limits: Limits) -> LiveLimits:
+def live_limits(realtime: Realtime, auth: Auth, limits: Limits) -> LiveLimits:
     """The limits of the sockets."""
     return LiveLimits(
         SessionLimits(
@@ -29,7 +32,7 @@ def live_limits(realtime: Realtime, limits: Limits) -> LiveLimits:
             queue_size=realtime.queue_size,
             ping_interval=realtime.ping_interval,
             ping_timeout=realtime.ping_timeout,
-            auth_timeout=realtime.auth_timeout,
+            auth=AuthLimits(realtime.auth_timeout, realtime.challenge_timeout, realtime.renewal_notice, realtime.renewal_grace),
             max_errors=realtime.max_errors,
             error_window=realtime.error_window,
             remembered=realtime.remembered,
@@ -39,5 +42,10 @@ def live_limits(realtime: Realtime, limits: Limits) -> LiveLimits:
         send_timeout=realtime.send_timeout,
         drain_spread=realtime.drain_spread,
         drain_timeout=realtime.drain_timeout,
+        proofs=Proofs(_secrets(auth.node_secrets), _secrets(auth.step_up_secrets), frozenset(auth.step_up)),
         allowed_origins=frozenset(realtime.allowed_origins),
     )
+
+
+def _secrets(texts: Sequence[str]) -> tuple[bytes, ...]:
+    return tuple(text.encode() for text in texts)

@@ -48,7 +48,11 @@ class Auth(Frame):
     type: Literal["auth"]
     token: StrictStr = Field("", max_length=16_384)
     user_id: StrictStr = Field("", max_length=512)
-    signature: StrictStr | None = Field(None, max_length=200, description="the answer to an auth:challenge")
+    signature: StrictStr | None = Field(
+        None,
+        max_length=200,
+        description="of an auth:challenge: HMAC-SHA256(secret, nonce ‖ connectionId ‖ userId ‖ timestamp), hexadecimal",
+    )
 
 
 class PingPayload(Wire):

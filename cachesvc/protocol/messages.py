@@ -72,6 +72,7 @@ class AuthChallengePayload(Wire):
     nonce: str
     timestamp: str
     expires_at: str
+    connection_id: str
 
 
 class AuthChallenge(Message):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Final, NamedTuple
 
 from cachesvc.errors import CacheError, Forbidden, InvalidInput, LimitExceeded, Unauthenticated
@@ -28,7 +28,9 @@ from cachesvc.protocol.frames import (
     Unsubscribe,
 )
 from cachesvc.realtime import needs
+from cachesvc.realtime.authentication import NO_PROOFS, Authentication, AuthLimits, Closing, Names, Proofs, Rejected
 from cachesvc.realtime.batches import unpacked
+from cachesvc.realtime.budget import ErrorBudget
 from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import Doorman, Identity
 from cachesvc.realtime.outbox import Outbox
@@ -49,27 +51,11 @@ class SessionLimits:
     queue_size: int = 1 << 20
     ping_interval: float = 20.0
     ping_timeout: float = 20.0
-    auth_timeout: float = 10.0
-    renewal_notice: float = 30.0  # before the end of a token its client is asked for another
-    renewal_grace: float = 25.0  # after it, for that to come
+    auth: AuthLimits = field(default_factory=AuthLimits)
     max_errors: int = 100
     error_window: float = 60.0
     remembered: int = 1_000  # messages that were pushed, for who missed some
     remembered_bytes: int = 256 << 10
-
-
-class Names(NamedTuple):
-    """The ids of a session."""
-
-    connection: str
-    session: str
-
-
-class Closing(NamedTuple):
-    """Why the socket is to be closed, once what is in the outbox is sent."""
-
-    code: CloseCode
-    reason: str
 
 
 class Request(NamedTuple):
@@ -81,11 +67,6 @@ class Request(NamedTuple):
     session: Session
 
 
-_NOT_COUNTED: Final = frozenset(  # against the budget: no fault of the client's
-    {Code.INTERNAL, Code.UNAVAILABLE, Code.OUTCOME_UNKNOWN, Code.VERSION_CONFLICT, Code.NOT_FOUND, Code.RECOVERY_UNAVAILABLE}
-)
-
-
 @dataclass(slots=True, eq=False)
 class Session:
     """The state of one connection to a node, whose `hub` tells it what happens."""
@@ -95,31 +76,37 @@ class Session:
     clock: Clock
     doorman: Doorman
     hub: Hub
-    identity: Identity | None
+    shown: InitVar[Identity | None]  # by the upgrade
     wake: Callable[[], None]
+    proofs: InitVar[Proofs] = NO_PROOFS
+    node: InitVar[bool] = False  # it asks to be challenged
     closing: Closing | None = None
     outbox: Outbox = field(init=False)
     stream: Stream = field(init=False)
-    _opened_at: float = field(init=False)
-    _token_ends_at: float = math.inf  # by the monotonic clock
-    _challenges: int = 0
-    _challenged: bool = False  # to renew the token that it has now
-    _errors: int = 0
-    _errors_since: float = 0.0
+    client: Authentication = field(init=False)
+    errors: ErrorBudget = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, shown: Identity | None, proofs: Proofs, node: bool) -> None:
         self.outbox = Outbox(self.limits.queue_size)
         epoch = self.hub.position.epoch
         stream_limits = StreamLimits(self.limits.queue_size, self.limits.remembered, self.limits.remembered_bytes)
         self.stream = Stream(self.outbox, stream_limits, self.clock, self.hub.sequence, self.wake, self._slow, epoch)
-        self._opened_at = self._errors_since = self.clock.monotonic()
+        self.client = Authentication(self.names, self.limits.auth, self.clock, self.doorman, shown, proofs=proofs, node=node)
+        self.errors = ErrorBudget(self.limits.max_errors, self.limits.error_window, self.clock)
+
+    @property
+    def identity(self) -> Identity | None:
+        """Whom it is believed to be of."""
+        return self.client.identity
 
     # effects
 
     def open(self) -> None:
         """The connection stands."""
-        if self.identity is not None:
-            self._establish(self.identity)
+        if self.client.open():
+            self._establish()
+        elif self.client.asks:
+            self._challenge()
 
     def receive(self, data: str | bytes) -> list[Request]:
         """A frame came: the requests in it that are to be carried out. Whatever is wrong with it is answered."""
@@ -183,19 +170,18 @@ class Session:
 
     def tick(self) -> None:
         """Do what is due."""
-        if self.closing is not None or self.clock.monotonic() < self._identity_due:
+        if self.closing is not None or self.clock.monotonic() < self.client.due:
             return
-        if self.identity is None:
-            self.close(CloseCode.AUTH_TIMEOUT, "no auth message came in time")
-        elif self._challenged:
-            self.close(CloseCode.TOKEN_EXPIRED, "the token has expired, and no other came")
+        closing = self.client.end()
+        if closing is not None:
+            self.close(*closing)
         else:
-            self._challenge(self.identity)
+            self._challenge()
 
     @property
     def due(self) -> float | None:
         """When `tick` has something to do, by the monotonic clock."""
-        due = self._identity_due
+        due = self.client.due
         if self.identity is not None and self.stream.due is not None:
             due = min(due, self.stream.due)
         return due if due < math.inf else None
@@ -242,19 +228,18 @@ class Session:
     def _auth(self, received: Auth) -> None:
         known = self.identity
         try:
-            identity = self.doorman.authenticate(received.token, received.user_id)
-        except Unauthenticated:
-            self.close(CloseCode.BAD_TOKEN, "the token is not accepted")
-            raise
+            believed = self.client.take(received)
+        except Rejected as rejected:
+            self.close(*rejected.closing)
+            raise rejected.error from rejected
+        if not believed:
+            self._challenge()
+            return
         if known is None:
-            self._establish(identity)
-        elif identity.continues(known):
-            self._believe(identity)
-        else:  # what it subscribed to, and was sent, was by what it might read
-            reason = "the token is of another subject, or has other scopes: connect anew with it"
-            self.close(CloseCode.STATE_LOST, reason)
-            raise Unauthenticated(reason)
-        self.answer(received, "ack", {"userId": identity.subject})
+            self._establish()
+        assert self.identity is not None
+        self.stream.identity = self.identity
+        self.answer(received, "ack", {"userId": self.identity.subject})
 
     def _ping(self, received: Ping) -> None:
         payload = received.payload
@@ -310,25 +295,13 @@ class Session:
 
     # sending
 
-    def _believe(self, identity: Identity) -> None:
-        self.identity = self.stream.identity = identity
-        self._token_ends_at = self.clock.monotonic() + identity.ends - self.clock.now()
-        self._challenged = False
+    def _challenge(self) -> None:
+        self._send("auth:challenge", self.client.ask(), None)
 
-    def _challenge(self, identity: Identity) -> None:
-        """The token ends soon: ask for another, by an auth message."""
-        self._challenged = True
-        self._challenges += 1
-        payload = {
-            "nonce": f"{self.names.connection}-{self._challenges}",
-            "timestamp": moment(self.clock.now()),
-            "expiresAt": moment(identity.ends + self.limits.renewal_grace),
-        }
-        self._send("auth:challenge", payload, None)
-
-    def _establish(self, identity: Identity) -> None:
-        self._believe(identity)
-        limits = self.limits
+    def _establish(self) -> None:
+        identity, limits = self.identity, self.limits
+        assert identity is not None
+        self.stream.identity = identity
         payload = {
             "connectionId": self.names.connection,
             "userId": identity.subject,
@@ -355,28 +328,14 @@ class Session:
 
     def _refuse(self, payload: Mapping[str, object], asked: str | None) -> None:
         self._send("error", payload, asked)
-        if payload["code"] in _NOT_COUNTED:
-            return
-        now = self.clock.monotonic()
-        if now - self._errors_since >= self.limits.error_window:
-            self._errors, self._errors_since = 0, now
-        self._errors += 1
-        if self._errors > self.limits.max_errors:
-            self.close(CloseCode.TOO_MANY_ERRORS, f"more than {self.limits.max_errors} errors")
+        if not self.errors.allows(str(payload["code"])):
+            self.close(CloseCode.TOO_MANY_ERRORS, f"more than {self.errors.most} errors")
 
     def _slow(self) -> None:
         """Nothing more fits: what waits would never be complete again, so none of it is sent."""
         self.outbox.clear()
         self.stream.clear()
         self.close(CloseCode.SLOW, "what was to be read was not read")
-
-    @property
-    def _identity_due(self) -> float:
-        """When the client must have said who it is, is asked to say it again, and must have said it again."""
-        limits = self.limits
-        if self.identity is None:
-            return self._opened_at + limits.auth_timeout
-        return self._token_ends_at + (limits.renewal_grace if self._challenged else -limits.renewal_notice)
 
 
 class Served(NamedTuple):

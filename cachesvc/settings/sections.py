@@ -118,6 +118,9 @@ class Realtime(Section):
     ping_interval: Duration = 20.0
     ping_timeout: Duration = 20.0
     auth_timeout: Duration = 10.0  # until the first message must have said who the client is
+    challenge_timeout: Duration = 30.0  # until a challenge must be signed
+    renewal_notice: Duration = 30.0  # before the end of a token its client is asked for another
+    renewal_grace: Duration = 25.0  # after it, for that to come
     max_errors: int = Field(100, ge=1)  # that a client may cause within a window
     error_window: Duration = 60.0
     drain_spread: Duration = 5.0  # over which clients are asked to come back when the node stops

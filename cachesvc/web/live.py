@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from secrets import token_hex
 from typing import Final
 from uuid import uuid4
 
@@ -17,14 +18,16 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from cachesvc.errors import CacheError, Forbidden, PositionLost, Unauthenticated, Unavailable
+from cachesvc.protocol.challenge import NODE_PROTOCOL
 from cachesvc.protocol.codes import CloseCode
+from cachesvc.realtime.authentication import NO_PROOFS, Names, Proofs
 from cachesvc.realtime.commands import CARRIED_OUT, Commands
 from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import Doorman, Identity
 from cachesvc.realtime.large import completed
 from cachesvc.realtime.modules import Modules
 from cachesvc.realtime.recovery import KeptLimits, KeptSessions, Recovery
-from cachesvc.realtime.session import Names, Request, Session, SessionLimits
+from cachesvc.realtime.session import Request, Session, SessionLimits
 from cachesvc.web.call import raw_path, read_headers
 from cachesvc.web.live_protocol import PEER, LiveProtocol
 from cachesvc.web.problems import problem_of
@@ -46,6 +49,7 @@ class LiveLimits:
     send_timeout: float = 10.0
     drain_spread: float = 5.0  # over which clients are asked to come back after a restart
     drain_timeout: float = 2.0  # for them to be told
+    proofs: Proofs = NO_PROOFS
     allowed_origins: Collection[str] = ()
 
 
@@ -102,7 +106,8 @@ class Live:
             return
         selected = VERSION if VERSION in scope["subprotocols"] else None
         await send({"type": "websocket.accept", "subprotocol": selected})
-        connection = Connection(self, scope["extensions"][PEER], identity, self._doorman)
+        node = NODE_PROTOCOL in scope["subprotocols"]
+        connection = Connection(self, scope["extensions"][PEER], identity, self._doorman, node=node)
         self._open.add(connection)
         self.counts.connections += 1
         try:
@@ -195,7 +200,7 @@ class Live:
 class Connection:
     """One socket and its session."""
 
-    def __init__(self, live: Live, peer: LiveProtocol, identity: Identity | None, doorman: Doorman) -> None:
+    def __init__(self, live: Live, peer: LiveProtocol, identity: Identity | None, doorman: Doorman, *, node: bool) -> None:
         self.peer = peer
         self.in_flight = 0
         self.ended = asyncio.Event()
@@ -207,13 +212,15 @@ class Connection:
         self._sent = asyncio.Event()
         self._slots = asyncio.Semaphore(live.limits.session.max_in_flight)
         self.session = Session(
-            Names(uuid4().hex, uuid4().hex),
+            Names(uuid4().hex, uuid4().hex, token_hex(16)),
             live.limits.session,
             self._clock,
             doorman,
             live.hub,
             identity,
             self._wake,
+            live.limits.proofs,
+            node,
         )
 
     async def run(self, receive: Receive, send: Send) -> None:

@@ -16,10 +16,10 @@ import orjson
 
 from cachesvc.errors import InvalidInput, SettingsError, Unauthenticated, Unavailable
 from cachesvc.ports import Clock
+from cachesvc.protocol.algorithms import SYMMETRIC
 from cachesvc.realtime.identity import Identity
 
 _log = logging.getLogger(__name__)
-SYMMETRIC: Final = "HS256"
 MAX_TOKEN: Final = 8 << 10  # bytes
 _MAX_KEYS: Final = 100
 _SOON: Final = 10.0  # seconds between two askings for keys because of one that is not known

@@ -8,9 +8,10 @@ from typing import Any
 import orjson
 
 from cachesvc.model.position import Epoch, Position, Seq
+from cachesvc.realtime.authentication import NO_PROOFS, Names, Proofs
 from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import ANONYMOUS, Doorman, Identity, OpenDoor
-from cachesvc.realtime.session import Names, Request, Session, SessionLimits
+from cachesvc.realtime.session import Request, Session, SessionLimits
 from tests.fakes import FakeClock
 from tests.wire import golden_frames
 
@@ -35,19 +36,23 @@ class Said:
         hub: Hub | None = None,
         clock: FakeClock | None = None,
         name: str = "s-1",
+        proofs: Proofs = NO_PROOFS,
+        node: bool = False,
         **limits: Any,
     ) -> None:
         self.clock = clock or FakeClock(NOW)
         self.hub = hub or Hub(Position(Epoch(7), Seq(1000)))
         self.woken = 0
         self.session = Session(
-            Names("c-1", name),
+            Names("c-1", name, "c-1"),
             replace(LIMITS, **limits),
             self.clock,
             doorman or OpenDoor(),
             self.hub,
             identity,
             self._wake,
+            proofs,
+            node,
         )
 
     def _wake(self) -> None:

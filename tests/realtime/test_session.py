@@ -62,7 +62,7 @@ def test_authz_result() -> None:
     said.golden("authz:check")
     (frame,) = said.raw()
     assert golden_frames.check(frame)["payload"]["allowed"] is True
-    said.session.identity = Identity("ann", ["read:task:*", "write:task:4?"])
+    said.session.client.identity = Identity("ann", ["read:task:*", "write:task:4?"])
     for resource, action, allowed in [("task:42", "write", True), ("task:1", "write", False), ("task:1", "read", True)]:
         said.send("authz:check", {"resource": resource, "action": action}, requestId="r")
         assert said.frame()["payload"] == {"resource": resource, "action": action, "allowed": allowed}

@@ -223,7 +223,7 @@ def test_deliveries_need_the_scope() -> None:
         assert said.error()[0] == "FORBIDDEN"
     assert said.hub.index.size == 0
     said.send("subscribe", {"resources": ["task", "task:4", "cache:task:*"]})
-    said.session.identity = said.session.stream.identity = Identity("ann", ["read:task:1"])
+    said.session.client.identity = said.session.stream.identity = Identity("ann", ["read:task:1"])
     said.hub.route([written(1001, "task:1", 1), written(1002, "task:2", 1), invalidated(1003, "task:1", "task:2", pattern="*")])
     assert [frame["version"] for frame in said.frames()] == [1001, 1003]
 
