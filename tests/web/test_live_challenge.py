@@ -13,7 +13,7 @@ from cachesvc.web.app import create_app
 from cachesvc.web.live import Live, LiveLimits
 from cachesvc.web.tokens import Tokens, own_keys
 from tests.web.site import Site
-from tests.web.sockets import connected
+from tests.web.sockets import Frame, connected
 from tests.web.test_live_docs import shows
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "secure.md").read_text()
@@ -32,6 +32,7 @@ def guarded(site: Site) -> None:
 async def test_the_example_of_a_node_is_what_happens(site: Site) -> None:
     guarded(site)
     async with site.served() as port, connected(port, "node", "v1", established=False) as socket:
+        said: Frame = {}
         for line in EXAMPLE.splitlines():
             shown = json.loads(line[2:])
             if line.startswith("←"):
