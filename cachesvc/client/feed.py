@@ -87,8 +87,8 @@ class Feed:
         if following is None:
             return
         self._effects.append(Stopped(number, None))
-        if self._line is not None and following.opened:
-            self._send("unsubscribe", {"resources": list(following.names)})
+        if self._line is not None:  # commands take effect in order: whoever follows the same afterwards is not touched
+            self._send("unsubscribe", {"resources": following.names})
 
     def stop(self, error: ClientError | None) -> None:
         """Everything ends."""
@@ -179,9 +179,7 @@ class Feed:
                 return
             self._followings.pop(following.number, None)
             self._effects.append(Stopped(following.number, refused(payload, None)))
-        elif following.number not in self._followings:
-            self._send("unsubscribe", {"resources": payload["resources"]})
-        else:
+        elif following.number in self._followings:
             following.acknowledged(payload["resources"], answer.members["position"])
             self._effects.append(Opened(following.number))
             if following.missed is not None:

@@ -1,7 +1,8 @@
 """Conflation: what a subscriber has not seen yet is told by what became of it.
 
 The latest of an entity wins, a deletion beats an update, what was created and deleted unseen is nothing, and a metric keeps
-what it was first and sums what it moved. What stands for itself (new mail, publications, invalidations) is never conflated.
+what it was first and sums what it moved. What stands for itself (new mail, publications, invalidations) is never conflated, and
+what waited of its keys before it is not merged with what comes after it: of each key everything is told in order.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from cachesvc.model.pattern import parse_pattern
 from cachesvc.realtime.told import CREATED, DELETED, UPDATED, Told
 
 Owner = TypeVar("Owner")
@@ -51,6 +53,8 @@ class Conflator(Generic[Owner]):
     def add(self, told: Told, due: float, owner: Owner) -> None:
         """Keep a message until it is due, together with what waits of the same entity."""
         name = told.entity or told.version
+        if not told.entity:
+            self._part(told, due)
         known = self._waiting.get(name)
         if known is None:
             known = self._waiting[name] = Waiting(told, told.version, due, owner)
@@ -77,6 +81,24 @@ class Conflator(Generic[Owner]):
                 return waiting
         self.due = min((waiting.due for waiting in self._waiting.values()), default=None)
         return None
+
+    def _part(self, told: Told, due: float) -> None:
+        """What waits of the keys that a message names is told before it, as it is."""
+        pattern = told.payload.get("pattern")
+        glob = parse_pattern(pattern) if isinstance(pattern, str) else None
+        keys = told.payload.get("keys", ())
+        named = {told.resource, *keys} if isinstance(keys, list | tuple) else {told.resource}
+        parted = {
+            name
+            for name in self._waiting
+            if isinstance(name, str) and (name in named or (glob is not None and glob.matches(name)))
+        }
+        for name in parted:
+            self._waiting[name].due = min(self._waiting[name].due, due)
+        if parted:
+            self._waiting = {
+                waiting.told.version if name in parted else name: waiting for name, waiting in self._waiting.items()
+            }
 
     def clear(self) -> None:
         self._waiting.clear()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cachesvc.model.change import Change
+from cachesvc.model.invalidation import Invalidation
+from cachesvc.model.keys import Key
 from cachesvc.realtime.conflate import Conflator, merge
 from cachesvc.realtime.modules import Modules
-from cachesvc.realtime.told import Told, tell
-from tests.realtime.changes import BEFORE, deleted, written
+from cachesvc.realtime.told import Told, tell, tell_invalidation
+from tests.realtime.changes import BEFORE, deleted, invalidated, written
 
 
 def told(change: Change) -> Told:
@@ -68,6 +71,35 @@ def test_new_mail_is_never_conflated() -> None:
     waiting.add(told(written(3, "email:1", {"status": "starred"}, before=BEFORE, previous=b'"read"')), 0.0, None)
     taken = [waiting.take(0.0), waiting.take(0.0), waiting.take(0.0)]
     assert [(one.told.type, one.told.version) for one in taken if one] == [("email:new", 1), ("email:status", 3)]
+
+
+def concerning(sequence: int, *keys: str, pattern: str = "") -> Told:
+    named = Invalidation(pattern, tuple(map(Key, keys)))
+    return tell_invalidation(invalidated(sequence, *keys, pattern=pattern), named, 7)
+
+
+@pytest.mark.parametrize("named", [concerning(2, "task:1"), concerning(2, pattern="tas*")])
+def test_what_comes_after_an_invalidation_is_told_after_it(named: Told) -> None:
+    waiting: Conflator[None] = Conflator()
+    waiting.add(told(written(1, "task:1", 1, before=BEFORE)), 5.0, None)
+    waiting.add(named, 0.0, None)
+    waiting.add(told(written(3, "task:1", 3)), 5.0, None)
+    waiting.add(told(written(4, "task:1", 4, before=BEFORE)), 5.0, None)
+    now, later = [], []
+    while (one := waiting.take(0.0)) is not None:
+        now.append(one.told.version)
+    while (one := waiting.take(5.0)) is not None:
+        later.append(one.told.version)
+    assert (now, later) == ([1, 2], [4])
+
+
+def test_an_invalidation_of_others_parts_nothing() -> None:
+    waiting: Conflator[None] = Conflator()
+    waiting.add(told(written(1, "task:1", 1, before=BEFORE)), 0.0, None)
+    waiting.add(concerning(2, "task:2", pattern="note:*"), 0.0, None)
+    waiting.add(told(written(3, "task:1", 3, before=BEFORE)), 0.0, None)
+    taken = [waiting.take(0.0), waiting.take(0.0), waiting.take(0.0)]
+    assert [one.told.version for one in taken if one] == [3, 2]
 
 
 operations = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["set", "delete"]), st.floats(0, 5)), max_size=20)
