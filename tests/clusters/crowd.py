@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.faults.checker import check, repaired
 from tests.faults.history import Kind, Outcome
 from tests.faults.plan import Stores
-from tests.faults.run import Result, witnessed
+from tests.faults.run import Result, until_ready, witnessed
 from tests.faults.site import SETTINGS, Machine, Site
 
 RATE = 100.0  # operations a second
@@ -31,22 +31,26 @@ class Crowd:
         self.machines = [
             Machine(directory / f"node-{n}", (), {**SETTINGS, **urls, "levels__database__timeout": "5"}) for n in range(2)
         ]
+        self.site = Site(Stores.POSTGRES, self.machines, [], None, [], [])
         self.result = Result(Stores.POSTGRES, 1, 0.0)
 
     async def over(self, happening: Callable[[], Awaitable[None]]) -> Result:
         """What the clients saw of it, judged."""
-        site = Site(Stores.POSTGRES, self.machines, [], None, [], [])
         try:
             async with asyncio.TaskGroup() as group:
                 for machine in self.machines:
                     group.create_task(asyncio.to_thread(machine.start))
-            await witnessed(site, self.result, RATE, happening)
+            await witnessed(self.site, self.result, RATE, happening)
         finally:
             for machine in self.machines:
                 await asyncio.to_thread(machine.kill)
         said = [line for machine in self.machines for line in machine.said]
         self.result.violations += [*check(self.result.history), *repaired(said)]
         return self.result
+
+    async def whole(self) -> None:
+        """Wait until every node believes all of Redis again."""
+        await until_ready(self.site)
 
     async def served(self, more: int = 50) -> None:
         """Wait until so many more writes were acknowledged."""

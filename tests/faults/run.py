@@ -93,7 +93,7 @@ async def witnessed(site: Site, result: Result, rate: float, trouble: Callable[[
                 group.create_task(client.work(asked, over))
             await trouble()
             over.set()
-        await _until_ready(site)
+        await until_ready(site)
         async with asyncio.TaskGroup() as group:
             for client in clients:
                 group.create_task(client.settle(within=PEACE))
@@ -141,7 +141,7 @@ async def _disturb(result: Result, nemesis: Nemesis, tell: Tell) -> None:
         over.set()
 
 
-async def _until_ready(site: Site) -> None:
+async def until_ready(site: Site) -> None:
     """Until every node follows the log and believes Redis again."""
     async with asyncio.timeout(PEACE):
         for machine in site.machines:
