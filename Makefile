@@ -1,4 +1,4 @@
-# make run | test | check | bench | load | faults | clean: from a bare clone, with nothing but Python 3.11+ and make.
+# make run | test | check | bench | load | load-ui | soak | faults | clean: from a bare clone, with nothing but Python 3.11+ and make.
 
 PYTHON ?= python3
 ARGS ?=
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PINS := config/constraints.txt
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint $(PINS)
 
-.PHONY: run test check bench load faults clean
+.PHONY: run test check bench load load-ui soak faults clean
 
 run: $(VENV)/run.stamp
 	@$(BIN)/cachesvc serve --config config/embedded.toml $(ARGS)
@@ -23,10 +23,13 @@ check: $(VENV)/dev.stamp
 	@$(BIN)/lint-imports
 	@$(BIN)/deptry .
 
-# make load [URL=http://127.0.0.1:8080] [WORKERS=] [USERS=] [SECONDS=] [KEYS=] [SKEW=] [SEED=] [TRACE=file] [RATE=] [REPORT=]
-LOAD := URL WORKERS USERS SECONDS KEYS SKEW SEED TRACE RATE REPORT
-load: $(VENV)/load.stamp
-	@$(BIN)/python -m tests.load $(foreach name,$(LOAD),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
+# make load [URL=http://127.0.0.1:8080] [WORKERS=] [USERS=] [SECONDS=] [KEYS=] [SKEW=] [SEED=] [TRACE=file] [RATE=]
+# [SUBSCRIBERS=] [OPERATIONS=] [REPORT=]; with the same, load-ui opens locust's page, and soak MINUTES=10 watches for drift
+LOAD := URL WORKERS USERS SECONDS MINUTES KEYS SKEW SEED TRACE RATE SUBSCRIBERS OPERATIONS REPORT
+load load-ui soak: $(VENV)/load.stamp
+	@$(BIN)/python -m tests.load $(MODE) $(call options,$(LOAD))
+load-ui: MODE := --ui
+soak: MODE := --soak
 
 # make bench [ARGS="--rows redis writers --records FILE"] [BENCH_KEYS=1000000]: every comparison with peers, both sides, as a table
 bench: $(VENV)/dev.stamp

@@ -17,6 +17,7 @@ from typing import Final
 
 from tests.load.plan import Failed, Plan, parse
 from tests.load.service import nodes_of, started
+from tests.load.soak import Watch, drift, watched
 
 ROOT: Final = Path(__file__).parents[2]
 _GRACE: Final = 180.0  # seconds for loading the keys, ending the last requests and writing the report
@@ -24,18 +25,37 @@ _GRACE: Final = 180.0  # seconds for loading the keys, ending the last requests 
 
 def run(plan: Plan) -> int:
     with ExitStack() as stack:
+        watch: Watch | None = None
         if not plan.url:
-            plan = replace(plan, url=stack.enter_context(started(plan.nodes)))
+            url, pid = stack.enter_context(started(plan.nodes))
+            plan = replace(plan, url=url)
+            if plan.soak:
+                watch = stack.enter_context(watched(url, pid, plan.seconds))
         elif not plan.nodes:
             plan = replace(plan, nodes=nodes_of(plan.url))
-        swarm = subprocess.Popen((sys.executable, "-m", "tests.load.swarm", plan.dumped()), cwd=ROOT)
-        try:
-            return 1 if swarm.wait(plan.seconds + _GRACE) else 0
-        except subprocess.TimeoutExpired:
-            raise Failed(f"the load did not end within {_GRACE:g} s of its time") from None
-        finally:
-            swarm.kill()  # does nothing to one that has ended
-            swarm.wait()
+        failed = _swarm(plan)
+        if watch is None:
+            return 1 if failed else 0
+        watch.end()
+        lines, steady = drift(watch.samples)
+        print("\n".join(lines))
+        return 0 if steady and not failed else 1
+
+
+def _swarm(plan: Plan) -> bool:
+    """Whether it failed."""
+    swarm = subprocess.Popen((sys.executable, "-m", "tests.load.swarm", plan.dumped()), cwd=ROOT)
+    try:
+        return bool(swarm.wait(plan.seconds + _GRACE))
+    except subprocess.TimeoutExpired:
+        raise Failed(f"the load did not end within {_GRACE:g} s of its time") from None
+    except KeyboardInterrupt:
+        if not plan.ui:
+            raise
+        return bool(swarm.wait(_GRACE))  # it was interrupted as well, which is how it ends
+    finally:
+        swarm.kill()  # does nothing to one that has ended
+        swarm.wait()
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:

@@ -7,6 +7,7 @@ read is convicted on a guess: a deletion whose outcome is unknown excuses every 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final, NamedTuple
@@ -70,10 +71,10 @@ class Checker:
         self.checked += 1
         record = self._record(read.key)
         if about != read.key:
-            self._violated("content", f"{read.key}: the value is that of {about}")
+            self.violated("content", f"{read.key}: the value is that of {about}")
         elif version < read.floor or version <= read.gone:
             self._old(read, f"version {version}")
-        self._note(read.key, version, counter)
+        self.note(read.key, version, counter)
         record.newest = max(record.newest, version)
 
     def end_miss(self, read: Read) -> None:
@@ -108,17 +109,21 @@ class Checker:
         record = self._record(write.key)
         if version <= write.floor:
             was = f"{write.key}: a write was given version {version}"
-            self._violated("version", f"{was}, and {write.floor} was known before it began")
-        self._note(write.key, version, write.counter)
+            self.violated("version", f"{was}, and {write.floor} was known before it began")
+        self.note(write.key, version, write.counter)
         record.newest = max(record.newest, version)
         return record
 
-    def _note(self, key: str, version: int, counter: int) -> None:
+    def newest(self) -> Iterator[tuple[str, int]]:
+        """Each key that was written, with the newest version that is known to be committed."""
+        return ((key, record.newest) for key, record in self._records.items() if record.newest)
+
+    def note(self, key: str, version: int, counter: int) -> None:
         """A version has one content: of all reads that saw it and of the write that was told it."""
         contents = self._record(key).contents
         known = contents.setdefault(version, counter)
         if known != counter:
-            self._violated("content", f"{key}: version {version} is value {counter} and value {known} ({DELETED} is none)")
+            self.violated("content", f"{key}: version {version} is value {counter} and value {known} ({DELETED} is none)")
         if len(contents) > _MAX_CONTENTS:
             del contents[min(contents)]
 
@@ -127,9 +132,9 @@ class Checker:
             self.lagged += 1
             return
         known = f"version {read.floor}" if read.floor > read.gone else f"the deletion of version {read.gone}"
-        self._violated("old", f"{read.key}: {seen} was read, after {known} was known")
+        self.violated("old", f"{read.key}: {seen} was read, after {known} was known")
 
-    def _violated(self, kind: str, text: str) -> None:
+    def violated(self, kind: str, text: str) -> None:
         self.violations[kind] += 1
         if len(self.told) < _MAX_TOLD:
             self.told.append(text)

@@ -9,14 +9,21 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Final
 
 from tests.load.checker import Checker
 
 ALL: Final = "all"
 TIERS: Final = ("memory", "redis", "database", "loader", "miss")
+PERCENTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _STEP: Final = math.log(1.01)  # a percentile is right within 1 %
 _MAX_ERRORS: Final = 50  # different ones; all are counted
+WRONG: Final = {
+    "content": "values that are not what was written",
+    "version": "versions that did not grow",
+    "push": "messages missed by a subscriber, told twice or in the wrong order",
+}
 _HIT: Final = re.compile(r"cachesvc; hit;.*detail=(memory|redis|database)(?:;|$)")
 
 
@@ -43,6 +50,15 @@ class Timings:
         return 0.0
 
 
+@dataclass(slots=True)
+class _Interval:
+    """What has happened since it began; `tiers` as they stood then."""
+
+    began: float = 0.0
+    tiers: Counter[str] = field(default_factory=Counter)
+    timings: Timings = field(default_factory=Timings)
+
+
 class Figures:
     """What a run measured."""
 
@@ -52,10 +68,13 @@ class Figures:
         self.failed: Counter[str] = Counter()  # requests, by kind
         self.tiers: Counter[str] = Counter()
         self.refused = 0  # fills that came too late, as they may
+        self.told = 0  # messages that subscribers got
+        self._since = _Interval()
 
     def add(self, kind: str, seconds: float, error: str | None = None) -> None:
         for name in (kind, ALL):
             self.timings.setdefault(name, Timings()).add(seconds)
+        self._since.timings.add(seconds)
         if error is not None:
             self.fail(kind, error)
 
@@ -64,6 +83,19 @@ class Figures:
             self.failed[name] += 1
         text = f"{kind}: {error[:200]}"
         self.errors[text if text in self.errors or len(self.errors) < _MAX_ERRORS else f"{kind}: others"] += 1
+
+    def pushed(self, seconds: float) -> None:
+        """A subscriber was told of a write so long after it had begun."""
+        self.timings.setdefault("push", Timings()).add(seconds)
+
+    def progress(self, elapsed: float) -> str:
+        """A line about what has happened since the last one."""
+        last, self._since = self._since, _Interval(elapsed, self.tiers.copy())
+        times = ", ".join(f"{name} {last.timings.percentile(share) * 1_000:.1f}" for name, share in PERCENTILES.items())
+        tiers = self.tiers - last.tiers
+        rate = last.timings.count / max(elapsed - last.began, 1e-9)
+        answered = ", ".join(f"{tier} {100 * tiers[tier] / (tiers.total() or 1):.0f} %" for tier in TIERS)
+        return f"{elapsed:5.0f} s: {rate:,.0f}/s, {times} ms, {self.failed[ALL]:,} errors; reads from {answered}"
 
     def tables(self, elapsed: float) -> Iterator[str]:
         """The figures in lines; times in milliseconds."""
@@ -76,6 +108,8 @@ class Figures:
         yield "reads answered by " + ", ".join(f"{tier} {100 * self.tiers[tier] / answered:.2f} %" for tier in TIERS)
         if self.refused:
             yield f"{self.refused:,} fills came after a newer change, and were refused"
+        if self.told:
+            yield f"{self.told:,} messages pushed to subscribers"
         for text, times_ in self.errors.most_common():
             yield f"error, {times_:,} ×: {text}"
 
@@ -96,7 +130,7 @@ def verdict(figures: Figures, checker: Checker) -> tuple[list[str], bool]:
     lines = [f"{checker.checked:,} reads checked, {checker.violations['old']:,} older than what was known when they began"]
     if checker.lagged:
         lines.append(f"{checker.lagged:,} reads without Min-Version lagged behind, as other nodes may")
-    for kind, text in (("content", "values that are not what was written"), ("version", "versions that did not grow")):
+    for kind, text in WRONG.items():
         if checker.violations[kind]:
             lines.append(f"{checker.violations[kind]:,} {text}")
     lines += [f"  {text}" for text in checker.told]

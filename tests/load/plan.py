@@ -20,7 +20,7 @@ from tests.load.checker import MAX_KEYS
 from tests.load.popularity import Popularity, Trace, Zipf, read_trace
 
 MAX_USERS: Final = 1_000
-MAX_SECONDS: Final = 3_600.0
+MAX_SECONDS: Final = 86_400.0
 MAX_RATE: Final = 100_000.0
 
 Number = TypeVar("Number", int, float)
@@ -32,7 +32,10 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A load test. `url` "" starts a service of `nodes` workers; `nodes` 0 asks the one at `url`; `rate` 0 is flat out."""
+    """A load test. `url` "" starts a service of `nodes` workers; `nodes` 0 asks the one at `url`; `rate` 0 is flat out.
+
+    `operations` are those of the operator, in a minute.
+    """
 
     url: str
     nodes: int
@@ -43,6 +46,10 @@ class Plan:
     seed: int
     trace: str
     rate: float
+    subscribers: int
+    operations: float
+    ui: bool
+    soak: bool
     report: str
     run: str  # in the name of every key: two runs never meet
 
@@ -81,28 +88,51 @@ def parse(arguments: Sequence[str] | None = None) -> Plan:
     parser.add_argument(
         "--users", type=_within(int, 3, MAX_USERS), default=16, help="at once: readers, a fifth writers, one that deletes"
     )
-    parser.add_argument("--seconds", type=_within(float, 0.1, MAX_SECONDS), default=20.0)
+    parser.add_argument("--seconds", type=_within(float, 0.1, MAX_SECONDS), help="default: 20; with --ui at most an hour")
+    parser.add_argument("--minutes", type=_within(float, 0.1, MAX_SECONDS / 60), help="instead; default with --soak: 10")
     parser.add_argument("--keys", type=_within(int, 1, MAX_KEYS), help="default: 5000")
     parser.add_argument("--skew", type=_within(float, 0, 5), help="of Zipf's law; 0: all keys alike; default: 1")
     parser.add_argument("--seed", type=_within(int, 0, 2**32), default=1)
     parser.add_argument("--trace", type=Path, help="big-endian int32, a key each, plain or .xz; instead of --keys and --skew")
-    parser.add_argument("--rate", type=_within(float, 0, MAX_RATE), default=0.0, help="requests a second; 0: flat out")
+    parser.add_argument(
+        "--rate", type=_within(float, 0, MAX_RATE), help="requests a second; 0: flat out, the default but with --soak: 200"
+    )
+    parser.add_argument(
+        "--subscribers", type=_within(int, 0, 100), default=2, help="on sockets, told of every change; beside the users"
+    )
+    parser.add_argument(
+        "--operations",
+        type=_within(float, 0, 600),
+        default=12.0,
+        help="a minute: an operator invalidates by pattern, and warms",
+    )
+    parser.add_argument("--ui", action="store_true", help="start and stop the users on locust's page, until Ctrl-C")
+    parser.add_argument("--soak", action="store_true", help="watch the service's memory, descriptors and latency for drift")
     parser.add_argument("--report", type=Path, default=Path("reports/load.html"))
     given = parser.parse_args(arguments)
     if given.trace is not None and (given.keys is not None or given.skew is not None):
         parser.error("argument --trace: names the keys and their shares itself: leave out --keys and --skew")
     if given.trace is not None and not given.trace.is_file():
         parser.error(f"argument --trace: there is no file {given.trace}")
+    if given.soak and given.url:
+        parser.error("argument --soak: watches the processes of a service that it starts: leave out --url")
+    if given.minutes is not None and given.seconds is not None:
+        parser.error("argument --minutes: give either these or --seconds")
+    seconds = 60 * given.minutes if given.minutes is not None else given.seconds
     return Plan(
         url=given.url or "",
         nodes=given.workers or (0 if given.url else 1),
         users=given.users,
-        seconds=given.seconds,
+        seconds=seconds or (600.0 if given.soak else 3_600.0 if given.ui else 20.0),
         keys=given.keys or 5_000,
         skew=1.0 if given.skew is None else given.skew,
         seed=given.seed,
         trace=str(given.trace.resolve()) if given.trace else "",
-        rate=given.rate,
+        rate=(200.0 if given.soak else 0.0) if given.rate is None else given.rate,
+        subscribers=given.subscribers,
+        operations=given.operations,
+        ui=given.ui,
+        soak=given.soak,
         report=str(given.report.resolve()),
         run=secrets.token_hex(4),
     )

@@ -28,14 +28,17 @@ _LAST: Final = 4_000  # characters of its output that are shown when it fails
 
 
 @contextmanager
-def started(workers: int) -> Iterator[str]:
-    """The URL of a service with an empty data directory, on any free port; settings in the environment apply to it."""
+def started(workers: int) -> Iterator[tuple[str, int]]:
+    """The URL and the process of a service with an empty data directory, on any free port.
+
+    Settings in the environment apply to it.
+    """
     with tempfile.TemporaryDirectory(prefix="cachesvc-load-") as directory, (Path(directory) / "output").open("w+") as output:
         serve = (sys.executable, "-m", "cachesvc.cli.main", "serve", "--host", "127.0.0.1", "--port", "0")
         command = (*serve, "--workers", str(workers), "--data-dir", str(Path(directory) / "data"))
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:
-            yield _ready(process, Path(output.name))
+            yield _ready(process, Path(output.name)), process.pid
             if process.poll() is not None:
                 raise Failed(f"the service ended with {process.returncode} under load:\n{_tail(Path(output.name))}")
         finally:

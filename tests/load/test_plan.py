@@ -16,6 +16,11 @@ def test_the_defaults_start_one_worker() -> None:
     assert parse([]).prefix != plan.prefix
 
 
+def test_a_soak_is_long_and_has_a_pace() -> None:
+    assert (parse(["--soak"]).seconds, parse(["--soak"]).rate) == (600, 200)
+    assert (parse(["--soak", "--minutes", "3", "--rate", "0"]).seconds, parse(["--ui"]).seconds) == (180, 3_600)
+
+
 def test_a_service_that_runs_is_asked_for_its_nodes_unless_told() -> None:
     assert parse(["--url", "http://localhost:8080/"]).nodes == 0
     assert parse(["--url", "http://[::1]:8080"]).url == "http://[::1]:8080"
@@ -40,11 +45,15 @@ def test_a_trace_names_its_keys(tmp_path: Path) -> None:
         (["--url", "http://127.0.0.1:99999"], "--url"),
         (["--users", "2"], "--users: '2' must be a whole number from 3 to 1,000"),
         (["--users", "4.5"], "--users"),
-        (["--seconds", "nan"], "--seconds: 'nan' must be a number from 0.1 to 3,600"),
+        (["--seconds", "nan"], "--seconds: 'nan' must be a number from 0.1 to 86,400"),
         (["--seconds", "inf"], "--seconds"),
         (["--keys", "0"], "--keys"),
         (["--skew", "-1"], "--skew"),
         (["--rate", "1e9"], "--rate"),
+        (["--subscribers", "101"], "--subscribers"),
+        (["--operations", "-1"], "--operations"),
+        (["--minutes", "1", "--seconds", "60"], "--minutes: give either"),
+        (["--soak", "--url", "http://127.0.0.1:80"], "--soak: watches the processes of a service that it starts"),
         (["--trace", "nowhere.xz"], "--trace: there is no file nowhere.xz"),
         (["--trace", "nowhere.xz", "--keys", "4"], "--trace: names the keys"),
     ],
