@@ -43,7 +43,7 @@ def test_a_stream_that_tells_everything() -> None:
         ([update(1, "a:1", 5), update(3, "a:1", 9)], "message 3 came after message 1"),
         ([update(1, "a:1", 9), update(2, "a:1", 9)], "version 9 was told after version 9"),
         ([update(1, "a:1", 9), update(2, "a:1", 8)], "version 8 was told after version 9"),
-        ([update(1, "a:1", 9, 77)], "version 9 is value 1 and value 77"),
+        ([update(1, "a:1", 9, 77)], "version 9 is value 77 and value 1"),
         ([update(1, "a:1", 5)], "version 9 was never told"),
         ([invalidated(1, "a:*2", 9)], "version 9 was never told"),
         ([], "version 9 was never told"),
