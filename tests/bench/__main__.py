@@ -7,22 +7,31 @@ import gc
 import os
 import platform
 import sys
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import uvloop
 
 from cachesvc.node.__main__ import GARBAGE
+from tests.bench import growth
 from tests.bench.operations import operations
 from tests.bench.rows import ROWS as OTHERS
-from tests.bench.sides import HEADER
+from tests.bench.sides import HEADER, Bounded, Row
 
-ROWS = OTHERS | {"operations": operations}
+ROWS: dict[str, Callable[[Path | None, int, float], Awaitable[Sequence[Row | Bounded | growth.Curve]]]] = {
+    **OTHERS,
+    "operations": operations,
+    "growth": growth.growth,
+}
 
 
 async def run(names: list[str], file: Path | None, rounds: int, seconds: float) -> str:
     lines = [HEADER]
     sys.stdout.write(HEADER + "\n")
     for name in names:
+        if name == "growth":
+            lines += ["", growth.HEADER]
+            sys.stdout.write(f"\n{growth.HEADER}\n")
         for row in await ROWS[name](file, rounds, seconds):
             lines.append(row.markdown())
             sys.stdout.write(row.markdown() + "\n")

@@ -1,0 +1,245 @@
+"""How the cost of an operation grows with keys by tier, values, tags, dependencies, patterns, subscriptions and nodes.
+
+What it costs is CPU time of this process, so that what others on the machine take does not count. `BENCH_KEYS` is the most
+keys of any curve, 100,000 unless set; each curve has three steps of ten up to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cachesvc.engine.cache import Cache
+from cachesvc.model.change import Draft, Operation, invalidate
+from cachesvc.model.invalidation import Invalidation
+from cachesvc.model.keys import Key
+from cachesvc.node.building import opened
+from cachesvc.realtime.hub import Index
+from cachesvc.realtime.modules import Modules
+from cachesvc.realtime.resources import parse_resource
+from cachesvc.realtime.stream import Subscription
+from cachesvc.settings import load_settings
+from tests import servers
+from tests.bench.records import records
+from tests.bench.rows import fresh_database, load, node
+from tests.bench.sides import by_many, on_the_other_core
+
+MOST = int(os.environ.get("BENCH_KEYS", "100000"))
+STEPS = (MOST // 100, MOST // 10, MOST)
+CALLERS = 64
+COUNTS = (0, 8, 32, 128)
+SIZES = (100, 1_000, 10_000, 100_000)
+
+
+@dataclass(slots=True)
+class Curve:
+    """What something costs at each of several sizes. `bound` says how it may grow: as the logarithm, or in proportion."""
+
+    work: str
+    against: str
+    unit: str = "µs"
+    bound: str = "log"
+    points: list[tuple[int, float]] = field(default_factory=list)
+
+    @property
+    def growth(self) -> float:
+        """The exponent of the power of the size that the cost grows with, between the first point and the last."""
+        (x, first), (y, last) = next(point for point in self.points if point[0]), self.points[-1]
+        return math.log(last / first) / math.log(y / x)
+
+    def markdown(self) -> str:
+        costs = ", ".join(f"{x:,}: {cost:,.2f}" for x, cost in self.points)
+        (x, first), (y, last) = next(point for point in self.points if point[0]), self.points[-1]
+        allowed = math.log(y) / math.log(x) if self.bound == "log" and x > 1 else y / x
+        ok = last / first <= 1.25 * allowed
+        said = "" if ok else " **more**"
+        return f"| {self.work} | {self.against} | {costs} {self.unit} | size^{self.growth:.2f} | {self.bound}{said} |"
+
+
+HEADER = "| cost of | against the number of | CPU at each | grows as | at most as |\n|---|---|---|---|---|"
+
+
+async def cpu(work: Callable[[], Awaitable[int]]) -> float:
+    """Microseconds of this process's CPU for each of the operations that were done; the least of three times."""
+    found = []
+    for _ in range(3):
+        began = time.process_time()
+        done = await work()
+        found.append((time.process_time() - began) / done * 1e6)
+    return min(found)
+
+
+async def growth(file: Path | None, rounds: int, seconds: float) -> list[Curve]:
+    """Every curve."""
+    values = records(file)
+    curves = await _memory(values)
+    curves += await _tiers(values, seconds)
+    curves += await _entries(values, seconds)
+    curves += [_subscriptions(), await _nodes(values, seconds)]
+    return curves
+
+
+@asynccontextmanager
+async def alone(keys: int) -> AsyncIterator[Cache]:
+    """A node that has nothing but its memory."""
+    off = {"enabled": False}
+    levels = {"memory": {"max_size": 2 * keys, "max_bytes": "16GiB"}, "redis": off, "database": off}
+    async with opened(load_settings(overrides={"levels": levels, "log": {"max_count": 1_000}}, environ={})) as running:
+        yield running.cache
+
+
+async def _memory(values: list[bytes]) -> list[Curve]:
+    hits, held = Curve("a hit in memory", "keys in memory"), Curve("a key in memory", "keys in memory", "bytes")
+    for size in STEPS:
+        async with alone(size) as cache:
+            before = psutil.Process().memory_info().rss
+            keys = [Key(f"product:{i}") for i in range(size)]
+            await load(cache, keys, values)
+            some = keys[:: max(1, size // 1_000)]
+
+            async def read(cache: Cache = cache, some: list[Key] = some) -> int:
+                for _ in range(20):
+                    for key in some:
+                        await cache.get(key)
+                return 20 * len(some)
+
+            hits.points.append((size, await cpu(read)))
+            held.points.append((size, (psutil.Process().memory_info().rss - before) / size))
+        gc.collect()
+    return [hits, held]
+
+
+async def _tiers(values: list[bytes], seconds: float) -> list[Curve]:
+    """Reads of Redis and PostgreSQL, and writes through both, as they fill."""
+    redis_hits, database_hits = Curve("a hit in Redis", "keys in Redis"), Curve("a hit in PostgreSQL", "keys in PostgreSQL")
+    writes = Curve("a write through all three tiers", "keys in them")
+    async with AsyncExitStack() as stack:
+        with on_the_other_core():
+            server = stack.enter_context(servers.postgres())
+            valkey = stack.enter_context(servers.valkey())
+        database = await fresh_database(server)
+        over_both = await stack.enter_async_context(node(stack, database=database, redis_url=valkey.url, memory=100))
+        over_one = await stack.enter_async_context(node(stack, database=database, memory=100))
+        keys: list[Key] = []
+        for size in STEPS:
+            await load(over_both, [Key(f"product:{i}") for i in range(len(keys), size)], values)
+            keys = [Key(f"product:{i}") for i in range(size)]
+            numbers = count()
+            for curve, cache in ((redis_hits, over_both), (database_hits, over_one)):
+                curve.points.append((size, await cpu(lambda cache=cache, keys=keys: _read(cache, keys, seconds / 2))))  # type: ignore[misc]
+
+            async def write(keys: list[Key] = keys, numbers: Any = numbers) -> int:
+                def one(_: int) -> Awaitable[object]:
+                    n = next(numbers)
+                    return over_both.write(Draft(Operation.SET, keys[n * 7_919 % len(keys)], values[n % len(values)]))
+
+                done = await by_many(CALLERS, seconds / 2, one)
+                await over_both.puts.drained()
+                return done
+
+            writes.points.append((size, await cpu(write)))
+    return [redis_hits, database_hits, writes]
+
+
+async def _read(cache: Cache, keys: Sequence[Key], seconds: float) -> int:
+    return await by_many(CALLERS, seconds, lambda n: cache.get(keys[n * 7_919 % len(keys)]))
+
+
+async def _entries(values: list[bytes], seconds: float) -> list[Curve]:
+    """What is in an entry: its size, its tags, its parents; and the patterns in force."""
+    tags, parents = Curve("a write", "tags of the entry", bound="proportion"), Curve("a write", "parents", bound="proportion")
+    size_w, size_r = Curve("a write", "bytes of the value", bound="proportion"), Curve("a hit in memory", "bytes of the value")
+    patterns = Curve("a hit in memory", "patterns in force")
+    async with AsyncExitStack() as stack:
+        with on_the_other_core():
+            server = stack.enter_context(servers.postgres())
+        cache = await stack.enter_async_context(node(stack, database=await fresh_database(server)))
+
+        async def written(seconds: float, **more: Any) -> int:
+            value = more.pop("value", values[0])
+            return await by_many(
+                CALLERS, seconds, lambda n: cache.write(Draft(Operation.SET, Key(f"a:{n % 1_000}"), value, **more))
+            )
+
+        for number in COUNTS:
+            named = tuple(f"tag-{i}" for i in range(number))
+            tags.points.append((number, await cpu(lambda named=named: written(seconds / 4, tags=named))))  # type: ignore[misc]
+            above = tuple(Key(f"p:{i}") for i in range(number))
+            parents.points.append(
+                (number, await cpu(lambda above=above: written(seconds / 4, parents=above)))  # type: ignore[misc]
+            )
+        hot = Key("hot")
+
+        async def read() -> int:
+            for _ in range(20_000):
+                await cache.get(hot)
+            return 20_000
+
+        for size in SIZES:
+            value = os.urandom(size)
+            size_w.points.append((size, await cpu(lambda value=value: written(seconds / 4, value=value))))  # type: ignore[misc]
+            await cache.write(Draft(Operation.SET, hot, value))
+            size_r.points.append((size, await cpu(read)))
+        made = count()
+        for number in (10, 100, 1_000):
+            while next(made) < number:
+                await cache.write(invalidate(Invalidation(pattern=f"none:{number}:{next(made)}:*")))
+            patterns.points.append((number, await cpu(read)))
+    return [size_r, size_w, tags, parents, patterns]
+
+
+def _subscriptions() -> Curve:
+    """Who is told of a change: half follow a key each, half a glob of their own."""
+    curve = Curve("finding who follows a key", "subscriptions of a node")
+    modules, nobody = Modules(), Any
+    for size in STEPS:
+        index = Index()
+        for number in range(size):
+            text = f"task:{number}" if number % 2 else f"cache:task:{number}:*"
+            resource = parse_resource(text, modules, field="resource")
+            index.add(Subscription(nobody, resource, {}, 0.0, number))  # type: ignore[arg-type]
+        keys = [Key(f"task:{number * 7_919 % size}:title") for number in range(10_000)]
+        found = []
+        for _ in range(3):
+            began = time.process_time()
+            for key in keys:
+                for _subscription in index.covering(key):
+                    pass
+            found.append((time.process_time() - began) / len(keys) * 1e6)
+        curve.points.append((size, min(found)))
+    return curve
+
+
+async def _nodes(values: list[bytes], seconds: float) -> Curve:
+    """Nodes that follow the same log, all in this process: what one write costs all of them."""
+    curve = Curve("a write, at all nodes together", "nodes", bound="proportion")
+    async with AsyncExitStack() as stack:
+        with on_the_other_core():
+            server = stack.enter_context(servers.postgres())
+        database = await fresh_database(server)
+        caches: list[Cache] = []
+        for number in (1, 2, 4):
+            while len(caches) < number:
+                caches.append(await stack.enter_async_context(node(stack, database=database)))
+
+            async def write() -> int:
+                drafts = (Draft(Operation.SET, Key(f"a:{n}"), values[n % len(values)]) for n in count())
+                done = await by_many(CALLERS, seconds / 2, lambda _: caches[0].write(next(drafts)))
+                head = await caches[0].authority.head()
+                while any(cache.applied < head for cache in caches):
+                    await asyncio.sleep(0.01)
+                return done
+
+            curve.points.append((number, await cpu(write)))
+    return curve
