@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, func, or_, select, true
 
 from cachesvc.errors import EpochChanged, LogTrimmed, OutcomeUnknown, SettingsError, TierUnavailable
+from cachesvc.logs import database_revocations
 from cachesvc.logs.database_append import Appender, bound_to, remembered, witnessed
 from cachesvc.logs.database_jobs import DatabaseJobs
 from cachesvc.logs.database_migrate import migrated
@@ -152,7 +153,8 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs):
             # the position first: what comes into force or is retired in between is known before its record is read
             epoch, head, gaps, record = connection.execute(self._standing).one()
             there = [one for one in database_patterns.load(connection) if not 0 < one.retired <= head]
-            return Standing(Position(Epoch(epoch), Seq(head)), there, parse_gaps(gaps)), record
+            revoked = database_revocations.load(connection)
+            return Standing(Position(Epoch(epoch), Seq(head)), there, parse_gaps(gaps), revoked), record
 
         standing, record = await self._store.read(look)
         self._witness.begin(standing.position, opened_by(record or b""))

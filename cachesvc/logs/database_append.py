@@ -25,6 +25,7 @@ from sqlalchemy import (
     select,
 )
 
+from cachesvc.logs import database_revocations
 from cachesvc.logs.database_related import related
 from cachesvc.logs.database_rows import RowWriter
 from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_batch, unpack_result
@@ -145,6 +146,9 @@ class Appender:
         writer.append(connection, entries=rows, changes=records, answers=answers, head=head, bytes_total=total)
         if len(folded.patterns):
             database_patterns.write(connection, folded.patterns, head=head, now=state.now)
+        revoked = folded.revocations
+        if revoked:
+            database_revocations.write(connection, revoked)
         self._write_relations(connection, state, folded)
         if read.fields:
             self._write_fields(connection, state, folded, read.fields)

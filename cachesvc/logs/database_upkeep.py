@@ -10,6 +10,7 @@ from typing import Final
 
 from sqlalchemy import Connection, and_, or_, select, text, tuple_
 
+from cachesvc.logs import database_revocations
 from cachesvc.logs.database_append import BATCHES, field_rows
 from cachesvc.logs.database_rows import RowWriter
 from cachesvc.ports import Retention
@@ -103,6 +104,7 @@ def _sweep(store: Store, limit: int, answers_older_than: float, connection: Conn
     connection.execute(nodes.delete().where(nodes.c.seen_at < now - FORGOTTEN_NODE))
     connection.execute(leases.delete().where(leases.c.expires_at < now - FORGOTTEN_LEASE))
     forget_retired(connection, now=now)
+    database_revocations.forget(connection, now=now)
     return len(gone) + answers
 
 

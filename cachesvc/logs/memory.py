@@ -27,6 +27,7 @@ from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Epoch, Gap, Position, Seq, Version, first_sequence, pack_gaps, parse_gaps
 from cachesvc.model.relations import related
+from cachesvc.model.revocation import Revocation
 from cachesvc.ports import Burial, Clock, Holding, Listed, Memory, NodeRecord, Retention, Standing, TierStats, Trail
 
 RING: Final = Retention(count=100_000, bytes=64 << 20)
@@ -64,6 +65,7 @@ class MemoryAuthority(MemoryJobs):
         self._gaps: tuple[Gap, ...] = ()
         self._answers = _Answers(clock, idempotency_ttl)
         self._patterns = Patterns()
+        self._revocations: dict[str, Revocation] = {}
         self._burials: dict[Seq, Burial] = {}
         self._ends: list[tuple[float, Key, Version]] = []  # a heap; entries written since stay in it for a while
         self._ends_held = 0  # how many of them were held when last looked at
@@ -89,6 +91,9 @@ class MemoryAuthority(MemoryJobs):
         if folded.changes:
             ring.extend(folded.changes)
             ring.note(folded.rows)
+            for revoked in folded.revocations:
+                held = self._revocations.get(revoked.name, revoked)
+                self._revocations[revoked.name] = max(held, revoked)
             self._bell.ring(ring.head.sequence)
         return Appended(before, batch, folded.changes, folded.outcomes, frozenset(folded.replayed))
 
@@ -117,7 +122,8 @@ class MemoryAuthority(MemoryJobs):
         return self._ring.head
 
     async def standing(self) -> Standing:
-        return Standing(self._ring.head, [one for one in self._patterns if not one.retired], self._gaps)
+        active = [one for one in self._patterns if not one.retired]
+        return Standing(self._ring.head, active, self._gaps, list(self._revocations.values()))
 
     async def oldest(self) -> Position:
         return Position(self._ring.head.epoch, self._ring.since)
@@ -203,6 +209,7 @@ class MemoryAuthority(MemoryJobs):
         self._nodes = {name: node for name, node in self._nodes.items() if now - node.seen_at <= _NODE_KEPT}
         self._leases = {lease: held for lease, held in self._leases.items() if held[1] > now}
         self._patterns.forget_retired(self._ring.since)
+        self._revocations = {name: one for name, one in self._revocations.items() if not one.past(now)}
         remembered = {one.sequence for one in self._patterns}
         self._burials = {sequence: burial for sequence, burial in self._burials.items() if sequence in remembered}
         return self._answers.sweep(limit)

@@ -27,6 +27,7 @@ from cachesvc.model.fold import fold
 from cachesvc.model.fold_state import Folded, Result, State, Terms, asked, touched
 from cachesvc.model.invalidation import InForce
 from cachesvc.model.position import MAX_GAPS, Epoch, Position, Seq, parse_gaps
+from cachesvc.model.revocation import pack_revocation, unpack_revocation
 from cachesvc.ports import Burial, Clock, Retention, Standing, Trail
 
 _TRIM_STEP: Final = 10_000
@@ -170,13 +171,20 @@ class RedisAuthority(RedisSource, RedisRegistry, RedisJobs):
         lists.append(len(folded.patterns))
         for one in folded.patterns:
             lists += (one.name, (await self._patterns.kept(one, state.now)).packed())
+        revoked = folded.revocations
+        lists.append(len(revoked))
+        for revocation in revoked:
+            lists += (revocation.name, pack_revocation(revocation))
         epoch, head = state.position
         moved = folded.changes[-1].sequence if folded.changes else head
         record_of_batch = pack_batch(drafts, folded.outcomes)
         try:
             done = await self._server.run(
                 "append",
-                (names.state, names.log, names.keys, names.ends, names.gone, names.batch(batch), names.patterns),
+                (
+                    *(names.state, names.log, names.keys, names.ends, names.gone, names.batch(batch)),
+                    *(names.patterns, names.revocations),
+                ),
                 (
                     *(epoch, head, moved, nbytes, record_of_batch, self._keep, names.channel, names.rows),
                     *(*seen.position, seen.opening, *lists),
@@ -232,15 +240,17 @@ class RedisAuthority(RedisSource, RedisRegistry, RedisJobs):
 
     async def standing(self) -> Standing:
         await self.head()  # the store may be new
-        (*state, gaps), found, record = await self._server.together(
+        (*state, gaps), found, revoked, record = await self._server.together(
             ("HMGET", self._names.state, "epoch", "head", "gaps"),
             ("HGETALL", self._names.patterns),
+            ("HVALS", self._names.revocations),
             self._opening(_AT_HEAD, OPENING),
         )
         position = _position(*state)
         self._witness.begin(position, opened_by(record or b""))
         there = [kept.one for kept in self._patterns.read(found)]
-        return Standing(position, [one for one in there if not one.retired], parse_gaps((gaps or b"").decode()))
+        active = [one for one in there if not one.retired]
+        return Standing(position, active, parse_gaps((gaps or b"").decode()), list(map(unpack_revocation, revoked)))
 
     async def trail(self, sequences: Collection[int]) -> Trail:
         await self.head()  # the store may be new
@@ -318,11 +328,20 @@ class RedisAuthority(RedisSource, RedisRegistry, RedisJobs):
         now = await self._server.time()
         await self.drop_nodes(now - _NODE_KEPT)
         await self._patterns.forget_retired(now)
+        await self._unrevoke(now)
         due = await self._due(names.gone, now, limit)
         if not due:
             return 0
         said = [argument for pair in due for argument in pair]
         return int(await self._server.run("sweep", (names.state, names.gone), (names.rows, VERSION_DIGITS, *said)))
+
+    async def _unrevoke(self, now: float) -> None:
+        """Forget revocations of tokens that have ended."""
+        held = await self._server.ask("HGETALL", self._names.revocations)
+        past = [(name, packed) for name, packed in held.items() if unpack_revocation(packed).past(now)]
+        if past:
+            said = [argument for pair in past for argument in pair]
+            await self._server.run("unrevoke", (self._names.revocations,), said)
 
     async def time(self) -> float:
         return await self._server.time()

@@ -63,6 +63,11 @@ class Names:
         return f"{self.prefix}:patterns"
 
     @property
+    def revocations(self) -> str:
+        """A hash of the tokens that are not believed any more."""
+        return f"{self.prefix}:revocations"
+
+    @property
     def nodes(self) -> str:
         return f"{self.prefix}:nodes"
 

@@ -19,6 +19,7 @@ from cachesvc.model.entry import JSON, Entry, pack_fields, unpack_fields
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Seq, Version
+from cachesvc.model.revocation import Revocation, revocation_of
 
 MAX_RECORDED_VALUE: Final = 64 * 1024  # a larger value is read from the entry
 OPENING: Final = 64  # bytes in which a record has said whose it is
@@ -52,6 +53,7 @@ class Operation(StrEnum):
     RESTORE = "restore"
     MERGE = "merge"  # what another site has
     PUBLISH = "publish"
+    REVOKE = "revoke"
 
 
 class Idempotency(NamedTuple):
@@ -119,6 +121,7 @@ class Draft(NamedTuple):
     publication: Publication | None = None
     # what a restore brings back: its version is to be newer than all that is known of the key; or what another site has
     original: Entry | None = None
+    revocation: Revocation | None = None
 
 
 def restore(entry: Entry) -> Draft:
@@ -137,6 +140,11 @@ def invalidate(
     """A draft that invalidates, or retires an invalidation."""
     operation = Operation.RETIRE if invalidation.retires else Operation.INVALIDATE
     return Draft(operation, NO_KEY, invalidation=invalidation, idempotency=idempotency, actor=actor, source=source)
+
+
+def revoke(revocation: Revocation) -> Draft:
+    """A draft that ends what tokens are believed. Other sites are not told: each has its own."""
+    return Draft(Operation.REVOKE, NO_KEY, distribute=False, revocation=revocation)
 
 
 def publish(publication: Publication, *, distribute: bool = True) -> Draft:
@@ -167,6 +175,7 @@ class Change(NamedTuple):
     invalidation: Invalidation | None = None
     publication: Publication | None = None
     previous: bytes | None = None
+    revocation: Revocation | None = None
 
     @property
     def size(self) -> int:
@@ -237,6 +246,8 @@ def pack_change(change: Change) -> tuple[bytes, bytes | None]:
     if change.publication is not None:
         resource, message, sender = change.publication
         record["m"] = [resource, message.decode(), sender]
+    if change.revocation is not None:
+        record["v"] = list(change.revocation)
     if change.previous is not None:
         record["p"] = change.previous.decode()
     entry = change.entry
@@ -281,6 +292,7 @@ def unpack_change(sequence: int, kind: str, key: str | None, record: bytes, valu
         invalidation=_invalidation(named) if named is not None else None,
         publication=_publication(published) if published is not None else None,
         previous=previous.encode() if previous is not None else None,
+        revocation=revocation_of(said["v"]) if "v" in said else None,
     )
 
 

@@ -82,6 +82,8 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
         return fold_invalidation(state, folded, draft, change_id, terms)
     if draft.publication is not None:
         return _publish(state, folded, draft, change_id)
+    if draft.revocation is not None:
+        return _revoke(state, folded, draft, change_id)
     now = state.now
     key = draft.key
     row = row_of(state, folded, key)
@@ -156,6 +158,13 @@ def _publish(state: State, folded: Folded, draft: Draft, change_id: str) -> Rece
     change = Change(version, Kind.PUBLISH, change_id, state.now, publication=draft.publication, distribute=draft.distribute)
     folded.changes.append(change)
     return Receipt(Operation.PUBLISH, Version(version))
+
+
+def _revoke(state: State, folded: Folded, draft: Draft, change_id: str) -> Receipt:
+    version = Seq(state.position.sequence + len(folded.changes) + 1)
+    change = Change(version, Kind.REVOKE, change_id, state.now, distribute=draft.distribute, revocation=draft.revocation)
+    folded.changes.append(change)
+    return Receipt(Operation.REVOKE, Version(version))
 
 
 def _remembered(live: Entry, terms: Terms) -> bytes | None:

@@ -16,6 +16,7 @@ from cachesvc.model.invalidation import Patterns, Related, mark_of
 from cachesvc.model.keys import Key, module_of
 from cachesvc.model.position import Position, Seq, Version
 from cachesvc.model.replica import ended
+from cachesvc.model.revocation import Revocation
 
 ENDED_KEPT = 300.0  # seconds that an expiry or a sweep leaves a tombstone: longer than any load, short where lives are short
 UNRELATED = Related()
@@ -75,12 +76,17 @@ class Folded:
     replayed: set[int] = field(default_factory=set)
     patterns: Patterns = field(default_factory=Patterns)  # that came into force, or were retired; each in place of its like
 
+    @property
+    def revocations(self) -> list[Revocation]:
+        """That came into force."""
+        return [change.revocation for change in self.changes if change.revocation is not None]
+
 
 def touched(drafts: Iterable[Draft]) -> set[Key]:
     """The keys whose rows the fold of these drafts looks at."""
     keys: set[Key] = set()
     for draft in drafts:
-        if draft.publication is not None:
+        if draft.publication is not None or draft.revocation is not None:
             continue
         if draft.invalidation is not None:
             keys.update(draft.invalidation.keys)

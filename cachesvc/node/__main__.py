@@ -84,7 +84,7 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
     """Serve until SIGTERM or SIGINT; then answer what is in flight, close the node, and return."""
     host, port = listening.getsockname()[:2]
     async with opened(settings, address=f"{host}:{port}#{worker}") as node:
-        doorman, background = doorman_of(settings.auth, node.clock)
+        doorman, background = doorman_of(settings.auth, node.clock, node.revocations)
         admission = Admission(node.clock, _admission_limits(settings), writes_delay=node.cache.writes.combiner.delay)
         service = Service(
             cache=node.cache,
@@ -101,11 +101,14 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
                 max_snapshots=settings.jobs.max_snapshots,
                 max_job_listeners=settings.jobs.max_listeners,
                 request_timeout=settings.engine.request_timeout,
+                max_revocations=settings.auth.max_revocations,
+                revoked_for=settings.auth.revoked_for,
             ),
             version=node.version,
             spool=spool_of(settings),
             admission=admission,
             doorman=doorman,
+            revocations=node.revocations,
         )
         live = Live(
             service, live_limits(settings.realtime, settings.auth, service.limits), modules=modules_of(settings.realtime)

@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from random import Random
@@ -34,7 +34,9 @@ from cachesvc.engine.cache import Cache, Limits
 from cachesvc.engine.jobs import JobBook
 from cachesvc.engine.warm import Warmer
 from cachesvc.errors import EpochChanged, Unavailable
+from cachesvc.model.change import Change
 from cachesvc.model.fold_state import Terms
+from cachesvc.model.revocation import Revocations
 from cachesvc.node.batches import new_batch
 from cachesvc.node.live import modules_of
 from cachesvc.node.loading import ahead_of, loaders_of, loading_of, stale_of
@@ -42,7 +44,7 @@ from cachesvc.node.node import Node
 from cachesvc.node.offset import authority_offset
 from cachesvc.node.peers import Peers
 from cachesvc.node.restoring import Restorer, spool_of
-from cachesvc.ports import Authority, Retention
+from cachesvc.ports import Authority, Retention, Standing
 from cachesvc.settings import Settings
 from cachesvc.tiers.memory import MemoryTier
 
@@ -109,13 +111,15 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             limits=_limits(settings),
             appended=lambda appended: follower.offer(appended),  # noqa: PLW0108 - the follower is built below
         )
+        revocations = Revocations(standing.revocations, clock.now)
+        apply, start_over = _following(cache, revocations)
         follower = Follower(
             authority,
             feed,
             clock,
             start=start,
-            apply=cache.apply,
-            start_over=lambda standing: cache.start_over(*standing),
+            apply=apply,
+            start_over=start_over,
             losses=losses,
         )
         vigil = Vigil(cache.leash, authority, follower, clock, lease=settings.cluster.lease)
@@ -188,10 +192,27 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             runner=runner,
             warmer=warmer,
             restorer=restorer,
+            revocations=revocations,
             warming=settings.warm.on_start != "no",
         )
         async with _running(node):
             yield node
+
+
+def _following(cache: Cache, revocations: Revocations) -> tuple[Callable[[Sequence[Change]], None], Callable[[Standing], None]]:
+    """What changes of the log do to a node, and what it does where the log goes on from elsewhere."""
+
+    def apply(changes: Sequence[Change]) -> None:
+        cache.apply(changes)
+        revoked = [change.revocation for change in changes if change.revocation is not None]
+        if revoked:
+            revocations.add(revoked)
+
+    def start_over(standing: Standing) -> None:
+        cache.start_over(standing.position, standing.patterns, standing.gaps)
+        revocations.add(standing.revocations)
+
+    return apply, start_over
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from typing import Any, Final
 import httpx
 
 from cachesvc.errors import SettingsError, Unavailable
+from cachesvc.model.revocation import Revocations
 from cachesvc.ports import Clock
 from cachesvc.realtime.identity import Doorman, OpenDoor
 from cachesvc.settings import Auth
@@ -16,7 +17,7 @@ _MOST: Final = 1 << 20  # bytes of a document of keys
 _WITHIN: Final = 5.0  # seconds
 
 
-def doorman_of(auth: Auth, clock: Clock) -> tuple[Doorman, list[Coroutine[Any, Any, None]]]:
+def doorman_of(auth: Auth, clock: Clock, revocations: Revocations) -> tuple[Doorman, list[Coroutine[Any, Any, None]]]:
     """The doorman, and what must run in the background for him. Raises `SettingsError`."""
     if auth.mode == "none":
         return OpenDoor(), []
@@ -29,7 +30,15 @@ def doorman_of(auth: Auth, clock: Clock) -> tuple[Doorman, list[Coroutine[Any, A
         except OSError as exc:
             raise SettingsError("auth.public_keys", str(path), f"cannot be read: {exc.strerror}") from exc
     keys = own_keys(auth.algorithms, auth.secrets, pems)
-    tokens = Tokens(keys, issuer=auth.issuer, audience=auth.audience, leeway=auth.leeway, most=auth.max_tokens, clock=clock)
+    tokens = Tokens(
+        keys,
+        issuer=auth.issuer,
+        audience=auth.audience,
+        leeway=auth.leeway,
+        most=auth.max_tokens,
+        clock=clock,
+        revocations=revocations,
+    )
     if not auth.jwks_url:
         return tokens, []
 

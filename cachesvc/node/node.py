@@ -30,6 +30,7 @@ from cachesvc.errors import JobFailed, Unavailable
 from cachesvc.model.job import Job
 from cachesvc.model.keys import PARTITIONS, Key
 from cachesvc.model.pattern import parse_pattern
+from cachesvc.model.revocation import Revocations
 from cachesvc.model.warming import Warming, WarmSource, pack_warming
 from cachesvc.node.offset import authority_offset
 from cachesvc.node.restoring import Restorer
@@ -72,6 +73,7 @@ class Node:
     runner: JobRunner
     warmer: Warmer
     restorer: Restorer
+    revocations: Revocations
     warming: bool = False  # before it says that it is ready
     started_at: float = 0.0
     clock_known: bool = True

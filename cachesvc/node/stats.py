@@ -67,6 +67,7 @@ async def stats_of(node: Node) -> dict[str, Any]:
         "replay": replay_of(node),
         "jobs": {"running": node.runner.running, **node.runner.ended},
         "audit": node.auditor.stats(),
+        "revocations": len(node.revocations),
         "sweep": {"expired": node.sweeper.expired, "trimmed": node.sweeper.trimmed},
     }
 

@@ -106,6 +106,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _gauge("feed.bytes", "feed_bytes", "Bytes of those changes"),
     _gauge("web.streams.*.open", "http_streams", "Streams of events that are open", "of"),
     _counter("web.streams.*.refused", "http_streams_refused", "Streams refused since too many were open", "of"),
+    _gauge("revocations", "revocations", "Revocations of tokens in force on this node"),
     # what one node does for all
     _gauge("duties.*.held", "duty_held", "1 where this node does what one does for all", "duty"),
     _counter("duties.*.failures", "duty_failures", "How often that failed", "duty"),

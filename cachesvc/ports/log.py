@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.invalidation import InForce
 from cachesvc.model.position import Gap, Position, Seq
+from cachesvc.model.revocation import Revocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +23,12 @@ class Retention:
 
 
 class Standing(NamedTuple):
-    """Where a log stands, the patterns that are active there, and what of its past is lost, the newest loss last."""
+    """Where a log stands, the active patterns, what of its past is lost (the newest loss last), the tokens that are revoked."""
 
     position: Position
     patterns: Sequence[InForce] = ()
     gaps: Sequence[Gap] = ()
+    revocations: Sequence[Revocation] = ()
 
 
 class Trail(NamedTuple):

@@ -92,6 +92,8 @@ def fingerprint(draft: Draft, condition: object = None) -> str:
     if draft.publication is not None:
         resource, message, _ = draft.publication
         wish = (*wish, resource, message.decode())  # type: ignore[assignment] # only written down
+    if draft.revocation is not None:
+        wish = (*wish, list(draft.revocation))  # type: ignore[assignment] # only written down
     digest = xxhash.xxh3_128(orjson.dumps(wish))
     digest.update(draft.value)
     return digest.hexdigest()

@@ -99,6 +99,11 @@ class Authentication:
         return self.identity is not None
 
     @property
+    def claimed(self) -> Identity | None:
+        """Whom the client is, or has still to prove to be."""
+        return self.identity or self._shown
+
+    @property
     def asks(self) -> bool:
         """Whether a challenge is to be sent now."""
         return self.identity is None and not self._challenged and (self._node or self._shown is not None)
@@ -171,7 +176,7 @@ class Authentication:
         subject = received.user_id
         if not subject.startswith(NODE_SUBJECT) or not self._proven(received, subject, self._proofs.nodes):
             raise Unauthenticated("the challenge is not met")
-        return Identity(subject, NODE_SCOPES)
+        return Identity(subject, NODE_SCOPES, issued_at=self._clock.now())
 
     def _must_prove(self, identity: Identity) -> bool:
         return bool(self._proofs.step_up) and not identity.scopes.isdisjoint(self._proofs.scopes)

@@ -18,13 +18,16 @@ ADMIN: Final = "admin"
 class Identity:
     """A subject with its scopes: `admin`, which allows all, or `action:pattern`, as in `read:task:*`."""
 
-    __slots__ = ("_allowed", "ends", "scopes", "subject", "token_id", "unrestricted")
+    __slots__ = ("_allowed", "ends", "issued_at", "scopes", "subject", "token_id", "unrestricted")
 
-    def __init__(self, subject: str, scopes: Iterable[str], ends: float = math.inf, token_id: str = "") -> None:
+    def __init__(
+        self, subject: str, scopes: Iterable[str], ends: float = math.inf, token_id: str = "", issued_at: float = 0.0
+    ) -> None:
         self.scopes = held = frozenset(scopes)
         self.subject = subject
         self.ends = ends  # Unix seconds
         self.token_id = token_id
+        self.issued_at = issued_at  # Unix seconds; 0: that is not known
         self.unrestricted = ADMIN in held
         allowed: dict[str, list[Pattern]] = {}
         for scope in held:

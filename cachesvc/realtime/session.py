@@ -204,6 +204,12 @@ class Session:
             self._send("connection:status", payload, None)
             self.close(CloseCode.DRAIN, reason)
 
+    def revoke(self) -> None:
+        """Whom it is of is not believed any more: nothing of what waits is sent."""
+        self.outbox.clear()
+        self.stream.clear()
+        self.close(CloseCode.REVOKED, "the token was revoked")
+
     def close(self, code: CloseCode, reason: str) -> None:
         """Close once the outbox is sent; the first reason counts."""
         if self.closing is None:

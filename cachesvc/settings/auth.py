@@ -31,6 +31,8 @@ class Auth(Section):
     audience: str = Field("", max_length=1_000)
     leeway: Duration = 5.0  # between the clocks of issuer and node
     max_tokens: int = Field(10_000, ge=1, le=1_000_000)  # remembered once they were checked
+    revoked_for: Duration = 30 * 86_400.0  # a revocation that does not say when its tokens end: longer than they may last
+    max_revocations: int = Field(100_000, ge=1, le=10_000_000)  # over it the next is refused
     # shared with the nodes of other sites, which sign a challenge with one
     node_secrets: Annotated[tuple[str, ...], LISTED, Allowed("up to 10 secrets"), Field(max_length=10, repr=False)] = ()
     # who shows a token with one of these scopes over the socket must besides sign a challenge with one of these secrets

@@ -131,6 +131,15 @@ idempotency = Table(
     Index("idempotency_age", "at"),
 )
 
+# tokens that are not believed any more
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("until", Double, nullable=False),
+    Column("record", LargeBinary, nullable=False),
+)
+
 dictionaries = Table(
     "dictionaries",
     metadata,

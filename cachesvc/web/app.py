@@ -22,6 +22,7 @@ from cachesvc.web.listing import get_keys, get_query
 from cachesvc.web.live import Live, LiveRoute
 from cachesvc.web.openapi import document
 from cachesvc.web.operations import router
+from cachesvc.web.revocations import post_revocations
 from cachesvc.web.routes import DataRoute, Endpoint
 from cachesvc.web.service import Service
 from cachesvc.web.snapshot import Snapshots
@@ -77,5 +78,6 @@ def data_endpoints(service: Service) -> dict[str, dict[str, Endpoint]]:
         "/v1/jobs/{id}/events": {"GET": JobEvents(service).get},
         "/v1/jobs/{id}": {"GET": get_job, "DELETE": delete_job},
         "/v1/sync": {"POST": post_sync, "GET": get_sync},
+        "/v1/revocations": {"POST": post_revocations},
         "/v1/changes": {"GET": Changes(service).get},
     }

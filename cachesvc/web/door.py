@@ -24,7 +24,7 @@ _READING: Final = frozenset({"GET", "HEAD"})
 _FROZEN: Final = "this node was frozen while it answered, and does not know what was written meanwhile"
 _log = logging.getLogger(__name__)
 _OPEN: Final = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json", "/asyncapi.json"})  # whoever asks
-_ADMINISTERED: Final = ("/v1/stats", "/v1/nodes", "/v1/sync", "/v1/jobs", "/metrics")
+_ADMINISTERED: Final = ("/v1/stats", "/v1/nodes", "/v1/sync", "/v1/jobs", "/v1/revocations", "/metrics")
 
 
 class Door:

@@ -94,6 +94,7 @@ class Live:
         self._doorman = service.doorman
         self._open: set[Connection] = set()
         self._draining = False
+        service.revocations.told.append(self._revoked)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, from its handshake to its end."""
@@ -154,6 +155,13 @@ class Live:
                 if hub.deliveries - told >= AT_ONCE * 8:
                     told = hub.deliveries
                     await asyncio.sleep(0)  # others have their turn
+
+    def _revoked(self) -> None:
+        """A revocation has come into force: close the connections that it is of."""
+        for connection in self._open:
+            identity = connection.session.client.claimed
+            if identity is not None and self.service.revocations.cover(identity.subject, identity.token_id, identity.issued_at):
+                connection.session.revoke()
 
     def _start_over(self, lost: PositionLost) -> None:
         _log.warning("the sockets start over: %s", lost)

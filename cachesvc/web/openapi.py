@@ -17,6 +17,7 @@ from pydantic.json_schema import models_json_schema
 from cachesvc.protocol import api
 from cachesvc.protocol.exact import MAX_NESTING
 from cachesvc.protocol.operations import Explanation, HotKeys, Jobs, JobTold, SyncAnswer, SyncOverview, Warm
+from cachesvc.protocol.revoking import Revoke, Revoked
 from cachesvc.protocol.snapshot import MEDIA_TYPE
 
 Schema = dict[str, Any]  # JSON Schema: any JSON
@@ -213,6 +214,16 @@ DATA: Final[Mapping[str, Mapping[str, Documented]]] = {
             problems=(400, 413, 415, 422, 503),
         ),
         "get": Documented("The latest audits, of every node", gives={200: SyncOverview}, problems=(422, 503)),
+    },
+    "/v1/revocations": {
+        "post": Documented(
+            "Believe a token no more, or those of a subject; for administrators",
+            ("wait", "Idempotency-Key"),
+            "A node that has applied the sequence refuses such tokens, ends their streams and closes their sockets (4505).",
+            takes=Revoke,
+            gives={200: Revoked},
+            problems=(400, 403, 413, 415, 422, 503),
+        ),
     },
     "/v1/changes": {
         "get": Documented(

@@ -21,6 +21,7 @@ from cachesvc.model.change import Change, Draft
 from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Version
+from cachesvc.model.revocation import Revocations
 from cachesvc.observability.metrics import Metrics
 from cachesvc.ports import Clock
 from cachesvc.protocol.warming import WarmLimits
@@ -169,6 +170,8 @@ class Limits:
     max_snapshots: int = 4  # leaving at once, and coming
     request_timeout: float = 10.0
     warming: WarmLimits = field(default_factory=WarmLimits)
+    max_revocations: int = 100_000
+    revoked_for: float = 30 * 86_400.0  # where it is not said when the tokens end
     heartbeat: float = 15.0  # the longest silence of a stream of changes
 
     @property
@@ -199,3 +202,4 @@ class Service:
     streams: dict[str, Streams] = field(default_factory=dict)  # by what they are of
     metrics: Metrics = field(default_factory=Metrics)
     doorman: Doorman = field(default_factory=OpenDoor)
+    revocations: Revocations = field(default_factory=lambda: Revocations((), lambda: 0.0))

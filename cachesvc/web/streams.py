@@ -69,6 +69,7 @@ class Stream(Response):
                         group.create_task(_gone(receive)),
                         group.create_task(self.service.closing.wait()),
                     ]
+                    ends.append(group.create_task(self._revoked(scope.get(IDENTITY, ANONYMOUS))))
                     if (left := self.lasts(scope)) < math.inf:
                         ends.append(group.create_task(self.service.clock.sleep(left)))
                     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -80,6 +81,18 @@ class Stream(Response):
             _log.info("a stream was given up: %s", str(group.exceptions[0]) or "its reader stopped reading")
         finally:
             self._followers.leave()
+
+    async def _revoked(self, identity: Identity) -> None:
+        """Wait until the token is revoked that asked for it."""
+        told = asyncio.Event()
+        revocations = self.service.revocations
+        revocations.told.append(told.set)
+        try:
+            while not revocations.cover(identity.subject, identity.token_id, identity.issued_at):
+                told.clear()
+                await told.wait()
+        finally:
+            revocations.told.remove(told.set)
 
     def lasts(self, scope: Scope) -> float:
         """For how many seconds it may go on."""

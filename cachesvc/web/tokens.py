@@ -15,6 +15,7 @@ import jwt
 import orjson
 
 from cachesvc.errors import InvalidInput, SettingsError, Unauthenticated, Unavailable
+from cachesvc.model.revocation import Revocations
 from cachesvc.ports import Clock
 from cachesvc.protocol.algorithms import SYMMETRIC
 from cachesvc.realtime.identity import Identity
@@ -37,7 +38,17 @@ class Key(NamedTuple):
 class Tokens:
     """The doorman of `auth.mode = "jwt"`. What was checked is kept, in bounds, until it ends."""
 
-    def __init__(self, keys: Sequence[Key], *, issuer: str, audience: str, leeway: float, most: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        keys: Sequence[Key],
+        *,
+        issuer: str,
+        audience: str,
+        leeway: float,
+        most: int,
+        clock: Clock,
+        revocations: Revocations | None = None,
+    ) -> None:
         self.checked = 0
         self.refused = 0
         self.unknown = False  # a token named a key that is not known: they may have been rotated
@@ -48,6 +59,8 @@ class Tokens:
         self._leeway = leeway
         self._most = most
         self._clock = clock
+        self._revocations = revocations if revocations is not None else Revocations((), clock.now)
+        self._revocations.told.append(self._revoked)
         self._known: dict[bytes, Identity] = {}
         self._issued: set[Identity] = set()  # the same, to be found by whoever remembers one
 
@@ -88,6 +101,14 @@ class Tokens:
         self._issued.clear()
         self.unknown = False
 
+    def _revoked(self) -> None:
+        """A revocation has come into force: what it is of is not remembered as believed any more."""
+        for digest in [digest for digest, identity in self._known.items() if self._is_revoked(identity)]:
+            self._forget(digest)
+
+    def _is_revoked(self, identity: Identity) -> bool:
+        return self._revocations.cover(identity.subject, identity.token_id, identity.issued_at)
+
     def _forget(self, digest: bytes) -> None:
         self._issued.discard(self._known.pop(digest))
 
@@ -97,7 +118,13 @@ class Tokens:
             if len(token) > MAX_TOKEN:
                 raise Unauthenticated("the token is too long")
             claims = self._claims(token)
-            return Identity(str(claims["sub"]), _scopes(claims), float(claims["exp"]), str(claims.get("jti", "")))
+            issued_at = float(claims.get("iat", 0.0))
+            identity = Identity(
+                str(claims["sub"]), _scopes(claims), float(claims["exp"]), str(claims.get("jti", "")), issued_at
+            )
+            if self._is_revoked(identity):
+                raise Unauthenticated("the token was revoked")
+            return identity
         except Unauthenticated:
             self.refused += 1
             raise

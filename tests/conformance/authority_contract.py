@@ -14,13 +14,14 @@ from tests.conformance.authority_invalidations import Invalidations, Relations, 
 from tests.conformance.authority_jobs import Jobs
 from tests.conformance.authority_log import Log
 from tests.conformance.authority_publications import Publications
+from tests.conformance.authority_revocations import Revocations
 from tests.conformance.authority_rows import Rows
 from tests.conformance.authority_store import Store
 from tests.conformance.authority_writes import Writes
 from tests.conformance.lease_contract import LeaseContract
 
 
-class AuthorityContract(Writes, Log, Rows, Invalidations, Soft, Relations, Jobs, Publications, LeaseContract):
+class AuthorityContract(Writes, Log, Rows, Invalidations, Soft, Relations, Jobs, Publications, Revocations, LeaseContract):
     """Inherit it as `Test…`, next to a `store` fixture."""
 
     @pytest.fixture

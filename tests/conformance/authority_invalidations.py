@@ -199,7 +199,7 @@ class Invalidations:
 
         async def look() -> None:
             for _ in range(20):
-                position, patterns, _ = await authority.standing()
+                position, patterns, *_ = await authority.standing()
                 changes = await authority.read(Position(position.epoch, Seq(start.sequence)), 1_000)
                 told = {c.sequence for c in changes if c.sequence <= position.sequence}
                 assert told <= {one.sequence for one in patterns}

@@ -10,6 +10,7 @@ from cachesvc.model.change import MAX_RECORDED_VALUE, Change, Kind, Publication
 from cachesvc.model.entry import JSON, Entry, Origin, Rival, content_hash, tombstone
 from cachesvc.model.keys import Key
 from cachesvc.model.position import MAX_SEQ, Seq, Version
+from cachesvc.model.revocation import Revocation
 
 names = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=20)
 sequences = st.integers(1, MAX_SEQ)
@@ -112,5 +113,8 @@ SAMPLES: Final = {
     "expire": Change(_AT[0], Kind.EXPIRE, *_AT[1:], before=PLAIN.content_hash),
     "publish": Change(_AT[0], Kind.PUBLISH, *_AT[1:3]),
     "publication": Change(_AT[0], Kind.PUBLISH, *_AT[1:3], publication=Publication("task:42", b'{"typing": 1e400}', "ann")),
+    "revoke": Change(
+        _AT[0], Kind.REVOKE, *_AT[1:3], distribute=False, revocation=Revocation(1_700_090_000.5, "", "ann", 1_700_000_000.0)
+    ),
     "write over what is remembered": Change(_AT[0], Kind.WRITE, *_AT[1:], PLAIN, before=bytes(range(16)), previous=b"23"),
 }

@@ -61,13 +61,21 @@ INVALIDATIONS = st.builds(
     ),
     idempotency=IDEMPOTENCY,
 )
+OTHERS = (
+    Operation.INVALIDATE,
+    Operation.RETIRE,
+    Operation.RESTORE,
+    Operation.MERGE,
+    Operation.PUBLISH,
+    Operation.REVOKE,
+)
 DRAFTS = INVALIDATIONS | st.builds(
     Draft,
     st.sampled_from(
         [
             one
             for one in Operation
-            if one not in (Operation.INVALIDATE, Operation.RETIRE, Operation.RESTORE, Operation.MERGE, Operation.PUBLISH)
+            if one not in OTHERS
         ]
     ),
     KEYS,
@@ -82,6 +90,7 @@ DRAFTS = INVALIDATIONS | st.builds(
     invalidation=st.none(),
     publication=st.none(),
     original=st.none(),
+    revocation=st.none(),
 )
 WISHES = st.builds(Wish, DRAFTS, near(-6), near(-6), st.none() | st.tuples(st.sampled_from([0, 0, 0, 0, 1]), st.integers(0, 6)))
 BATCHES = st.lists(st.tuples(st.sampled_from([0.0, 2.0, 5.0, 30.0]), st.lists(WISHES, max_size=8)), max_size=6)

@@ -95,7 +95,7 @@ class Node:
             time,
             start=standing.position,
             apply=cache.apply,
-            start_over=lambda standing: cache.start_over(*standing),
+            start_over=lambda standing: cache.start_over(*standing[:3]),
             losses=losses,
         )
         self.sweeper = Sweeper(authority, cache.write_many, retention=KEPT, batch=2)

@@ -4,11 +4,11 @@
 -- It is the log that the caller knows only if it has the newest change that the caller has seen of it.
 -- Returns 1 committed, 0 moved (fold again), -1 known already, -2 of another history.
 --
--- KEYS  state, log, keys, ends, gone, batch, patterns
+-- KEYS  state, log, keys, ends, gone, batch, patterns, revocations
 -- ARGV  epoch, head, new head, bytes, batch record, ms that answers are kept, channel, prefix of rows; epoch
---       and sequence of the newest change seen, and what its record begins with; then four lists, each after its length:
---       records, rows, answers, patterns
-local state, log, keys, ends, gone, batch, patterns = unpack(KEYS)
+--       and sequence of the newest change seen, and what its record begins with; then five lists, each after its length:
+--       records, rows, answers, patterns, revocations
+local state, log, keys, ends, gone, batch, patterns, revocations = unpack(KEYS)
 local epoch, head, moved, bytes, record, keep, channel, prefix = unpack(ARGV, 1, 8)
 
 if redis.call('EXISTS', batch) == 1 then return -1 end
@@ -66,6 +66,12 @@ for _ = 1, changed do
   redis.call('HSET', patterns, text, said)
 end
 if changed > 0 then redis.call('HSET', state, 'patterns_at', moved) end
+
+for _ = 1, tonumber(take()) do -- of two of the same name the one that lasts longer, which begins with the greater bytes
+  local name, said = take(), take()
+  local held = redis.call('HGET', revocations, name)
+  if not held or held < said then redis.call('HSET', revocations, name, said) end
+end
 
 redis.call('SET', batch, record, 'PX', keep)
 if moved ~= head then
