@@ -71,13 +71,7 @@ OTHERS = (
 )
 DRAFTS = INVALIDATIONS | st.builds(
     Draft,
-    st.sampled_from(
-        [
-            one
-            for one in Operation
-            if one not in OTHERS
-        ]
-    ),
+    st.sampled_from([one for one in Operation if one not in OTHERS]),
     KEYS,
     st.sampled_from([b"1", b"2.50", b'"text"', b"", b"9" * 100]),
     st.sampled_from([JSON, JSON, "text/plain"]),
