@@ -35,10 +35,11 @@ soak: MODE := --soak
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python -W ignore::RuntimeWarning -m tests.bench $(ARGS)
 
-# make faults [HISTORIES=] [SECONDS=] [SEED=] [STORES=postgres,cluster,sqlite] [RATE=] [REPORTS=]: break everything, and check
-# what was promised: random interleavings of engines in one process first, then real nodes over real stores
+# make faults [HISTORIES=] [SCENARIO=stores,realtime] [SECONDS=] [SEED=] [STORES=postgres,cluster,sqlite] [RATE=] [CLIENTS=]
+# [CHANGES=] [REPORTS=]: break everything, and check what was promised: random interleavings of engines in one process first, then
+# real nodes over real stores, then clients of their sockets
 INTERLEAVED := HISTORIES SEED REPORTS
-FAULTS := SECONDS SEED STORES RATE REPORTS
+FAULTS := SCENARIO SECONDS SEED STORES RATE CLIENTS CHANGES REPORTS
 options = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
 faults: $(VENV)/dev.stamp
 	@failed=0; \

@@ -117,6 +117,7 @@ class Session:
         """There is no connection. `status`: what the handshake was answered with, `retry_after`: seconds that it asked for."""
         if self.state is State.OVER:
             return
+        self._enter(State.WAITING, 0.0)
         if status in _HOPELESS:
             error = Ended(f"the service refuses the connection: {reason}", code=status)
             self._over(error, error)
@@ -131,6 +132,7 @@ class Session:
             return
         if was is not None and self._clock.monotonic() - self._since >= self._options.stable:
             self._attempts = 0
+        self._enter(State.WAITING, 0.0)
         for asked in self._pending.lost():
             self.effects.append(Answered(asked.number, Unreachable("the connection was lost; what had begun goes on")))
         if code is not None and (code >= CloseCode.BAD_TOKEN or code == CloseCode.TOO_BIG):

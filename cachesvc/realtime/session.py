@@ -285,6 +285,7 @@ class Session:
             made = Subscription(stream, resource, filters, asked.throttle / 1000, since)
             stream.subscriptions[resource.text] = made
             self.hub.add(made)
+        stream.saw(self.hub.sequence())  # who subscribes reads what there is
         self.answer(received, "ack", {"resources": [resource.text for resource in resources]}, **self._place())
 
     def _unsubscribe(self, received: Unsubscribe) -> None:

@@ -151,9 +151,13 @@ class Stream:
         """Up to where its client may have seen what happened, on whatever node."""
         return max(self._waiting.seen, self.position)
 
+    def saw(self, seen: int) -> None:
+        """Its client may have seen this much."""
+        self._waiting.seen = max(self._waiting.seen, seen)
+
     def resume(self, seen: int) -> bool:
         """Its client comes from where it had seen this much. False when something of that was taken for unseen already."""
-        self._waiting.seen = max(self._waiting.seen, seen)
+        self.saw(seen)
         return self._waiting.vanished is None or self._waiting.vanished > seen
 
     def clear(self) -> None:

@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from tests.faults import realtime
 from tests.faults.checker import check
 from tests.faults.history import Kind, Outcome, read_history, write_history
 from tests.faults.plan import CLIENTS, Stores
 from tests.faults.run import Result, plan_text, replay, run
 
+SCENARIOS: Final = ("stores", "realtime")
 _TOLD: Final = 20  # violations told in words; the report has all
 _LONGEST: Final = 24 * 3_600.0
 
@@ -52,6 +54,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked.reports.mkdir(parents=True, exist_ok=True)
     seed = asked.seed if asked.seed is not None else int(time.time())
     failed = False
+    if "realtime" in asked.scenario:
+        failed = _realtime(asked, seed)
+    if "stores" in asked.scenario:
+        failed = _over_stores(asked, seed) or failed
+    return 1 if failed else 0
+
+
+def _realtime(asked: argparse.Namespace, seed: int) -> bool:
+    """Whether something was violated."""
+    with tempfile.TemporaryDirectory(prefix="cachesvc-faults-") as directory:
+        outcome = realtime.run(seed, asked.seconds, Path(directory), clients=asked.clients, rate=asked.changes, tell=_tell)
+    name = asked.reports / f"faults-realtime-{seed}"
+    name.with_suffix(".log").write_text("\n".join(outcome.said) + "\n")
+    name.with_suffix(".md").write_text(realtime.report(outcome))
+    for violation in outcome.violations[:_TOLD]:
+        _tell(f"VIOLATION {violation}")
+    _tell(
+        f"realtime, seed {seed}: {outcome.told} messages, {outcome.drops} drops, {len(outcome.restarts)} restarts,"
+        f" {len(outcome.violations)} violations; {name}.md"
+    )
+    if outcome.violations:
+        _tell(f"the same plan again (how it falls together is the machine's doing): {realtime.replay(outcome)}")
+    return bool(outcome.violations)
+
+
+def _over_stores(asked: argparse.Namespace, seed: int) -> bool:
+    """Whether something was violated."""
+    failed = False
     for stores in asked.stores:
         with tempfile.TemporaryDirectory(prefix="cachesvc-faults-") as directory:
             result = run(stores, seed, asked.seconds, Path(directory), rate=asked.rate, tell=_tell)
@@ -69,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if result.violations:
             failed = True
             _tell(f"the same plan again (how it falls together is the machine's doing): {replay(stores, seed, asked.seconds)}")
-    return 1 if failed else 0
+    return failed
 
 
 def _check_again(history: Path) -> int:
@@ -81,6 +111,9 @@ def _check_again(history: Path) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Break everything but the promises.")
+    parser.add_argument("--scenario", type=_scenarios, default=list(SCENARIOS), help="stores, realtime, or both with a comma")
+    parser.add_argument("--clients", type=int, default=100, help="of the scenario realtime")
+    parser.add_argument("--changes", type=_within(1.0, 1_000.0), default=20.0, help="a second, of the scenario realtime")
     parser.add_argument(
         "--stores", type=_stores, default=list(Stores), help="postgres, cluster, sqlite, or several with commas"
     )
@@ -97,6 +130,13 @@ def _stores(text: str) -> list[Stores]:
         return [Stores(name) for name in text.replace(",", " ").split()]
     except ValueError as exc:
         raise argparse.ArgumentTypeError(f"{text!r}: allowed are {', '.join(Stores)}") from exc
+
+
+def _scenarios(text: str) -> list[str]:
+    names = text.replace(",", " ").split()
+    if not names or not set(names) <= set(SCENARIOS):
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed are {', '.join(SCENARIOS)}")
+    return names
 
 
 def _within(least: float, most: float) -> Callable[[str], float]:

@@ -163,6 +163,18 @@ def test_a_throttle_tells_the_first_at_once_and_then_the_latest() -> None:
     assert said.session.due == 2.0
 
 
+def test_what_was_there_when_one_subscribed_is_told_to_be_gone() -> None:
+    """Who subscribes reads what there is, although the creation of some of it still waits for a throttle of before."""
+    said = subscribed("task", throttle=1000)
+    said.hub.route([written(1001, "task:1", 1), written(1002, "task:2", 2)])
+    said.send("unsubscribe", {"resources": ["task"]})
+    said.send("subscribe", {"resources": ["task"], "throttle": 1000})
+    said.hub.route([deleted(1003, "task:2"), written(1004, "task:3", 3), deleted(1005, "task:3")])
+    said.clock.advance(1.0)
+    told = [(frame["version"], frame["payload"]["action"]) for frame in said.frames() if "seq" in frame]
+    assert told == [(1001, "created"), (1003, "deleted")]
+
+
 def test_the_most_eager_subscription_counts() -> None:
     said = subscribed("task", throttle=1000)
     said.send("subscribe", {"resources": ["task:1"]})

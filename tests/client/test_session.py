@@ -1,0 +1,493 @@
+"""The client's session without a socket: what it sends when, and what it makes of what comes."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import orjson
+import pytest
+
+from cachesvc.client import commands
+from cachesvc.client.commands import Command
+from cachesvc.client.effects import Answered, Dial, Effect, Hang, Opened, Renew, Send, Stopped, Told
+from cachesvc.client.errors import Away, Conflict, Ended, NotTheService, ServiceError, Unknown, Unreachable
+from cachesvc.client.options import SessionOptions
+from cachesvc.client.session import Session
+from cachesvc.client.told import Missed, Other
+from cachesvc.errors import InvalidInput
+from cachesvc.protocol.pushed import TaskUpdate
+from tests.fakes import FakeClock
+
+LIMITS = {"maxFrameSize": 4_000, "maxSubscriptions": 10, "maxInFlight": 4, "maxBatch": 3}
+NOW = "2024-01-15T10:30:00Z"
+
+
+class Desk:
+    """A session with its effects, and the service at the other end played by hand."""
+
+    def __init__(self, **options: Any) -> None:
+        self.clock = FakeClock()
+        self.session = Session(SessionOptions(**options), self.clock, Random(1))
+        self.connections = 0
+
+    def effects(self) -> list[Effect]:
+        self.session.tick()
+        found = list(self.session.effects)
+        self.session.effects.clear()
+        return found
+
+    def sent(self) -> list[dict[str, Any]]:
+        found = self.effects()
+        assert all(isinstance(effect, Send) for effect in found), found
+        return [orjson.loads(effect.frame) for effect in found if isinstance(effect, Send)]
+
+    def connect(self) -> list[dict[str, Any]]:
+        """Get through; what is sent first."""
+        assert self.effects() == [Dial()]
+        self.session.opened()
+        self.connections += 1
+        self.say(
+            "connection:established",
+            {
+                "connectionId": f"c-{self.connections}",
+                "sessionId": f"s-{self.connections}",
+                "userId": "ann",
+                "heartbeat": {"interval": 20_000, "timeout": 20_000},
+                "limits": LIMITS,
+                "epoch": 7,
+                "position": 1000,
+            },
+        )
+        return self.sent()
+
+    def say(self, kind: str, payload: dict[str, Any], **more: Any) -> None:
+        self.session.received(orjson.dumps({"type": kind, "payload": payload, "timestamp": NOW, **more}).decode())
+
+    def answer(self, asked: dict[str, Any], kind: str, payload: dict[str, Any], **more: Any) -> None:
+        self.say(kind, payload, correlationId=asked["requestId"], **more)
+
+    def push(self, seq: int, version: int, key: str = "task:1", position: int | None = None) -> None:
+        payload = {"action": "updated", "task": version, "source": "internal", "key": key}
+        self.say("task:update", payload, seq=seq, version=version, epoch=7, position=position or version)
+
+    def follow(self, *resources: str) -> int:
+        """Subscribe to something, live since 1000."""
+        number = self.session.subscribe({"resources": resources}, resources)
+        (asked,) = self.sent()
+        self.answer(asked, "ack", {"resources": list(resources)}, epoch=7, position=1000)
+        assert self.effects() == [Opened(number)]
+        return number
+
+    def told(self) -> list[Any]:
+        """Versions, or what was missed."""
+        found = []
+        for effect in self.effects():
+            assert isinstance(effect, Told), effect
+            found.append("missed" if isinstance(effect.event, Missed) else getattr(effect.event, "version", None))
+        return found
+
+    def outcome(self) -> object:
+        (effect,) = self.effects()
+        assert isinstance(effect, Answered), effect
+        return effect.outcome
+
+    def ask(self, command: Command[Any], timeout: float = 30.0) -> int:
+        return self.session.ask([command], timeout)[0]
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def test_what_is_asked_before_there_is_a_connection_is_sent_then(desk: Desk) -> None:
+    desk.ask(commands.get("a"))
+    (asked,) = desk.connect()
+    assert (asked["type"], asked["payload"]) == ("cache:get", {"key": "a"})
+    desk.answer(asked, "cache:value", {"key": "a", "found": False, "value": None, "version": 0})
+    assert desk.outcome() is None
+
+
+def test_several_go_in_frames_of_what_a_batch_may_have(desk: Desk) -> None:
+    desk.connect()
+    desk.session.ask([commands.increment("a")] * 4, 30.0)
+    batch, single = desk.sent()
+    assert [len(batch["payload"]["updates"]), batch["type"], single["type"]] == [3, "batch:update", "cache:update"]
+
+
+def test_a_write_without_an_answer_is_sent_again_under_the_same_key(desk: Desk) -> None:
+    desk.connect()
+    desk.ask(commands.increment("a"))
+    (first,) = desk.sent()
+    desk.session.lost(1006, "")
+    desk.clock.advance(1)
+    assert first["payload"]["idempotencyKey"]
+    (again,) = desk.connect()
+    assert again["payload"] == first["payload"]
+    desk.answer(again, "ack", {"key": "a", "operation": "increment", "version": 1001, "value": 1})
+    assert getattr(desk.outcome(), "value", None) == b"1"
+
+
+@pytest.mark.parametrize(
+    ("command", "sent", "error"),
+    [
+        (commands.get("a"), False, Unreachable),
+        (commands.get("a"), True, Unreachable),
+        (commands.increment("a"), False, Unreachable),
+        (commands.increment("a"), True, Unknown),
+    ],
+)
+def test_when_the_time_is_up_a_write_that_was_sent_is_not_known(
+    desk: Desk, command: Command[Any], sent: bool, error: type[Exception]
+) -> None:
+    if sent:
+        desk.connect()
+    desk.ask(command, 10.0)
+    desk.effects()
+    desk.clock.advance(10)
+    outcomes = [effect.outcome for effect in desk.effects() if isinstance(effect, Answered)]
+    assert [type(outcome) for outcome in outcomes] == [error]
+    if error is Unknown:
+        assert isinstance(outcomes[0], Unknown)
+        assert outcomes[0].request_id == command.key
+
+
+def refusal(code: str, **more: Any) -> dict[str, Any]:
+    return {"code": code, "message": "no", "recoverable": True, **more}
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "TOO_MANY_REQUESTS", "OUTCOME_UNKNOWN"])
+def test_what_may_work_later_is_asked_again_after_the_time_that_was_named(desk: Desk, code: str) -> None:
+    desk.connect()
+    desk.ask(commands.increment("a"))
+    (asked,) = desk.sent()
+    desk.answer(asked, "error", refusal(code, retryAfter=2.0))
+    assert desk.sent() == []
+    desk.clock.advance(2.5)
+    assert [frame["payload"] for frame in desk.sent()] == [asked["payload"]]
+
+
+def test_what_is_refused_is_raised_as_over_http(desk: Desk) -> None:
+    desk.connect()
+    desk.ask(commands.put("a", 1, expected_version=3))
+    (asked,) = desk.sent()
+    desk.answer(asked, "error", refusal("VERSION_CONFLICT", details={"currentVersion": 4, "field": "expectedVersion"}))
+    conflict = desk.outcome()
+    assert isinstance(conflict, Conflict)
+    assert (conflict.status, conflict.current_version) == (412, 4)
+
+
+def test_not_in_time_after_a_refusal_is_that_refusal(desk: Desk) -> None:
+    desk.connect()
+    desk.ask(commands.increment("a"), 1.0)
+    (asked,) = desk.sent()
+    desk.answer(asked, "error", refusal("UNAVAILABLE", retryAfter=5.0))
+    error = desk.outcome()
+    assert isinstance(error, Away)
+    assert not isinstance(error, Unknown)
+
+
+def test_an_answer_that_cannot_be_read_fails_its_command_alone(desk: Desk) -> None:
+    desk.connect()
+    desk.ask(commands.get("a"))
+    (asked,) = desk.sent()
+    desk.answer(asked, "cache:value", {"key": "a"})
+    assert isinstance(desk.outcome(), NotTheService)
+    assert desk.session.error is None
+
+
+def test_the_hint_of_the_service_says_when_to_come_back(desk: Desk) -> None:
+    desk.connect()
+    desk.say("connection:status", {"status": "reconnecting", "reconnectAttempts": 0, "nextReconnectIn": 2500})
+    desk.session.lost(4001, "the node restarts")
+    assert desk.session.due == 2.5
+    assert desk.effects() == []
+    desk.clock.advance(2.5)
+    assert desk.effects() == [Dial()]
+
+
+def test_without_a_hint_it_is_a_random_time_that_grows_up_to_a_limit() -> None:
+    pauses: list[list[float]] = []
+    for seed in range(200):
+        clock = FakeClock()
+        session = Session(SessionOptions(first_pause=1.0, longest_pause=8.0), clock, Random(seed))
+        found = []
+        for _ in range(6):
+            session.tick()
+            session.failed("refused")
+            assert session.due is not None
+            found.append(session.due - clock.monotonic())
+            clock.advance(10)
+        pauses.append(found)
+    for attempt, most in enumerate([1, 2, 4, 8, 8, 8]):
+        of_all = [found[attempt] for found in pauses]
+        assert 0 <= min(of_all) < most * 0.1
+        assert most * 0.9 < max(of_all) <= most
+
+
+def test_a_busy_service_says_how_long_to_stay_away(desk: Desk) -> None:
+    assert desk.effects() == [Dial()]
+    desk.session.failed("HTTP 503", 503, 3.0)
+    assert desk.session.due is not None
+    assert 3.0 <= desk.session.due <= 3.5
+
+
+def test_a_connection_that_lasted_begins_the_pauses_anew() -> None:
+    desk = Desk(first_pause=1.0, longest_pause=64.0)
+    for _ in range(6):
+        desk.effects()
+        desk.session.failed("refused")
+        desk.clock.advance(64)
+    desk.connect()
+    desk.clock.advance(10)
+    desk.session.lost(1006, "")
+    assert desk.session.due is not None
+    assert desk.session.due - desk.clock.monotonic() <= 1.0
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1006, 1012, 4001, 4003, 4008, 4009, 4011, 4029])
+def test_below_4500_it_connects_again(desk: Desk, code: int) -> None:
+    desk.connect()
+    desk.session.lost(code, "why")
+    desk.clock.advance(60)
+    assert desk.effects() == [Dial()]
+
+
+@pytest.mark.parametrize("code", [1009, 4500, 4501, 4502, 4503, 4504, 4505, 4509])
+def test_from_4500_on_it_does_not_and_says_why(desk: Desk, code: int) -> None:
+    desk.connect()
+    number = desk.follow("task")
+    asked = desk.ask(commands.get("a"))
+    desk.sent()
+    desk.session.lost(code, "why")
+    answered, stopped = desk.effects()
+    assert isinstance(answered, Answered)
+    assert isinstance(stopped, Stopped)
+    assert (answered.number, stopped.number) == (asked, number)
+    for error in (answered.outcome, stopped.error):
+        assert isinstance(error, Ended)
+        assert (error.code, "why" in str(error)) == (code, True)
+    desk.clock.advance(60)
+    assert desk.effects() == []
+    with pytest.raises(Ended):
+        desk.ask(commands.get("a"))
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_a_handshake_that_is_refused_for_good(desk: Desk, status: int) -> None:
+    assert desk.effects() == [Dial()]
+    desk.session.failed("HTTP", status)
+    assert desk.session.error is not None
+    assert desk.session.error.code == status
+
+
+def test_a_greeting_that_does_not_come(desk: Desk) -> None:
+    desk.effects()
+    desk.session.opened()
+    desk.clock.advance(15)
+    assert desk.effects() == [Hang()]
+    desk.session.lost(None, "")
+    desk.clock.advance(1)
+    assert desk.effects() == [Dial()]
+
+
+def test_a_subscription_that_is_not_acknowledged(desk: Desk) -> None:
+    desk.connect()
+    desk.session.subscribe({"resources": ["task"]}, ["task"])
+    desk.sent()
+    desk.clock.advance(30)
+    assert desk.effects() == [Hang()]
+    assert desk.effects() == []
+
+
+def test_a_token_is_asked_for_and_said(desk: Desk) -> None:
+    desk.connect()
+    desk.say("auth:challenge", {"nonce": "n", "timestamp": NOW, "expiresAt": NOW})
+    assert desk.effects() == [Renew()]
+    desk.session.renew("another")
+    (frame,) = desk.sent()
+    assert (frame["type"], frame["token"], frame["userId"]) == ("auth", "another", "ann")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"type":"batch:update","payload":{}}', '{"type":"task:update","seq":"x"}'])
+def test_what_is_no_message_ends_it(desk: Desk, text: str) -> None:
+    desk.connect()
+    number = desk.follow("task")
+    desk.session.received(text)
+    hang, stopped = desk.effects()
+    assert hang == Hang()
+    assert isinstance(stopped, Stopped)
+    assert (stopped.number, type(stopped.error)) == (number, NotTheService)
+
+
+def test_a_refused_subscription_ends(desk: Desk) -> None:
+    desk.connect()
+    number = desk.session.subscribe({"resources": ["email"]}, ["email"])
+    (asked,) = desk.sent()
+    desk.answer(asked, "error", {"code": "FORBIDDEN", "message": "not yours", "recoverable": False})
+    (stopped,) = desk.effects()
+    assert isinstance(stopped, Stopped)
+    assert (stopped.number, type(stopped.error)) == (number, ServiceError)
+
+
+def test_a_resource_is_followed_once(desk: Desk) -> None:
+    desk.connect()
+    desk.follow("task")
+    with pytest.raises(InvalidInput, match="task is followed"):
+        desk.session.subscribe({"resources": ["task"]}, ["task"])
+
+
+def test_an_event_is_typed_and_one_that_is_not_known_comes_as_it_is(desk: Desk) -> None:
+    desk.connect()
+    desk.follow("task", "note")
+    desk.push(1, 1001)
+    desk.say("note:update", {"key": "note:1", "note": 1}, seq=2, version=1002, epoch=7, position=1002)
+    first, second = [effect.event for effect in desk.effects() if isinstance(effect, Told)]
+    assert isinstance(first, TaskUpdate)
+    assert isinstance(second, Other)
+    assert (second.type, second.payload["note"]) == ("note:update", 1)
+
+
+def test_after_a_reconnect_it_asks_for_what_it_missed_and_drops_what_it_had(desk: Desk) -> None:
+    desk.connect()
+    number = desk.follow("task")
+    desk.push(1, 1001)
+    desk.push(2, 1003, position=1002)
+    assert desk.told() == [1001, 1003]
+    desk.session.lost(1006, "")
+    desk.clock.advance(1)
+    (subscribe,) = desk.connect()
+    assert subscribe["type"] == "subscribe"
+    desk.answer(subscribe, "ack", {"resources": ["task"]}, epoch=7, position=1000)
+    opened, request = desk.effects()
+    assert opened == Opened(number)
+    assert isinstance(request, Send)
+    asked = orjson.loads(request.frame)
+    assert asked["payload"] == {
+        "sessionId": "s-1",
+        "lastSequenceNumber": 2,
+        "missingRanges": [],
+        "epoch": 7,
+        "position": 1002,
+    }
+    desk.push(1, 1006)  # live, held back until what was missed has been told
+    assert desk.told() == []
+    data = [
+        {"type": "task:update", "payload": {"action": "updated", "task": v, "source": "x", "key": "task:1"}, "timestamp": NOW}
+        | {"seq": seq, "version": v, "epoch": 7, "position": v}
+        for seq, v in ((2, 1003), (3, 1004), (4, 1005))
+    ]
+    desk.answer(asked, "recovery:response", {"sequenceNumber": 4, "data": data, "isComplete": False, "sessionId": "s-1"})
+    assert desk.told() == [1004, 1005]
+    desk.answer(asked, "recovery:response", {"sequenceNumber": 4, "data": [], "isComplete": True})
+    assert desk.told() == [1006]
+    desk.session.lost(1006, "")
+    desk.clock.advance(1)
+    (subscribe,) = desk.connect()
+    desk.answer(subscribe, "ack", {"resources": ["task"]}, epoch=7, position=1006)
+    asked = orjson.loads(desk.effects()[1].frame)  # type: ignore[union-attr]
+    assert (asked["payload"]["sessionId"], asked["payload"]["lastSequenceNumber"]) == ("s-2", 1)
+    assert asked["payload"]["position"] == 1006
+
+
+def test_what_cannot_be_recovered_is_told_as_missed_before_what_comes_after(desk: Desk) -> None:
+    desk.connect()
+    desk.follow("task")
+    desk.session.lost(1006, "")
+    desk.clock.advance(1)
+    (subscribe,) = desk.connect()
+    desk.answer(subscribe, "ack", {"resources": ["task"]}, epoch=7, position=1010)
+    asked = orjson.loads(desk.effects()[1].frame)  # type: ignore[union-attr]
+    desk.push(1, 1011)
+    error = refusal("RECOVERY_UNAVAILABLE")
+    desk.answer(asked, "recovery:response", {"sequenceNumber": 0, "data": [], "isComplete": False, "error": error})
+    assert desk.told() == ["missed", 1011]
+
+
+def test_a_hole_in_the_numbers_is_asked_for(desk: Desk) -> None:
+    desk.connect()
+    desk.follow("task")
+    desk.push(1, 1001)
+    assert desk.told() == [1001]
+    desk.push(4, 1004)
+    (asked,) = desk.sent()
+    assert asked["type"] == "recovery:request"
+    assert asked["payload"] == {
+        "sessionId": "s-1",
+        "lastSequenceNumber": 4,
+        "missingRanges": [{"start": 2, "end": 3}],
+        "epoch": 7,
+        "position": 1001,
+    }
+    data = [
+        {"type": "task:update", "payload": {"action": "updated", "task": v, "source": "x", "key": "task:1"}, "timestamp": NOW}
+        | {"seq": v - 1000, "version": v, "epoch": 7, "position": v}
+        for v in (1002, 1003)
+    ]
+    desk.answer(asked, "recovery:response", {"sequenceNumber": 3, "data": data, "isComplete": False, "sessionId": "s-1"})
+    desk.answer(asked, "recovery:response", {"sequenceNumber": 3, "data": [], "isComplete": True})
+    assert desk.told() == [1002, 1003, 1004]
+    desk.push(5, 1005)
+    assert desk.told() == [1005]
+
+
+def test_what_is_held_back_is_bounded() -> None:
+    desk = Desk(max_held=3)
+    desk.connect()
+    number = desk.follow("task")
+    desk.session.lost(1006, "")
+    desk.clock.advance(1)
+    (subscribe,) = desk.connect()
+    desk.answer(subscribe, "ack", {"resources": ["task"]}, epoch=7, position=1000)
+    desk.effects()
+    for seq in range(1, 5):
+        desk.push(seq, 1000 + seq)
+    assert desk.effects() == [Hang()]
+    desk.session.lost(None, "")
+    desk.clock.advance(2)
+    (subscribe,) = desk.connect()
+    desk.answer(subscribe, "ack", {"resources": ["task"]}, epoch=7, position=1004)
+    opened, told = desk.effects()  # once it is live, so that what is read then is new enough; and nothing is recovered
+    assert opened == Opened(number)
+    assert isinstance(told, Told)
+    assert isinstance(told.event, Missed)
+
+
+def test_what_is_known_to_have_been_told_is_bounded() -> None:
+    desk = Desk(max_seen=3)
+    desk.connect()
+    desk.follow("task")
+    for seq in range(1, 5):
+        desk.push(seq, 1000 + seq, key=f"task:{seq}", position=1000)
+    *told, hang = desk.effects()
+    assert len(told) == 4
+    assert hang == Hang()
+
+
+def test_who_leaves_and_comes_back_is_not_taken_for_who_left(desk: Desk) -> None:
+    desk.connect()
+    first = desk.follow("task")
+    desk.session.unsubscribe(first)
+    second = desk.session.subscribe({"resources": ["task"]}, ["task"])
+    desk.session.unsubscribe(second)
+    third = desk.session.subscribe({"resources": ["task"]}, ["task"])
+    frames = [orjson.loads(effect.frame) for effect in desk.effects() if isinstance(effect, Send)]
+    assert [frame["type"] for frame in frames] == ["unsubscribe", "subscribe", "unsubscribe", "subscribe"]
+    for frame in frames:
+        desk.answer(frame, "ack", {"resources": ["task"]}, epoch=7, position=1000)
+    assert desk.effects() == [Opened(third)]
+
+
+def test_an_end_by_the_client(desk: Desk) -> None:
+    desk.connect()
+    number = desk.follow("task")
+    asked = desk.ask(commands.get("a"))
+    desk.sent()
+    desk.session.close()
+    hang, answered, stopped = desk.effects()
+    assert (hang, stopped) == (Hang(), Stopped(number, None))
+    assert isinstance(answered, Answered)
+    assert (answered.number, type(answered.outcome)) == (asked, Ended)
+    desk.session.lost(1000, "")
+    assert desk.effects() == []
