@@ -34,6 +34,8 @@ def content_type(text: str) -> str:
 
 def is_json(content_type: str) -> bool:
     """Whether a value of this type is JSON, by RFC 8259 or a `+json` suffix (RFC 6839); any other is not looked into."""
+    if content_type == JSON:
+        return True
     name = content_type.partition(";")[0].strip().lower()
     return name == JSON or name.endswith("+json")
 

@@ -26,9 +26,9 @@ from cachesvc.protocol.drafts import draft_of, fingerprint, invalidation_of, tol
 from cachesvc.protocol.exact import check_nesting
 from cachesvc.protocol.frames import CacheGet, CacheInvalidate, CacheUpdate, CacheWarm, Publish, RecoveryRequest
 from cachesvc.protocol.jobs import job_told
-from cachesvc.protocol.values import value_members
 from cachesvc.protocol.warming import WarmLimits, warming_of
 from cachesvc.realtime.modules import Modules
+from cachesvc.realtime.quick import found
 from cachesvc.realtime.recovery import Recovery
 from cachesvc.realtime.resources import parse_resource
 from cachesvc.realtime.session import Request
@@ -107,10 +107,7 @@ class Commands:
             missed = {"key": key, "found": False, "value": None, "version": 0, "fillToken": str(answer.token)}
             yield Reply("cache:value", missed)
             return
-        found: dict[str, object] = {"key": key, "found": True, "version": entry.version, **value_members(entry)}
-        if answer.ttl is not None:
-            found["ttl"] = round(answer.ttl, 3)
-        yield Reply("cache:value", found)
+        yield Reply("cache:value", found(entry, answer.ttl))
 
     async def _update(self, request: Request, asked: CacheUpdate) -> AsyncIterator[Reply]:
         update = asked.payload

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from cachesvc.model.change import Change, Kind
 from cachesvc.model.invalidation import Invalidation
@@ -42,9 +43,15 @@ class Audience:
         if told is None:
             return {}
         found: dict[Stream, tuple[Told, Subscription]] = {}
-        _join(found, told, first)
-        for subscription in covering:
-            _join(found, told, subscription)
+        for subscription in chain((first,), covering):
+            if subscription.filters and not subscription.wants(told):
+                continue
+            stream = subscription.stream
+            if not (stream.identity.unrestricted or stream.may_read(told.resource)):
+                continue
+            known = found.get(stream)
+            if known is None or subscription.throttle < known[1].throttle:
+                found[stream] = told, subscription
         return found
 
     def concerns(self, key: Key) -> bool:
@@ -208,11 +215,3 @@ class Index:
             if not globs:
                 del self._globs[pattern.prefix]
                 self._lengths = sorted({len(prefix) for prefix in self._globs})
-
-
-def _join(found: dict[Stream, tuple[Told, Subscription]], told: Told, subscription: Subscription) -> None:
-    if not (subscription.wants(told) and subscription.stream.may_read(told.resource)):
-        return
-    known = found.get(subscription.stream)
-    if known is None or subscription.throttle < known[1].throttle:
-        found[subscription.stream] = told, subscription

@@ -80,7 +80,7 @@ class KeptSessions:
             return
         until = self._clock.monotonic() + self._limits.retention
         position = Position(Epoch(epoch), Seq(stream.position))
-        size = stream.sent_bytes + 500
+        size = stream.sent.size + 500
         kept = Kept(stream.identity, tuple(stream.sent), stream.seq, position, stream.seen, until, size)
         self._kept[session] = kept
         self.size += kept.size

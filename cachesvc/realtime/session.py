@@ -33,7 +33,7 @@ from cachesvc.realtime.batches import unpacked
 from cachesvc.realtime.budget import ErrorBudget
 from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import Doorman, Identity
-from cachesvc.realtime.outbox import Outbox
+from cachesvc.realtime.outbox import Outbox, nowhere
 from cachesvc.realtime.reading import filters_of, members_of, request_id_of, seconds_of
 from cachesvc.realtime.replies import frame, moment, refusal, refusal_of
 from cachesvc.realtime.resources import Resource, parse_resource
@@ -80,14 +80,15 @@ class Session:
     wake: Callable[[], None]
     proofs: InitVar[Proofs] = NO_PROOFS
     node: InitVar[bool] = False  # it asks to be challenged
+    straight: InitVar[Callable[[bytes], bool]] = nowhere  # sends a frame at once, or says that it cannot
     closing: Closing | None = None
     outbox: Outbox = field(init=False)
     stream: Stream = field(init=False)
     client: Authentication = field(init=False)
     errors: ErrorBudget = field(init=False)
 
-    def __post_init__(self, shown: Identity | None, proofs: Proofs, node: bool) -> None:
-        self.outbox = Outbox(self.limits.queue_size)
+    def __post_init__(self, shown: Identity | None, proofs: Proofs, node: bool, straight: Callable[[bytes], bool]) -> None:
+        self.outbox = Outbox(self.limits.queue_size, straight)
         epoch = self.hub.position.epoch
         stream_limits = StreamLimits(self.limits.queue_size, self.limits.remembered, self.limits.remembered_bytes)
         self.stream = Stream(self.outbox, stream_limits, self.clock, self.hub.sequence, self.wake, self._slow, epoch)
@@ -329,9 +330,14 @@ class Session:
         return {"epoch": self.hub.position.epoch, "position": self.stream.position}
 
     def _send(self, kind: str, payload: Mapping[str, object], asked: str | None, **more: object) -> None:
-        if not self.outbox.answer(frame(kind, payload, self.clock.now(), answers=asked, **more)):
+        self.reply(frame(kind, payload, self.clock.now(), answers=asked, **more))
+
+    def reply(self, frame: bytes) -> None:
+        """Send an answer, or another message that is no push."""
+        if not self.outbox.answer(frame):
             self._slow()
-        self.wake()
+        if len(self.outbox):
+            self.wake()
 
     def _refuse(self, payload: Mapping[str, object], asked: str | None) -> None:
         self._send("error", payload, asked)

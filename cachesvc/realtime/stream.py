@@ -7,8 +7,9 @@ a position says that every change up to it was sent, or is superseded by one tha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final, NamedTuple
 
 from cachesvc.ports import Clock
@@ -20,6 +21,8 @@ from cachesvc.realtime.resources import Resource
 from cachesvc.realtime.told import Told
 
 _ABSENT: Final = object()
+_NONE: Final[deque[Told]] = deque(maxlen=0)  # stand for queues that were never needed
+_NOWHERE: Final[deque[int]] = deque(maxlen=0)
 
 
 class Sent(NamedTuple):
@@ -28,6 +31,42 @@ class Sent(NamedTuple):
     seq: int
     told: Told
     position: int
+
+
+class Remembered:
+    """The latest messages that went out, whose numbers have no holes.
+
+    Two queues side by side, and no object for each: what is sent to thousands at once would be as many for the collector.
+    """
+
+    __slots__ = ("_last", "_positions", "_told", "most", "most_bytes", "size")
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self.most = most
+        self.most_bytes = most_bytes
+        self.size = 0  # bytes
+        self._last = 0
+        self._told: deque[Told] = _NONE
+        self._positions: deque[int] = _NOWHERE
+
+    def __len__(self) -> int:
+        return len(self._told)
+
+    def __iter__(self) -> Iterator[Sent]:
+        first = self._last - len(self._told) + 1
+        return map(Sent, count(first), self._told, self._positions)
+
+    def add(self, seq: int, told: Told, position: int) -> None:
+        """The next one; the oldest are forgotten."""
+        if self._told is _NONE:
+            self._told, self._positions = deque(), deque()
+        self._last = seq
+        self._told.append(told)
+        self._positions.append(position)
+        self.size += told.size
+        while self.size > self.most_bytes or len(self._told) > self.most:
+            self.size -= self._told.popleft().size
+            self._positions.popleft()
 
 
 @dataclass(slots=True, eq=False)
@@ -69,20 +108,21 @@ class Stream:
     identity: Identity = NOBODY
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
     seq: int = 0
-    sent: deque[Sent] = field(default_factory=deque)
-    sent_bytes: int = 0
+    sent: Remembered = field(init=False)
     conflated: int = 0
     closed: bool = False
     compression: str | None = None  # of batches; None: every message comes alone
     recovering: int | None = None  # up to where what it missed was told, while that goes on
     _waiting: Conflator[Subscription] = field(default_factory=Conflator)
 
+    def __post_init__(self) -> None:
+        self.sent = Remembered(self.limits.remembered, self.limits.remembered_bytes)
+
     @property
     def position(self) -> int:
         """Every change up to it that is due was told."""
         position = self.at()
-        oldest = self._waiting.oldest
-        if oldest is not None:
+        if self._waiting.size and (oldest := self._waiting.oldest) is not None:
             position = min(position, oldest - 1)
         return position if self.recovering is None else min(position, self.recovering)
 
@@ -102,6 +142,11 @@ class Stream:
     def offer(self, told: Told, subscription: Subscription) -> None:
         """A message that concerns this session, by the most eager of the subscriptions that want it."""
         if self.closed:
+            return
+        if not (subscription.throttle or self.compression or self._waiting.size or self.outbox.pushed):
+            self._push(self._numbered(told))
+            if self.outbox.pushed:
+                self.wake()
             return
         now = self.clock.monotonic() if subscription.throttle or self.compression else 0.0
         due = subscription.next_at if subscription.throttle and told.entity else 0.0
@@ -138,12 +183,9 @@ class Stream:
 
     def number(self, told: Told) -> Sent:
         """Give a message its number and remember it; it goes out in whatever way the caller sends it."""
-        self.seq += 1
-        sent = Sent(self.seq, told, self.position)
-        self.sent.append(sent)
-        self.sent_bytes += told.size
-        while len(self.sent) > self.limits.remembered or self.sent_bytes > self.limits.remembered_bytes:
-            self.sent_bytes -= self.sent.popleft().told.size
+        sent = Sent(self.seq + 1, told, self.position)
+        self.seq = sent.seq
+        self.sent.add(*sent)
         return sent
 
     @property
@@ -186,8 +228,10 @@ class Stream:
         self._push(packed(frames, compression, self.clock.now(), name=name))
 
     def _numbered(self, told: Told) -> bytes:
-        sent = self.number(told)
-        return told.frame(sent.seq, sent.position)
+        position = self.position
+        self.seq = seq = self.seq + 1
+        self.sent.add(seq, told, position)
+        return told.frame(seq, position)
 
     def _push(self, frame: bytes) -> None:
         if not self.outbox.push(frame):

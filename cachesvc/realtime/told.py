@@ -28,7 +28,7 @@ _KINDS: Final = frozenset({Kind.WRITE, Kind.FILL, Kind.DELETE, Kind.EXPIRE})
 class Told:
     """One message. `entity` is what it tells of, "" for what stands for itself and is never conflated."""
 
-    __slots__ = ("_head", "action", "at", "content", "entity", "epoch", "payload", "resource", "type", "version")
+    __slots__ = ("_head", "_size", "action", "at", "content", "entity", "epoch", "payload", "resource", "type", "version")
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class Told:
         self.action = action
         self.content = content  # the decoded value; None where there is none, or it is not told
         self._head = b""
+        self._size = 0
 
     @property
     def head(self) -> bytes:
@@ -64,16 +65,18 @@ class Told:
                 "version": self.version,
                 "epoch": self.epoch,
             }
-            self._head = orjson.dumps(members)[:-1]
+            self._head = orjson.dumps(members)[:-1] + b',"seq":'
         return self._head
 
     @property
     def size(self) -> int:
-        return len(self.head) + 50
+        if not self._size:
+            self._size = len(self.head) + 43
+        return self._size
 
     def frame(self, seq: int, position: int) -> bytes:
         """The whole frame, for one session."""
-        return b'%s,"seq":%d,"position":%d}' % (self.head, seq, position)
+        return b'%b%d,"position":%d}' % (self._head or self.head, seq, position)
 
     def changed(self, action: str, **members: object) -> Told:
         """The same with another action, and other members of its payload."""

@@ -1,7 +1,4 @@
-"""Live: the socket at `/v1/ws/realtime`. It moves bytes between connections and their sessions, and decides nothing.
-
-A connection is a reader, a writer and the commands in flight, in one task group; each of its queues has a limit.
-"""
+"""Live: the sockets of a node at `/v1/ws/realtime`: who is let in, what they are told, and how all of them end."""
 
 from __future__ import annotations
 
@@ -21,15 +18,17 @@ from cachesvc.errors import CacheError, Forbidden, PositionLost, Unauthenticated
 from cachesvc.protocol.challenge import NODE_PROTOCOL
 from cachesvc.protocol.codes import CloseCode
 from cachesvc.realtime.authentication import NO_PROOFS, Names, Proofs
-from cachesvc.realtime.commands import CARRIED_OUT, Commands
+from cachesvc.realtime.commands import Commands
 from cachesvc.realtime.hub import Hub
-from cachesvc.realtime.identity import Doorman, Identity
+from cachesvc.realtime.identity import Identity
 from cachesvc.realtime.large import completed
 from cachesvc.realtime.modules import Modules
+from cachesvc.realtime.quick import Quick
 from cachesvc.realtime.recovery import KeptLimits, KeptSessions, Recovery
-from cachesvc.realtime.session import Request, Session, SessionLimits
+from cachesvc.realtime.session import Session, SessionLimits
 from cachesvc.web.call import raw_path, read_headers
-from cachesvc.web.live_protocol import PEER, LiveProtocol
+from cachesvc.web.live_connection import Connection, Driver
+from cachesvc.web.live_protocol import PEER, LiveProtocol, Traffic
 from cachesvc.web.problems import problem_of
 from cachesvc.web.service import Service
 
@@ -54,14 +53,11 @@ class LiveLimits:
 
 
 @dataclass(slots=True)
-class LiveCounts:
+class LiveCounts(Traffic):
     """Since the start."""
 
     connections: int = 0
     refused: int = 0  # by Origin or credentials
-    received: int = 0
-    sent: int = 0
-    sent_bytes: int = 0
     closed: dict[str, int] = field(default_factory=dict)  # by the server, by its code
 
 
@@ -94,32 +90,71 @@ class Live:
         self._doorman = service.doorman
         self._open: set[Connection] = set()
         self._draining = False
+        self._ended = asyncio.Event()  # by each connection that ends: whoever waits for it clears it
+        self._driver: Driver | None = None  # while it runs
         service.revocations.told.append(self._revoked)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, from its handshake to its end."""
         await receive()  # websocket.connect
         try:
-            identity = self._greet(scope)
+            driver, identity = self._running(), self._greet(scope)
         except CacheError as error:
             self.counts.refused += 1
             await _refuse(send, problem_of(error).response(uuid4().hex))
             return
         selected = VERSION if VERSION in scope["subprotocols"] else None
         await send({"type": "websocket.accept", "subprotocol": selected})
+        peer: LiveProtocol = scope["extensions"][PEER]
         node = NODE_PROTOCOL in scope["subprotocols"]
-        connection = Connection(self, scope["extensions"][PEER], identity, self._doorman, node=node)
+        connection = Connection(driver, peer, lambda connection: self._session(connection, identity, node=node))
         self._open.add(connection)
         self.counts.connections += 1
         try:
-            await connection.run(receive, send)
+            connection.session.open()
+            peer.listen(connection)
+            await connection.left
+            await self._close(connection, peer, send)
         finally:
+            await connection.ended()
+            connection.session.end()
             self._open.discard(connection)
+            self._ended.set()
             self.kept.keep(connection.session.names.session, connection.session.stream, self.hub.position.epoch)
             closing = connection.session.closing
             if closing is not None:
                 name = closing.code.name.lower()
                 self.counts.closed[name] = self.counts.closed.get(name, 0) + 1
+
+    def _running(self) -> Driver:
+        if self._driver is None:
+            raise Unavailable("this node has yet to begin")
+        return self._driver
+
+    def _session(self, connection: Connection, identity: Identity | None, *, node: bool) -> Session:
+        return Session(
+            Names(uuid4().hex, uuid4().hex, token_hex(16)),
+            self.limits.session,
+            self.service.clock,
+            self._doorman,
+            self.hub,
+            identity,
+            connection.wake,
+            self.limits.proofs,
+            node,
+            connection.peer.write,
+        )
+
+    async def _close(self, connection: Connection, peer: LiveProtocol, send: Send) -> None:
+        """Say goodbye, if it is there to hear it."""
+        closing = connection.session.closing
+        if closing is None or not peer.open:
+            return
+        try:
+            async with asyncio.timeout(self.limits.send_timeout):
+                await send({"type": "websocket.close", "code": int(closing.code), "reason": closing.reason})
+        except TimeoutError:
+            peer.abort()
 
     async def drain(self) -> None:
         """Tell every client when to come back, spread so that they do not come at once, and wait for them to leave."""
@@ -128,16 +163,30 @@ class Live:
         spread = self.limits.drain_spread * 1000 / max(1, len(waiting))
         for place, connection in enumerate(waiting):
             connection.session.drain(round(spread * (place + 1)), "the node restarts")
-        ends = [connection.ended.wait() for connection in waiting]
         try:
             async with asyncio.timeout(self.limits.drain_timeout):
-                await asyncio.gather(*ends)
+                while self._open:
+                    self._ended.clear()
+                    await self._ended.wait()
         except TimeoutError:
             for connection in self._open:
                 connection.peer.abort()
 
     async def run(self) -> None:
-        """Tell the sessions what happens, for ever: one reader of the log for all of them."""
+        """Tell the sessions what happens and carry out what they ask for, for ever."""
+        limits = self.limits
+        async with asyncio.TaskGroup() as group:
+            in_flight = limits.session.max_in_flight
+            clock = self.service.clock
+            quick = Quick(self.service.cache, clock)
+            self._driver = Driver(group, self.commands, quick, clock, self.counts, in_flight, limits.send_timeout)
+            try:
+                await self._follow()
+            finally:
+                self._driver = None
+
+    async def _follow(self) -> None:
+        """One reader of the log for all sessions."""
         feed, hub = self.service.feed, self.hub
         while True:
             try:
@@ -203,145 +252,6 @@ class Live:
         if len(tokens) > 1:
             raise Unauthenticated("more than one token is given")
         return self._doorman.greet(tokens[0] if tokens else None)
-
-
-class Connection:
-    """One socket and its session."""
-
-    def __init__(self, live: Live, peer: LiveProtocol, identity: Identity | None, doorman: Doorman, *, node: bool) -> None:
-        self.peer = peer
-        self.in_flight = 0
-        self.ended = asyncio.Event()
-        self._live = live
-        self._clock = live.service.clock
-        self._gone = False
-        self._watching: set[asyncio.Task[None]] = set()
-        self._woken = asyncio.Event()
-        self._sent = asyncio.Event()
-        self._slots = asyncio.Semaphore(live.limits.session.max_in_flight)
-        self.session = Session(
-            Names(uuid4().hex, uuid4().hex, token_hex(16)),
-            live.limits.session,
-            self._clock,
-            doorman,
-            live.hub,
-            identity,
-            self._wake,
-            live.limits.proofs,
-            node,
-        )
-
-    async def run(self, receive: Receive, send: Send) -> None:
-        """Until either side closes."""
-        self.session.open()
-        try:
-            async with asyncio.TaskGroup() as group:
-                ends = [group.create_task(self._read(receive, group)), group.create_task(self._write())]
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-                self._gone = True
-                self._stop_watching()
-                self._sent.set()  # nobody waits for room any more
-                await self._close(send)
-                for task in ends:
-                    task.cancel()
-        finally:
-            self.session.end()
-            self.ended.set()
-
-    def _wake(self) -> None:
-        closing = self.session.closing
-        if closing is not None:
-            self._stop_watching()
-        if closing is not None and closing.code is CloseCode.SLOW and not self.peer.writable.is_set():
-            self.peer.abort()  # who takes nothing takes no goodbye either
-        self._woken.set()
-
-    def _stop_watching(self) -> None:
-        for task in self._watching:
-            task.cancel()
-
-    async def _read(self, receive: Receive, group: asyncio.TaskGroup) -> None:
-        while True:
-            message = await receive()
-            if message["type"] != "websocket.receive":
-                return
-            self._live.counts.received += 1
-            text = message.get("text")
-            for request in self.session.receive(text if text is not None else message["bytes"]):
-                await self._slots.acquire()  # more wait where they are: in the client's own buffers
-                self.in_flight += 1
-                task = group.create_task(self._carry_out(request))
-                if CARRIED_OUT[request.type].watches:
-                    self._watching.add(task)
-                    task.add_done_callback(self._watching.discard)
-
-    async def _carry_out(self, request: Request) -> None:
-        session = self.session
-        try:
-            async for reply in self._live.commands.carry_out(request):
-                session.answer(request.frame, reply.type, reply.payload)
-                await self._room()
-                if self._gone:
-                    return
-        except CacheError as error:
-            session.fail(request.frame, error)
-        except Exception as error:  # noqa: BLE001 - the connection lives; the log has it
-            _log.exception("a command failed", extra={"type": request.type})
-            session.fail(request.frame, CacheError(str(error)))
-        finally:
-            self.in_flight -= 1
-            self._slots.release()
-            self._woken.set()
-
-    async def _room(self) -> None:
-        """Wait until a good part of what was answered is sent: what comes in many parts is not kept for who does not read."""
-        while not self._gone and self.session.closing is None and self.session.outbox.crowded:
-            self._sent.clear()
-            await self._sent.wait()
-
-    async def _write(self) -> None:
-        """Send what the session has to say, until it wants to close and all of it is said."""
-        session, counts = self.session, self._live.counts
-        while True:
-            self._woken.clear()
-            session.tick()
-            while (frame := session.next_frame()) is not None:
-                if not self.peer.writable.is_set():
-                    if not await self._writable():
-                        session.close(CloseCode.SLOW, "what was to be read was not read")
-                        return
-                    session.tick()  # time went by, and there may always be more to send
-                self.peer.write(frame)
-                self._sent.set()
-                counts.sent += 1
-                counts.sent_bytes += len(frame)
-            if session.closing is not None and not (self.in_flight and session.closing.code is CloseCode.DRAIN):
-                return
-            due = session.due
-            try:
-                async with asyncio.timeout(None if due is None else max(0.0, due - self._clock.monotonic())):
-                    await self._woken.wait()
-            except TimeoutError:
-                pass
-
-    async def _writable(self) -> bool:
-        """Whether there is room for more before the time is up."""
-        try:
-            async with asyncio.timeout(self._live.limits.send_timeout):
-                await self.peer.writable.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    async def _close(self, send: Send) -> None:
-        closing = self.session.closing
-        if closing is None or not self.peer.open:
-            return
-        try:
-            async with asyncio.timeout(self._live.limits.send_timeout):
-                await send({"type": "websocket.close", "code": int(closing.code), "reason": closing.reason})
-        except TimeoutError:
-            self.peer.abort()
 
 
 class LiveRoute(BaseRoute):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
@@ -16,9 +16,38 @@ from websockets.protocol import State
 
 from cachesvc.protocol.codes import CloseCode
 from cachesvc.web.admission import Admission
+from cachesvc.web.text_frames import extent, framed, unmasked
 
 PEER: Final = "cachesvc.peer"  # of the scope's extensions
+_NOT_UTF8: Final = 1007  # RFC 6455, 7.4.1
+_MOST_CORKED: Final = 64  # messages
+_LONGEST_CORKED: Final = 4 << 10
 _MOST_FRAGMENTS: Final = 1_024  # empty ones are free of the limit of a message's size
+
+
+class Listener(Protocol):
+    """Whom a socket tells what happens to it, each time in the turn of the loop in which it happens."""
+
+    def received(self, data: str | bytes) -> None:
+        """A whole message came: text, or bytes when it was sent as binary."""
+        ...
+
+    def writable(self) -> None:
+        """There is room again for what waited."""
+        ...
+
+    def lost(self) -> None:
+        """Nothing comes any more, and nothing goes out. It may be said more than once."""
+        ...
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What went through the sockets of a node."""
+
+    received: int = 0
+    sent: int = 0
+    sent_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -34,6 +63,13 @@ class LiveProtocol(WebSocketsSansIOProtocol):
 
     admission: Admission | None = None
     counts = SocketCounts()
+    listener: Listener | None = None
+    traffic = Traffic()
+    _split = True  # frames are told apart here; not where some came before anyone listened
+    _begun = b""  # of the head of a frame, which the library has already
+    _owed = 0  # bytes of a frame that is left to the library
+    _corked: list[bytes] | None = None  # what was written in this turn, to go out at once
+    paused = False  # the transport holds as much as it may
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -42,6 +78,17 @@ class LiveProtocol(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._count()
+        self._left()
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        super().resume_writing()
+        if self.listener is not None:
+            self.listener.writable()
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -56,6 +103,85 @@ class LiveProtocol(WebSocketsSansIOProtocol):
             return
         super().handle_cont(event)
 
+    def data_received(self, data: bytes) -> None:
+        """Whole texts are read here; all other frames by the library, which is always told of a frame from its beginning."""
+        if self.listener is None or not self._split:
+            self._split = self._split and not self.handshake_initiated
+            super().data_received(data)
+            return
+        self._corked = []
+        try:
+            self._told_apart(data)
+        finally:
+            self._uncork()
+
+    def _told_apart(self, data: bytes) -> None:
+        size = len(data)
+        if self._begun:
+            found = extent(self._begun + data, 0)
+            self._owed = found.end - len(self._begun) if found is not None else size
+            self._begun = self._begun + data if found is None else b""
+        at = self._feed(data, 0, self._owed)
+        while at < size and not self.transport.is_closing():
+            found = extent(data, at)
+            if found is None:  # the library may know already that it is wrong
+                self._begun = data[at:]
+                self._feed(data, at, size - at)
+                return
+            body, end, usual = found
+            if usual and end <= size and end - body <= self._most and not self.frames:
+                self._text(unmasked(data, body, end))
+                at = end
+            else:
+                at = self._feed(data, at, end - at)
+
+    def _feed(self, data: bytes, at: int, size: int) -> int:
+        """Leave so many bytes to the library, as far as they have come; up to where that is."""
+        end = min(at + size, len(data))
+        self._owed = at + size - end
+        if end > at:
+            self._uncork()  # it writes, too
+            super().data_received(data[at:end])
+            self._corked = []
+        return end
+
+    def send_receive_event_to_app(self) -> None:
+        """A message, whole: handed over at once, by no queue and no task, as soon as there is somebody to take it."""
+        if self.listener is None or self.close_sent:
+            super().send_receive_event_to_app()
+            return
+        frames, self.frames = self.frames, []
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        if self.curr_msg_data_type == "text":
+            self._text(data)
+        else:
+            self.listener.received(bytes(data))
+
+    def _text(self, data: bytes) -> None:
+        if self.close_sent or self.listener is None:
+            return
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            if self.conn.state is State.OPEN:
+                self.conn.send_close(_NOT_UTF8)
+            self._uncork()
+            self.handle_parser_exception()
+            return
+        self.listener.received(text)
+
+    def handle_close(self, event: Frame) -> None:
+        super().handle_close(event)
+        self._left()
+
+    def handle_parser_exception(self) -> None:
+        super().handle_parser_exception()
+        self._left()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._left()
+
     def keepalive_timeout(self) -> None:
         """The peer answered no ping: as uvicorn does, but by the protocol's own code."""
         self.pong_timer = None
@@ -68,29 +194,65 @@ class LiveProtocol(WebSocketsSansIOProtocol):
 
     # for the application
 
+    def listen(self, listener: Listener) -> None:
+        """Tell it what happens from now on, and first what has come already."""
+        self.listener = listener
+        self._most = self.config.ws_max_size
+        self.resume()
+        while not self.queue.empty():
+            message = self.queue.get_nowait()
+            if message["type"] == "websocket.receive":
+                text = message.get("text")
+                listener.received(text if text is not None else cast(bytes, message["bytes"]))
+            else:
+                listener.lost()
+
+    def pause(self) -> None:
+        """Take no more from the peer than what has come."""
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+
     @property
     def open(self) -> bool:
         return not (self.close_sent or self.disconnected or self.transport.is_closing())
 
-    def write(self, text: bytes) -> None:
-        """A whole text frame, as it goes over the wire where nothing is compressed (RFC 6455, 5.2); nothing once it is closed.
+    def write(self, text: bytes) -> bool:
+        """A whole text frame, as it goes over the wire where nothing is compressed (RFC 6455, 5.2); False where none fits now.
 
-        Only while `writable` is set: what the transport holds is bounded by that.
+        What the transport holds is bounded by that. Its listener writes nothing once it has left.
         """
-        if not self.open or self.conn.state is not State.OPEN:
-            return
-        size = len(text)
-        if size < 126:
-            head = b"\x81%c" % size
-        elif size < 1 << 16:
-            head = b"\x81\x7e" + size.to_bytes(2, "big")
+        if self.paused:
+            return False
+        if self._corked is None:
+            self.transport.write(framed(text))
         else:
-            head = b"\x81\x7f" + size.to_bytes(8, "big")
-        self.transport.write(head + text)
+            self._corked.append(framed(text))
+            if len(self._corked) >= _MOST_CORKED or len(text) > _LONGEST_CORKED:
+                self._uncork()
+                self._corked = []
+        traffic = self.traffic
+        traffic.sent += 1
+        traffic.sent_bytes += len(text)
+        return True
+
+    def _uncork(self) -> None:
+        corked, self._corked = self._corked, None
+        if corked:
+            self.transport.write(corked[0] if len(corked) == 1 else b"".join(corked))
 
     def abort(self) -> None:
         """End the connection at once, with what was not sent."""
         self.transport.abort()
+
+    def _left(self) -> None:
+        if self.listener is not None:
+            self.listener.lost()
 
     def _count(self) -> None:
         if self.admission is not None:

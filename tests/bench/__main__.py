@@ -15,12 +15,14 @@ import uvloop
 from cachesvc.node.__main__ import GARBAGE
 from tests.bench import growth
 from tests.bench.operations import operations
+from tests.bench.realtime import realtime
 from tests.bench.rows import ROWS as OTHERS
 from tests.bench.sides import HEADER, Bounded, Row
 
 ROWS: dict[str, Callable[[Path | None, int, float], Awaitable[Sequence[Row | Bounded | growth.Curve]]]] = {
     **OTHERS,
     "operations": operations,
+    "realtime": realtime,
     "growth": growth.growth,
 }
 

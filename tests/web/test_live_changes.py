@@ -115,7 +115,7 @@ async def test_throttle(site: Site, http: httpx.AsyncClient) -> None:
         assert (await reader.next())["payload"]["task"] == 0
         assert (await reader.ask("ping", {}))["position"] == 1001
         site.clock.advance(60)
-        site.live._open.copy().pop()._woken.set()
+        site.live._open.copy().pop().wake()
         latest = await reader.next()
         assert (latest["payload"]["task"], latest["version"], latest["position"]) == (2, 1003, 1003)
 
