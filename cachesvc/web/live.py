@@ -98,7 +98,7 @@ class Live:
         """One connection, from its handshake to its end."""
         await receive()  # websocket.connect
         try:
-            driver, identity = self._running(), self._greet(scope)
+            driver, identity = self._drives(), self._greet(scope)
         except CacheError as error:
             self.counts.refused += 1
             await _refuse(send, problem_of(error).response(uuid4().hex))
@@ -126,7 +126,12 @@ class Live:
                 name = closing.code.name.lower()
                 self.counts.closed[name] = self.counts.closed.get(name, 0) + 1
 
-    def _running(self) -> Driver:
+    @property
+    def running(self) -> bool:
+        """Whether sockets are served: `run` has begun and not ended."""
+        return self._driver is not None
+
+    def _drives(self) -> Driver:
         if self._driver is None:
             raise Unavailable("this node has yet to begin")
         return self._driver

@@ -216,11 +216,15 @@ class Site:
             async with asyncio.TaskGroup() as group:
                 group.create_task(server.serve([listening]))
                 await server.ready.wait()
+                # a test may have put another in the place of the one that runs
+                others = [] if self.live.running else [group.create_task(self.live.run())]
                 try:
                     yield listening.getsockname()[1]
                 finally:
                     self.service.closing.set()
                     server.should_exit = True
+                    for task in others:
+                        task.cancel()
 
 
 class Transport(httpx.ASGITransport):

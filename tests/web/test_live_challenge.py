@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,21 +21,17 @@ PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "secure.md").read_text()
 SECRET = b"a secret that two sites share among their nodes"
 
 
-@asynccontextmanager
-async def guarded(site: Site) -> AsyncIterator[None]:
+def guarded(site: Site) -> None:
     keys = own_keys(["HS256"], ["a secret that is long enough for its hash"], [])
     doorman = Tokens(keys, issuer="us", audience="cache", leeway=5.0, most=100, clock=site.clock)
     site.service = replace(site.service, doorman=doorman)
     site.live = Live(site.service, LiveLimits(proofs=Proofs(nodes=(SECRET,))))
     site.app = create_app(site.service, site.live)
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(site.live.run())
-        yield
-        running.cancel()
 
 
 async def test_the_example_of_a_node_is_what_happens(site: Site) -> None:
-    async with guarded(site), site.served() as port, connected(port, "node", "v1", established=False) as socket:
+    guarded(site)
+    async with site.served() as port, connected(port, "node", "v1", established=False) as socket:
         said: Frame = {}
         for line in EXAMPLE.splitlines():
             shown = json.loads(line[2:])
@@ -55,8 +48,8 @@ async def test_the_example_of_a_node_is_what_happens(site: Site) -> None:
 
 
 async def test_no_two_connections_are_asked_the_same_and_a_signature_is_of_one(site: Site) -> None:
+    guarded(site)
     async with (
-        guarded(site),
         site.served() as port,
         connected(port, "node", "v1", established=False) as one,
         connected(port, "node", "v1", established=False) as other,
