@@ -45,6 +45,11 @@ class Absences:
         if found is not None and found[0] < below:
             del self._known[key]
 
+    def drop_all(self, keys: Iterable[Key], *, below: int) -> None:
+        if self._known:
+            for key in keys:
+                self.drop(key, below=below)
+
     def seen(self, entries: Iterable[Entry]) -> None:
         """These are there: what is known of something older is forgotten."""
         if self._known:

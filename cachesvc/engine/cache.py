@@ -82,7 +82,9 @@ class Cache:
         # time, with a time limit for itself, and all behind it would wait for the next to fail. Being wrong costs one pause.
         self.authority_writes = Breaker(clock, threshold=1)
         self.flights = Flights()
-        self.floors = Floors(start, limit=limits.floors, on_raise=self._forget_older, patterns=patterns)
+        self.floors = Floors(
+            start, limit=limits.floors, on_raise=self._forget_older, on_raise_all=self._forget_all_older, patterns=patterns
+        )
         self.puts = Puts(
             redis,
             self.breaker,
@@ -286,8 +288,7 @@ class Cache:
     def _invalidate(self, change: Change, named: Invalidation) -> None:
         """What an invalidation names is gone from here, in one step."""
         self.invalidated.set()
-        for key in named.keys:
-            self.floors.raise_to(key, change.sequence)
+        self.floors.raise_all(named.keys, change.sequence)
         if named.pattern:
             pattern = in_force(change.sequence, named.pattern, at=change.at, soft=named.soft)
             self.floors.invalidate(pattern)
@@ -328,6 +329,12 @@ class Cache:
         self.flights.part(key)
         self.reads.stale.absences.drop(key, below=version)
         self.reads.loads.room.wake(key)
+
+    def _forget_all_older(self, keys: Collection[Key], version: int) -> None:
+        self.memory.drop_all(keys, below=version)
+        self.flights.part_each(keys)
+        self.reads.stale.absences.drop_all(keys, below=version)
+        self.reads.loads.room.wake_all(keys)
 
     def _wake(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()

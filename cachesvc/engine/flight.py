@@ -6,6 +6,7 @@ A flight that began before a change is not joined by callers that come after it:
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cachesvc.engine.answers import Answer
@@ -80,6 +81,11 @@ class Flights:
         """The key changed: who comes now starts anew."""
         self._loading.pop(key, None)
         self._reading.pop(key, None)
+
+    def part_each(self, keys: Iterable[Key]) -> None:
+        if self._loading or self._reading:
+            for key in keys:
+                self.part(key)
 
     def close(self, flight: Flight) -> None:
         """It has landed, or is about to."""

@@ -6,7 +6,7 @@ write; sooner, readers find nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from cachesvc.model.invalidation import InForce, Patterns
 from cachesvc.model.keys import Key
@@ -20,7 +20,7 @@ class Floors:
     forgotten lies at or below the `horizon`; whoever began to read before it (token < horizon) reads again.
     A pattern in force is a floor under every key that matches. It is forgotten when the horizon has passed its retirement:
     from then on no tier is believed that was not swept of what it killed.
-    `on_raise(key, version)` drops what is older than `version` wherever this process keeps it.
+    `on_raise(key, version)` drops what is older than `version` wherever this process keeps it, `on_raise_all` the same of many.
     """
 
     def __init__(
@@ -29,6 +29,7 @@ class Floors:
         *,
         limit: int,
         on_raise: Callable[[Key, int], None],
+        on_raise_all: Callable[[Collection[Key], int], None],
         patterns: Iterable[InForce] = (),
         max_retired: int = 1_000,
     ) -> None:
@@ -38,6 +39,7 @@ class Floors:
         self._max_retired = max_retired
         self._limit = max(1, limit // 2)
         self._on_raise = on_raise
+        self._on_raise_all = on_raise_all
         self._young: dict[Key, int] = {}
         self._old: dict[Key, int] = {}
 
@@ -62,6 +64,16 @@ class Floors:
             self._young[key] = version
             self._on_raise(key, version)
             if len(self._young) >= self._limit:
+                self._forget()
+
+    def raise_all(self, keys: Collection[Key], version: int) -> None:
+        """The same of many keys at once: one after the other, a hundred thousand would take most of a second."""
+        young, old = self._young, self._old
+        raised = [key for key in keys if version > (young.get(key) or old.get(key, 0))]
+        if raised:
+            young.update(dict.fromkeys(raised, version))
+            self._on_raise_all(raised, version)
+            if len(young) >= self._limit:
                 self._forget()
 
     def admits(self, key: Key, version: int, token: Position) -> bool:

@@ -32,6 +32,9 @@ class NoMemory:
     def drop(self, key: Key, *, below: int) -> None:
         pass
 
+    def drop_all(self, keys: Iterable[Key], *, below: int) -> None:
+        pass
+
     def held(self) -> Iterable[Entry]:
         return ()
 

@@ -6,7 +6,7 @@ The rule that must not break: nobody waits without a time at which it looks agai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from cachesvc.engine.flight import Flight
 from cachesvc.errors import Overloaded
@@ -43,6 +43,11 @@ class Waiting:
         for flight in [flight for flight in self._due.get(key, ()) if flight is not but]:
             self._leave(flight)
             self._resume(flight)
+
+    def wake_all(self, keys: Iterable[Key]) -> None:
+        if self._due:
+            for key in keys:
+                self.wake(key)
 
     async def serve(self) -> None:
         """Resume who is due, for ever."""

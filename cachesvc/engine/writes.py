@@ -98,7 +98,7 @@ class Writes:
         wishes: list[Wish] = []
         for wish in batch:
             named = wish.draft.invalidation
-            if wishes and named is not None and named.relates:  # looked up in the state before an append's first draft
+            if wishes and named is not None and named.looked_up:  # looked up in the state before an append's first draft
                 await self._append(wishes)
                 wishes = []
             wishes.append(wish)

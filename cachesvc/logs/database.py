@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from sqlalchemy import Connection, Select, bindparam, func, or_, select, true
 from cachesvc.errors import EpochChanged, LogTrimmed, OutcomeUnknown, SettingsError, TierUnavailable
 from cachesvc.logs import database_revocations
 from cachesvc.logs.database_append import Appender, bound_to, remembered, witnessed
+from cachesvc.logs.database_ending import end_some
 from cachesvc.logs.database_jobs import DatabaseJobs
 from cachesvc.logs.database_migrate import migrated
 from cachesvc.logs.database_registry import DatabaseRegistry
-from cachesvc.logs.database_related import related
+from cachesvc.logs.database_related import Relations
 from cachesvc.logs.database_upkeep import backfill, sweep, trim
 from cachesvc.logs.following import Bell, following
 from cachesvc.logs.witness import Witness
@@ -91,7 +93,8 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs):
         self._idempotency_ttl = idempotency_ttl
         self._terms = terms
         self._witness = Witness()
-        self._appender = Appender(store, terms, self._patterns, self._witness)
+        self._relations = Relations(store, terms)
+        self._appender = Appender(store, terms, self._relations, self._patterns, self._witness)
         records = (
             select(*changes.c)
             .where(changes.c.sequence > bindparam("after"))
@@ -152,7 +155,7 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs):
         def look(connection: Connection) -> tuple[Standing, bytes | None]:
             # the position first: what comes into force or is retired in between is known before its record is read
             epoch, head, gaps, record = connection.execute(self._standing).one()
-            there = [one for one in database_patterns.load(connection) if not 0 < one.retired <= head]
+            there = [one for one in database_patterns.load_globs(connection) if not 0 < one.retired <= head]
             revoked = database_revocations.load(connection)
             return Standing(Position(Epoch(epoch), Seq(head)), there, parse_gaps(gaps), revoked), record
 
@@ -187,7 +190,10 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs):
         return following(self.read, after, bell=self._bell, poll_interval=self._poll_interval, known=known)
 
     async def reach(self, invalidation: Invalidation) -> Related:
-        return await self._store.read(lambda connection: related(connection, self._store, invalidation, self._terms))
+        return await self._store.read(partial(self._reach, invalidation))
+
+    def _reach(self, invalidation: Invalidation, connection: Connection) -> Related:
+        return self._relations.of(connection, invalidation, self._patterns.now(connection))
 
     async def trim(self, retention: Retention) -> int:
         return await trim(self._store, retention)
@@ -213,7 +219,8 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs):
         return await self._store.read(lambda connection: connection.execute(statement).scalar_one())
 
     async def sweep(self, *, limit: int) -> int:
-        return await sweep(self._store, limit=limit, answers_older_than=self._idempotency_ttl)
+        ended = await self._store.maintain(partial(end_some, self._store, limit=limit, keep=self._terms.tombstone_ttl))
+        return ended + await sweep(self._store, limit=limit, answers_older_than=self._idempotency_ttl)
 
     async def backfill(self) -> None:
         """Index the entries that were there before a field was, and drop what is indexed no more. Can be stopped anywhere."""

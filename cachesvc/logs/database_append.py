@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 
 from cachesvc.logs import database_revocations
-from cachesvc.logs.database_related import related
+from cachesvc.logs.database_related import Relations
 from cachesvc.logs.database_rows import RowWriter
 from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_batch, unpack_result
 from cachesvc.logs.witness import Seen, Witness
@@ -60,9 +60,10 @@ class _Read:
 class Appender:
     """The statements of an append, made once."""
 
-    def __init__(self, store: Store, terms: Terms, patterns: PatternsRead, witness: Witness) -> None:
+    def __init__(self, store: Store, terms: Terms, relations: Relations, patterns: PatternsRead, witness: Witness) -> None:
         self._store = store
         self._witness = witness
+        self._relations = relations
         self._patterns = patterns
         self._terms = terms
         self._writer = RowWriter(store.dialect)
@@ -103,10 +104,16 @@ class Appender:
     def _read(self, connection: Connection, drafts: Sequence[Draft]) -> _Read:
         texts = self._store.texts
         named = drafts[0].invalidation if drafts else None
-        found_related = related(connection, self._store, named, self._terms) if named and named.relates else Related()
-        keys = touched(drafts) | {*found_related.tagged, *found_related.dependents}
+        found_related = Related()
+        if named is not None and named.looked_up:
+            found_related = self._relations.of(connection, named, self._patterns.now(connection))
+        if found_related.counted is not None:
+            keys, values = touched(drafts[1:]), valued(drafts[1:], self._terms)
+        else:
+            keys = touched(drafts) | {*found_related.tagged, *found_related.dependents}
+            values = valued(drafts, self._terms, found_related)
         seen = self._witness.seen
-        bound = {"keys": texts(keys), "valued": texts(valued(drafts, self._terms, found_related)), **bound_to(seen)}
+        bound = {"keys": texts(keys), "valued": texts(values), **bound_to(seen)}
         rows = self._read_state(connection, bound)
         epoch, head, complete_since, bytes_total, fields, patterns_at, now, trimmed_to, found_there = rows[0][:9]
         seen.check(epoch=epoch, head=head, trimmed_to=trimmed_to, found=found_there)

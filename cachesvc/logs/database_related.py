@@ -1,54 +1,125 @@
-"""What an invalidation by tag or with a cascade comes to, looked up in the append's own transaction.
+"""What an invalidation by tag, with a cascade or of many keys comes to, looked up in the append's own transaction.
 
 The rule that must not break: it is of the state that the fold sees, so nothing that depends on what goes is left behind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final
 
-from sqlalchemy import Column, Connection, select, union
+from sqlalchemy import Column, Connection, and_, bindparam, func, literal_column, or_, select, union_all
 
 from cachesvc.errors import Refused
+from cachesvc.model import invalidation
 from cachesvc.model.fold_state import Terms
-from cachesvc.model.invalidation import Invalidation, Related
+from cachesvc.model.invalidation import Invalidation, Patterns, Related
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern, parse_pattern
 from cachesvc.model.relations import closure
 from cachesvc.tiers.database import above
 from cachesvc.tiers.database_store import Store
-from cachesvc.tiers.schema import dependencies, tags
+from cachesvc.tiers.schema import dependencies, entries, tags
+
+_BETWEEN: Final = "\n"  # no key or tag has a control character
 
 
-def related(connection: Connection, store: Store, named: Invalidation, terms: Terms) -> Related:
-    """The keys that have its tags and, for a cascade, all that depends on what it names."""
+class Relations:
+    """What invalidations come to, with the statements that tell it made once.
 
-    def ask(statement: Any, names: Collection[str]) -> Sequence[Any]:
-        return connection.execute(statement, {"names": store.texts(names)}).scalars().all()
+    Each says what it found as one text, since a row for each name takes five times as long. Names are joined with, and nothing
+    is made distinct that a planner may take for much: with so many names a plan by a wrong guess does not end.
+    """
 
-    tagged = [Key(key) for key in ask(select(tags.c.key).where(store.one_of(tags.c.tag, "names")).distinct(), named.tags)]
-    if not named.cascade:
-        return Related(tuple(tagged))
-    by_name = select(dependencies.c.key).where(store.one_of(dependencies.c.parent, "names"))
-    by_tag = select(dependencies.c.key).join(tags, tags.c.tag == dependencies.c.parent)
-    dependents = union(by_name, by_tag.where(store.one_of(tags.c.key, "names")))
-    start: set[str] = {*named.keys, *named.tags, *tagged}
-    marked: set[str] = set()
-    pattern = parse_pattern(named.pattern) if named.pattern else None
-    if pattern is not None:
-        start |= set(filter(pattern.matches, _in_range(connection, dependencies.c.parent, pattern)))
-        rows = connection.execute(select(tags.c.key, tags.c.tag).where(*_range(tags.c.key, pattern)))
-        marked = {tag for key, tag in rows if pattern.matches(key)}
-    try:
-        found = closure(
-            start | marked, lambda names: ask(dependents, names), depth=terms.max_cascade_depth, most=terms.max_cascade
-        )
-    except Refused as refused:
-        return Related(refused=refused)
-    return Related(
-        tuple(tagged), tuple(key for key in found if pattern is None or not pattern.matches(key)), marks=tuple(sorted(marked))
-    )
+    def __init__(self, store: Store, terms: Terms) -> None:
+        self._store = store
+        self._terms = terms
+        names = store.among("names").c.value
+        tag = select(tags.c.tag).join(names.table, tags.c.key == names)
+        theirs = tag.distinct().subquery()
+        by_name = select(dependencies.c.key).join(names.table, dependencies.c.parent == names)
+        by_tag = select(dependencies.c.key).join(theirs, dependencies.c.parent == theirs.c.tag)
+        self._tagged = _as_text(store, select(tags.c.key).join(names.table, tags.c.tag == names))
+        self._tags = _as_text(store, tag)
+        self._dependents = _as_text(store, union_all(by_name, by_tag))
+        of_them = entries.c.key == names
+        ends = or_(entries.c.expires_at.is_(None), entries.c.expires_at > store.now())
+        live = and_(~entries.c.deleted, ends)
+        self._live = select(func.count()).select_from(names.table).join(entries, of_them).where(live)
+        versions = select(entries.c.key, entries.c.version, live).join(names.table, of_them)
+        self._versions = versions.where(entries.c.version >= bindparam("first"))
+
+    def of(self, connection: Connection, named: Invalidation, patterns: Patterns) -> Related:
+        """The keys that have its tags and, for a cascade, all that depends on what it names; of many, how many are live, too.
+
+        `patterns` are those in force.
+        """
+
+        def dependents_of(names: Collection[str]) -> list[Key]:
+            return [Key(key) for key in self._standing(connection, self._dependents(connection, names), patterns)]
+
+        tagged = list(map(Key, self._standing(connection, self._tagged(connection, named.tags), patterns)))
+        dependents: list[Key] = []
+        marks: set[str] = set()
+        if named.cascade:
+            start: set[str] = {*named.keys, *named.tags, *tagged}
+            pattern = parse_pattern(named.pattern) if named.pattern else None
+            if pattern is not None:
+                start |= set(filter(pattern.matches, _in_range(connection, dependencies.c.parent, pattern)))
+                rows = connection.execute(select(tags.c.key, tags.c.tag).where(*_range(tags.c.key, pattern)))
+                marks = {tag for key, tag in rows if pattern.matches(key)}
+            depth, most = self._terms.max_cascade_depth, self._terms.max_cascade
+            try:
+                dependents = closure(start | marks, dependents_of, depth=depth, most=most)
+            except Refused as refused:
+                return Related(refused=refused)
+            if pattern is not None:
+                dependents = [key for key in dependents if not pattern.matches(key)]
+        meant = dict.fromkeys((*named.keys, *tagged))
+        counted: tuple[int, int] | None = None
+        if len(meant) + len(dependents) > invalidation.MANY and not self._terms.site:
+            counted = self._count(connection, meant, patterns), self._count(connection, dependents, patterns)
+            marks.update(self._tags(connection, [*meant, *dependents]))
+        return Related(tuple(tagged), tuple(dependents), tuple(sorted(marks)), counted=counted)
+
+    def _standing(self, connection: Connection, keys: Sequence[str], patterns: Patterns) -> Sequence[str]:
+        """Those whose rows no pattern has ended, though they may not be swept yet."""
+        doubtful = [key for key in keys if patterns.ended(key, 0)]
+        ended = set(doubtful)
+        since = self._since(connection, doubtful, patterns)
+        ended.difference_update(key for key, version, _ in since if not patterns.ended(key, version))
+        return [key for key in keys if key not in ended] if ended else keys
+
+    def _count(self, connection: Connection, keys: Collection[Key], patterns: Patterns) -> int:
+        """How many of them are live."""
+        doubtful = [key for key in keys if patterns.newest(key)]
+        others = keys if not doubtful else set(keys).difference(doubtful)
+        count: int = connection.execute(self._live, {"names": self._store.texts(others)}).scalar_one()
+        since = self._since(connection, doubtful, patterns)
+        return count + sum(bool(live) and not patterns.newest(key, version) for key, version, live in since)
+
+    def _since(self, connection: Connection, keys: Sequence[str], patterns: Patterns) -> Sequence[Any]:
+        """Key, version and whether it is live, of those that were written since the first of the patterns: most were not."""
+        if not keys:
+            return []
+        first = min(one.sequence for one in patterns)
+        return connection.execute(self._versions, {"names": self._store.texts(keys), "first": first}).all()
+
+
+def _as_text(store: Store, statement: Any) -> Callable[[Connection, Collection[str]], list[str]]:
+    """What a statement of one column says of names, each once."""
+    answer = statement.subquery()
+    if store.dialect == "postgresql":
+        joined = func.string_agg(answer.c[0], func.chr(literal_column("10")))
+    else:
+        joined = func.group_concat(answer.c[0], func.char(literal_column("10")))
+    told = store.ready(select(joined).select_from(answer))
+
+    def ask(connection: Connection, names: Collection[str]) -> list[str]:
+        text: str | None = told(connection, {"names": store.texts(names)})[0][0] if names else None
+        return list(dict.fromkeys(text.split(_BETWEEN))) if text is not None else []
+
+    return ask
 
 
 def _in_range(connection: Connection, column: Column[Any], pattern: Pattern) -> Sequence[str]:

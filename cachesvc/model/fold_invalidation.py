@@ -1,7 +1,7 @@
 """How invalidations are folded, and the retirements that end them.
 
 The rule that must not break: however much a pattern kills it is one record, and its rows are left as they are; who looks at a
-row asks the patterns.
+row asks the patterns. Where many keys are named, by tag or as dependents too, the authority may do the same with them.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from cachesvc.errors import Refusal, Refused
 from cachesvc.model.change import Change, Draft, Kind, Operation, Receipt
 from cachesvc.model.entry import tombstone
 from cachesvc.model.fold_state import UNRELATED, Folded, State, Terms, count_live, mark_changed, row_of
-from cachesvc.model.invalidation import Invalidation, in_force, softened
+from cachesvc.model.invalidation import InForce, Invalidation, in_force, softened
+from cachesvc.model.pattern import enumerate_keys
 from cachesvc.model.position import Seq, Version
 from cachesvc.model.replica import succeeding
 
 CHUNK = 10_000  # keys in one record
+ENUMERATED = "\x1e"  # what the text of an enumeration begins with: no pattern has a control character
 
 
 def fold_invalidation(state: State, folded: Folded, draft: Draft, change_id: str, terms: Terms) -> Receipt:
@@ -26,39 +28,54 @@ def fold_invalidation(state: State, folded: Folded, draft: Draft, change_id: str
     assert named is not None
     if draft.operation is Operation.RETIRE:
         return _retire(state, folded, named, change_id)
-    related = state.related if named.relates else UNRELATED
-    if related.refused is not None:
+    related = state.related if named.looked_up else UNRELATED
+    if related.refused is not None and named.relates:
         raise related.refused
     if named.relates and folded.outcomes:
         raise Refused(Refusal.INTERNAL, "operation", "tags and cascades are looked up for the first draft only")
     meant = dict.fromkeys((*named.keys, *related.tagged))
-    matched = count_live(state, folded, meant)
-    cascaded = count_live(state, folded, related.dependents)
+    keys = (*meant, *related.dependents)
+    if related.counted is not None:
+        matched, cascaded = related.counted
+        _check_room(state, len(keys), terms)
+    else:
+        matched, cascaded = count_live(state, folded, meant), count_live(state, folded, related.dependents)
     version = Seq(state.position.sequence + len(folded.changes) + 1)
     if named.pattern:
         _put_in_force(state, folded, named, version, terms)
-    keys = (*meant, *related.dependents)
-    for start in range(0, max(len(keys), 1), CHUNK):
+    chunks = [keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK)]
+    if not chunks or (named.pattern and related.counted is not None):
+        chunks.insert(0, ())  # a sequence says of one thing that it is in force
+    for place, chunk in enumerate(chunks):
         version = Seq(state.position.sequence + len(folded.changes) + 1)
-        chunk = keys[start : start + CHUNK]
-        said = named._replace(keys=chunk) if start == 0 else Invalidation(keys=chunk, soft=named.soft)
-        folded.changes.append(
-            Change(version, Kind.INVALIDATE, change_id, state.now, invalidation=said, distribute=draft.distribute)
-        )
-        for key in chunk:
-            row = row_of(state, folded, key)
-            if named.origin and (row is None or row.deleted):
-                continue  # the other site tells itself what it ended
-            if named.soft and row is not None and not row.deleted:
-                left = softened(row, version, at=state.now)
-            else:
-                gone = tombstone(key, Version(version), now=state.now, keep=terms.tombstone_ttl)
-                left = gone._replace(updated_by=draft.actor, source=draft.source)
-            folded.rows[key] = succeeding(left, row, state.site, local=not draft.distribute) if state.site else left
-            if row is not None and row.tags:
-                mark_changed(folded, row.tags, Version(version), state.now, terms)
+        said = named._replace(keys=chunk) if place == 0 else Invalidation(keys=chunk, soft=named.soft)
+        change = Change(version, Kind.INVALIDATE, change_id, state.now, invalidation=said, distribute=draft.distribute)
+        folded.changes.append(change)
+        if related.counted is None:
+            _end_rows(state, folded, draft, change, terms)
+        elif chunk:
+            enumeration = enumerate_keys(chunk, text=f"{ENUMERATED}{version}")
+            folded.patterns.add(InForce(version, enumeration, at=state.now, soft=named.soft))
     mark_changed(folded, (*named.tags, *related.marks), Version(version), state.now, terms)
     return Receipt(draft.operation, Version(version), found=matched > 0, matched=matched, cascaded=cascaded)
+
+
+def _end_rows(state: State, folded: Folded, draft: Draft, change: Change, terms: Terms) -> None:
+    """End the rows of the keys that a change names."""
+    version, named = change.sequence, draft.invalidation
+    assert named is not None
+    for key in change.touches:
+        row = row_of(state, folded, key)
+        if named.origin and (row is None or row.deleted):
+            continue  # the other site tells itself what it ended
+        if named.soft and row is not None and not row.deleted:
+            left = softened(row, version, at=state.now)
+        else:
+            gone = tombstone(key, Version(version), now=state.now, keep=terms.tombstone_ttl)
+            left = gone._replace(updated_by=draft.actor, source=draft.source)
+        folded.rows[key] = succeeding(left, row, state.site, local=not draft.distribute) if state.site else left
+        if row is not None and row.tags:
+            mark_changed(folded, row.tags, Version(version), state.now, terms)
 
 
 def _retire(state: State, folded: Folded, named: Invalidation, change_id: str) -> Receipt:
@@ -70,6 +87,12 @@ def _retire(state: State, folded: Folded, named: Invalidation, change_id: str) -
     folded.patterns.add(known._replace(retired=version))
     folded.changes.append(Change(version, Kind.RETIRE, change_id, state.now, invalidation=named))
     return Receipt(Operation.RETIRE, Version(version))
+
+
+def _check_room(state: State, keys: int, terms: Terms) -> None:
+    left = state.patterns.enumerated
+    if left and left + keys > terms.max_cascade:
+        raise Refused(Refusal.TOO_MANY_PATTERNS, "keys", f"the rows of {left} keys invalidated before are still being ended")
 
 
 def _put_in_force(state: State, folded: Folded, named: Invalidation, version: Seq, terms: Terms) -> None:

@@ -31,7 +31,7 @@ class Terms:
     default_ttl: float | None = 86_400.0
     tombstone_ttl: float = 86_400.0
     max_patterns: int = 1_000  # active at once
-    max_cascade: int = 1_000_000  # keys
+    max_cascade: int = 1_000_000  # keys; so many may be left to the sweep at once, too
     max_cascade_depth: int = 1_000  # levels of dependents
     # of which modules a change tells what it replaced: the whole value, or the member of that name
     remembers: Mapping[str, str] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class State:
     results: Mapping[tuple[str, str], Result] = field(default_factory=dict)
     complete_since: Seq = _BEGINNING
     patterns: Patterns = field(default_factory=Patterns)
-    related: Related = UNRELATED  # to the first draft
+    related: Related = UNRELATED  # to the first draft; where it says counts, `rows` need not hold that one's keys
     site: str = ""  # as in the terms
 
 

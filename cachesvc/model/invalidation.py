@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cachesvc.errors import Refused
 from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key
-from cachesvc.model.pattern import Pattern, parse_pattern
+from cachesvc.model.pattern import Enumeration, Pattern, parse_pattern
 from cachesvc.model.position import Seq, Version
 
 _NEVER = Seq(0)
+MANY: Final = 1_000  # keys that an authority with an index ends in the append itself; more are in force, and ended after it
 SOFT = "\x1f"  # what the name of a soft pattern begins with: no pattern has a control character
 
 
@@ -45,13 +46,20 @@ class Invalidation(NamedTuple):
         """Whether the authority has to look up what it comes to."""
         return bool(self.tags) or self.cascade
 
+    @property
+    def looked_up(self) -> bool:
+        """Whether it is looked up in the state before an append, so that it has to come first there."""
+        return self.relates or len(self.keys) > MANY
+
 
 class Related(NamedTuple):
     """What the authority looked up for an invalidation: the keys that have its tags, and those that depend on what it names."""
 
     tagged: tuple[Key, ...] = ()
     dependents: tuple[Key, ...] = ()  # transitively; what is named or tagged is not among them
-    marks: tuple[str, ...] = ()  # the tags of what its pattern kills
+    marks: tuple[str, ...] = ()  # the tags of what its pattern kills; where rows are left to the sweep, of those too
+    # live entries that are matched and cascaded, where they are many: their rows were not read, and are left to the sweep
+    counted: tuple[int, int] | None = None
     refused: Refused | None = None  # it is too much
 
 
@@ -64,7 +72,8 @@ class InForce(NamedTuple):
     """A pattern in force since `sequence`.
 
     It is active until it is retired: until the authority has been swept of all that it kills. Then it is remembered for a
-    while all the same, since what was read before it may still be on its way.
+    while all the same, since what was read before it may still be on its way. An enumeration is the authority's own: it stands
+    for rows that are not written yet, and is forgotten as soon as they are. Everybody else goes by the keys in the record.
     """
 
     sequence: Seq
@@ -110,8 +119,13 @@ class Patterns:
 
     @property
     def active(self) -> int:
-        """How many are not retired."""
-        return sum(not one.retired for one in self)
+        """How many are not retired; enumerations are not counted."""
+        return sum(not one.retired and not isinstance(one.pattern, Enumeration) for one in self)
+
+    @property
+    def enumerated(self) -> int:
+        """How many keys are named one by one."""
+        return sum(len(one.pattern.keys) for one in self if isinstance(one.pattern, Enumeration))
 
     def find(self, name: str) -> InForce | None:
         return self._by_name.get(name)
@@ -134,6 +148,11 @@ class Patterns:
         """All that match the key, the newest first."""
         found = [one for length in self._lengths for one in self._by_prefix.get(key[:length], ()) if one.pattern.matches(key)]
         return sorted(found, key=lambda one: -one.sequence)
+
+    def ended(self, key: str, version: int) -> bool:
+        """Whether that version is deleted; what is only stale is not."""
+        buckets = (self._by_prefix.get(key[:length], ()) for length in self._lengths)
+        return any(one.sequence > version and not one.soft and one.pattern.matches(key) for held in buckets for one in held)
 
     def hide(self, entry: Entry) -> Entry:
         """The entry as it counts: where patterns kill it, deleted since the newest of them; stale where only soft ones do."""

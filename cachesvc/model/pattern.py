@@ -7,6 +7,7 @@ literally. Nothing else is special. This matcher decides everywhere; stores only
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cachesvc.errors import InvalidInput
@@ -24,6 +25,27 @@ class Pattern:
 
     def matches(self, key: str) -> bool:
         return self._regex.fullmatch(key) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Enumeration(Pattern):
+    """What stands for a pattern where the keys are named one by one. Its text, which it is known by, is none of a client's."""
+
+    keys: frozenset[str] = field(repr=False)
+
+    def matches(self, key: str) -> bool:
+        return key in self.keys
+
+
+_NOTHING = re.compile("(?!)")
+
+
+def enumerate_keys(keys: Iterable[str], *, text: str) -> Enumeration:
+    """Not none of them."""
+    named = frozenset(keys)
+    low, high = min(named), max(named)
+    differs = (place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b)
+    return Enumeration(text, low[: next(differs, len(low))], False, _NOTHING, named)
 
 
 def parse_pattern(text: str, *, field: str = "pattern") -> Pattern:

@@ -138,6 +138,10 @@ class Memory(Tier, Protocol):
         """Forget a copy of a version lower than `below`."""
         ...
 
+    def drop_all(self, keys: Iterable[Key], *, below: int) -> None:
+        """The same of many keys."""
+        ...
+
     def held(self) -> Iterable[Entry]:
         """All that is held, neither counted nor refreshed."""
         ...

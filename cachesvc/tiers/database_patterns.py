@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+import orjson
 from sqlalchemy import Connection, bindparam, case, func, select
 
 from cachesvc.model.entry import NO_CONTENT
 from cachesvc.model.fold_state import ENDED_KEPT
 from cachesvc.model.invalidation import InForce, Patterns, in_force
 from cachesvc.model.keys import Key
+from cachesvc.model.pattern import Enumeration, enumerate_keys
 from cachesvc.model.position import Seq
 from cachesvc.ports import Burial
 from cachesvc.tiers.database_store import Store
@@ -39,15 +41,29 @@ class PatternsRead:
             return _NONE
         named, held = self._held
         if named != (epoch, patterns_at):
-            held = Patterns(load(connection))
+            held = Patterns(load(connection, known=held))
             self._held = (epoch, patterns_at), held
         return held
 
 
-def load(connection: Connection) -> list[InForce]:
-    """All in force, the retired ones too."""
+def load(connection: Connection, *, known: Patterns = _NONE) -> list[InForce]:
+    """All in force, the retired ones too. Enumerations are large and never change, so those that are known are not read."""
+    held = {one.sequence for one in known if isinstance(one.pattern, Enumeration)}
+    found = load_globs(connection)
+    columns = select(patterns.c.sequence).where(patterns.c.named != b"")
+    there = set(connection.execute(columns).scalars())
+    found += [one for one in known if one.sequence in held & there]
+    for sequence in there - held:
+        columns = select(patterns.c.pattern, patterns.c.at, patterns.c.soft, patterns.c.named)
+        text, at, soft, keys = connection.execute(columns.where(patterns.c.sequence == sequence)).one()
+        found.append(InForce(Seq(sequence), enumerate_keys(orjson.loads(keys), text=text), at=at, soft=soft))
+    return found
+
+
+def load_globs(connection: Connection) -> list[InForce]:
+    """Those that everybody goes by."""
     columns = select(patterns.c.sequence, patterns.c.pattern, patterns.c.retired, patterns.c.at, patterns.c.soft)
-    return [_in_force(*row) for row in connection.execute(columns)]
+    return [_in_force(*row) for row in connection.execute(columns.where(patterns.c.named == b""))]
 
 
 def _in_force(sequence: int, text: str, retired: int, at: float, soft: bool) -> InForce:
@@ -70,9 +86,16 @@ def write(connection: Connection, changed: Iterable[InForce], *, head: int, now:
             "buried_to": "",
             "looked": 0,
             "buried": 0,
+            "named": orjson.dumps(sorted(one.pattern.keys)) if isinstance(one.pattern, Enumeration) else b"",
         }
         connection.execute(patterns.insert().values(**row, retired=one.retired, retired_at=now if one.retired else 0.0))
-    connection.execute(log_state.update().values(patterns_at=head))
+    moved(connection, at=head)
+
+
+def moved(connection: Connection, *, at: int = 0) -> None:
+    """The patterns in force are others from now on: `patterns_at` never says the same of two states."""
+    following = log_state.c.patterns_at + 1
+    connection.execute(log_state.update().values(patterns_at=case((following > at, following), else_=at)))
 
 
 def burial(connection: Connection, one: InForce) -> tuple[str, Burial] | None:
@@ -84,7 +107,7 @@ def burial(connection: Connection, one: InForce) -> tuple[str, Burial] | None:
 
 def burials(connection: Connection) -> dict[InForce, Burial]:
     """How far it has come for every pattern in force."""
-    rows = connection.execute(select(patterns)).all()
+    rows = connection.execute(select(patterns).where(patterns.c.named == b"")).all()
     return {
         _in_force(row.sequence, row.pattern, row.retired, row.at, row.soft): Burial(row.retired > 0, row.looked, row.buried)
         for row in rows
@@ -105,24 +128,33 @@ def bury(connection: Connection, store: Store, one: InForce, page: Page, *, now:
 
     How many: None where another was faster, and nothing was done.
     """
-    moved = patterns.update().where(patterns.c.sequence == one.sequence, patterns.c.buried_to == page.after)
-    if not connection.execute(moved.values(buried_to=page.upto, looked=patterns.c.looked + page.looked)).rowcount:
+    come = patterns.update().where(patterns.c.sequence == one.sequence, patterns.c.buried_to == page.after)
+    if not connection.execute(come.values(buried_to=page.upto, looked=patterns.c.looked + page.looked)).rowcount:
         return None
-    bound = {"keys": store.texts(page.keys)}
+    buried = end(connection, store, one, page.keys, now=now, keep=ENDED_KEPT)
+    if buried:
+        counted = patterns.update().where(patterns.c.sequence == one.sequence)
+        connection.execute(counted.values(buried=patterns.c.buried + buried))
+    return buried
+
+
+def end(connection: Connection, store: Store, one: InForce, keys: Sequence[Key], *, now: float, keep: float) -> int:
+    """End the entries of these keys that it kills, and keep tombstones, or leave them stale; how many."""
+    bound = {"keys": store.texts(keys)}
     dead = select(entries.c.key, entries.c.version).where(
         store.one_of(entries.c.key, "keys"), entries.c.version < bindparam("below"), ~entries.c.deleted
     )
-    found = connection.execute(dead, {**bound, "below": one.sequence}).all() if page.keys else ()
+    found = connection.execute(dead, {**bound, "below": one.sequence}).all() if keys else ()
     if one.soft:  # what a harder one kills is left to that
         others = Patterns(other for other in load(connection) if not other.soft)
         found = [row for row in found if not others.newest(row.key, row.version)]
-    keys = [row.key for row in found]
+    ending = [row.key for row in found]
     if found and one.soft:
         ends = func.coalesce(case((entries.c.expires_at < one.at, entries.c.expires_at)), one.at)
         stale = entries.update().where(store.one_of(entries.c.key, "keys"))
-        connection.execute(stale.values(version=one.sequence, expires_at=ends), {"keys": store.texts(keys)})
+        connection.execute(stale.values(version=one.sequence, expires_at=ends), {"keys": store.texts(ending)})
     elif found:
-        bound = {"keys": store.texts(keys)}
+        bound = {"keys": store.texts(ending)}
         for table in (tags, dependencies, entry_field):
             connection.execute(table.delete().where(store.one_of(table.c.key, "keys")), bound)
         gone = {
@@ -134,10 +166,7 @@ def bury(connection: Connection, store: Store, one: InForce, page: Page, *, now:
             "deleted": True,
         }
         ended = entries.update().where(store.one_of(entries.c.key, "keys"))
-        connection.execute(ended.values(**gone, updated_at=now, expires_at=now + ENDED_KEPT), bound)
-    if found:
-        counted = patterns.update().where(patterns.c.sequence == one.sequence)
-        connection.execute(counted.values(buried=patterns.c.buried + len(found)))
+        connection.execute(ended.values(**gone, updated_at=now, expires_at=now + keep), bound)
     return len(found)
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Connection,
     Double,
     Select,
+    TableValuedAlias,
     Text,
     any_,
     bindparam,
@@ -159,6 +160,9 @@ class PostgresStore:
 
     def one_of(self, column: ColumnElement[str], name: str) -> ColumnElement[bool]:
         return column == any_(bindparam(name, type_=ARRAY(Text)))
+
+    def among(self, name: str) -> TableValuedAlias:
+        return func.unnest(bindparam(name, type_=ARRAY(Text))).table_valued("value", name=name).render_derived()
 
     def texts(self, values: Collection[str]) -> object:
         return list(values)

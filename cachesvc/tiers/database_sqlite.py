@@ -23,6 +23,7 @@ from sqlalchemy import (
     Double,
     Engine,
     Select,
+    TableValuedAlias,
     Text,
     bindparam,
     create_engine,
@@ -192,8 +193,10 @@ class SqliteStore:
         return bindparam(None, type_=Double, callable_=self._clock.now)
 
     def one_of(self, column: ColumnElement[str], name: str) -> ColumnElement[bool]:
-        texts = func.json_each(bindparam(name, type_=Text)).table_valued("value", name=f"{name}_texts")
-        return column.in_(select(texts.c.value))
+        return column.in_(select(self.among(name).c.value))
+
+    def among(self, name: str) -> TableValuedAlias:
+        return func.json_each(bindparam(name, type_=Text)).table_valued("value", name=f"{name}_texts")
 
     def texts(self, values: Collection[str]) -> object:
         return orjson.dumps(list(values)).decode()

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, 
 from contextlib import contextmanager
 from typing import Any, Final, Literal, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Select
+from sqlalchemy import ColumnElement, Connection, Select, TableValuedAlias
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from cachesvc.errors import OutcomeUnknown, TierUnavailable
@@ -63,8 +63,15 @@ class Store(Protocol):
         """Whether the column is among the texts bound as `name`, by one parameter however many they are."""
         ...
 
+    def among(self, name: str) -> TableValuedAlias:
+        """The texts bound as `name`, as a table with the column `value`: to be joined with where they may be very many.
+
+        `one_of` would look through all of them for every row that it comes by.
+        """
+        ...
+
     def texts(self, values: Collection[str]) -> object:
-        """The texts, as `one_of` wants them bound."""
+        """The texts, as `one_of` and `among` want them bound."""
         ...
 
 

@@ -143,6 +143,14 @@ class MemoryTier:
         if held is not None and held[0].version < below:
             self._forget(held)
 
+    def drop_all(self, keys: Iterable[Key], *, below: int) -> None:
+        """The same of many keys."""
+        held = self._held
+        for key in keys:
+            found = held.get(key)
+            if found is not None and found[0].version < below:
+                self._forget(found)
+
     def held(self) -> Iterable[Entry]:
         """All that is held, neither counted nor refreshed."""
         found = (self._find(key) for key in list(self._held))

@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0005"  # of the migrations: what this version reads and writes
+REVISION: Final = "0007"  # of the migrations: what this version reads and writes
 
 CHANNEL: Final = "cachesvc_changes"  # where PostgreSQL tells of an append
 
@@ -118,6 +118,7 @@ patterns = Table(
     Column("looked", BigInteger, nullable=False),  # at so many keys
     Column("buried", BigInteger, nullable=False),  # so many entries were ended
     Column("soft", Boolean, nullable=False),  # or left stale
+    Column("named", LargeBinary, nullable=False, server_default=""),  # of an enumeration: JSON, the keys in order
 )
 
 idempotency = Table(

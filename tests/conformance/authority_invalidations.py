@@ -8,7 +8,7 @@ import pytest
 
 from cachesvc.errors import Refusal, Refused
 from cachesvc.logs import redis_patterns
-from cachesvc.model import fold_invalidation
+from cachesvc.model import fold_invalidation, invalidation
 from cachesvc.model.change import ABSENT, Appended, Kind, Operation, invalidate
 from cachesvc.model.fold_state import Terms
 from cachesvc.model.invalidation import InForce, Invalidation
@@ -311,8 +311,9 @@ class Soft:
 class Relations:
     """Tags and cascades; an authority that keeps no index of them refuses them by name."""
 
-    @pytest.fixture
-    async def indexed(self, authority: Authority) -> Authority:
+    @pytest.fixture(params=[invalidation.MANY, 0], ids=["few", "many"])
+    async def indexed(self, authority: Authority, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Authority:
+        monkeypatch.setattr(invalidation, "MANY", request.param)  # what is many may be left to the sweep
         if refuses_relations(await append(authority, invalidate(Invalidation(tags=("probe",))))):
             pytest.skip("keeps no index of tags and parents")
         return authority

@@ -252,6 +252,10 @@ class FakeMemory:
         if held is not None and held.version < below:
             del self.entries[key]
 
+    def drop_all(self, keys: Iterable[Key], *, below: int) -> None:
+        for key in keys:
+            self.drop(key, below=below)
+
     def held(self) -> list[Entry]:
         return list(self.entries.values())
 

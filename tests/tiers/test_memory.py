@@ -114,7 +114,9 @@ def test_drop_forgets_only_what_is_older(tier: MemoryTier) -> None:
     tier.store(an_entry("a", 5))
     tier.drop(Key("a"), below=5)
     assert tier.peek(Key("a"))
-    tier.drop(Key("a"), below=6)
+    tier.drop_all([Key("a"), Key("none")], below=5)
+    assert tier.peek(Key("a")) is not None
+    tier.drop_all([Key("none"), Key("a")], below=6)
     assert tier.peek(Key("a")) is None
     tier.drop(Key("a"), below=7)
     assert (len(tier), tier.nbytes) == (0, 0)
