@@ -34,13 +34,15 @@ NODES: Final = 2
 WRITERS: Final = 4
 PEACE: Final = 60.0  # seconds after the last fault in which every view is to be whole
 DROPS: Final = 6.0  # seconds from one drop of a client to its next, on average
+AWAY: Final = 0.02  # of the drops: the client stays away, so long that it may find the log trimmed
+LONGEST_AWAY: Final = 120.0  # seconds
 RESTARTS: Final = 8.0  # seconds from the return of a node to the next one's end
 OPTIONS: Final = SessionOptions(first_pause=0.1, longest_pause=2.0)
 SETTINGS: Final = {
     "cluster__heartbeat": "0.3",
     "cluster__lease": "1",
     "realtime__drain_spread": "1",
-    "log__max_count": "20000",
+    "log__max_count": "1000",
     "levels__database__timeout": "1.5",
     "engine__request_timeout": "2.5",
 }
@@ -219,16 +221,19 @@ async def _write(stage: Stage, number: int, *, pause: float) -> None:
 
 
 async def _drop(stage: Stage, number: int, before: Proxy) -> None:
-    """A connection is lost again and again, at once or after a silence, and mostly made anew to the other node."""
+    """A connection is lost again and again, at once or after a silence, and made anew to either node, now or later."""
     rng = Random(f"{stage.outcome.seed} drops {number}")
     while await _pause(stage, rng.expovariate(1 / DROPS)):
         if rng.random() < 0.3:
             before.hold()
             await _pause(stage, rng.uniform(0.1, 2.0))
         before.target = rng.choice(stage.machines).port
+        before.refusing = rng.random() < AWAY
         before.cut()
-        before.heal()
         stage.outcome.drops += 1
+        if before.refusing:
+            await _pause(stage, rng.uniform(0.0, min(LONGEST_AWAY, stage.outcome.seconds / 2)))
+        before.heal()
 
 
 async def _restart(stage: Stage) -> None:

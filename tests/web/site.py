@@ -36,6 +36,7 @@ from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position, Seq
 from cachesvc.model.relations import related
 from cachesvc.ports import Burial, Listed, Loader
+from cachesvc.realtime.modules import Modules
 from cachesvc.tiers.memory import MemoryTier
 from cachesvc.web.admission import Admission
 from cachesvc.web.app import create_app
@@ -65,7 +66,7 @@ class Store(FakeAuthority, MemoryJobs):
         named = drafts[0].invalidation
         relations = related(named, self.rows.values(), depth=3, most=100) if named and named.relates else Related()
         state = State(before, self.clock.now(), dict(self.rows), dict(self.results), Seq(0), self.patterns, relations)
-        folded = fold(state, drafts, batch=batch, terms=Terms(max_patterns=3))
+        folded = fold(state, drafts, batch=batch, terms=Terms(max_patterns=3, remembers=Modules().remembers))
         self.rows |= folded.rows
         for pattern in folded.patterns:
             self.patterns.add(pattern)
