@@ -15,6 +15,7 @@
     │   └── EpochChanged      the position belongs to another epoch
     ├── Unauthenticated       who calls is not known                                         (401)
     ├── Forbidden             who calls may not do that                                      (403)
+    ├── TooManyRequests       a caller asks for more than its rate allows                    (429)
     ├── LimitExceeded         more is asked for than one caller may have                     (422)
     └── SchemaMismatch        the store was written by a newer version                       (exit 3)
 
@@ -196,6 +197,22 @@ class LimitExceeded(CacheError):
 
     def __str__(self) -> str:
         return f"{self.field}: {self.reason}; allowed are up to {self.most}"
+
+
+class TooManyRequests(CacheError):
+    """A caller asks for more than its rate allows. Which `scope` counts ("user"), and how its bucket stands; seconds."""
+
+    def __init__(self, scope: str, limit: int, remaining: int, full_in: float, window: float, *, retry_after: float) -> None:
+        super().__init__(scope, limit)
+        self.scope = scope
+        self.limit = limit
+        self.remaining = remaining
+        self.full_in = full_in
+        self.window = window
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"more than the rate of this {self.scope} allows"
 
 
 class SchemaMismatch(CacheError):

@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Insert, Table, bindparam, case, func, or_, select
+from sqlalchemy import ColumnElement, Insert, Table, Text, bindparam, case, cast, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cachesvc.model.position import Epoch, Position, Seq
-from cachesvc.ports import NodeRecord
+from cachesvc.ports import Drawn, NodeRecord
 from cachesvc.tiers.database_store import Store
 from cachesvc.tiers.schema import dictionaries, nodes
 from cachesvc.tiers.schema import leases as table
@@ -78,6 +78,22 @@ class DatabaseRegistry:
             statement = table.delete().where(self._store.one_of(table.c.name, "names"), table.c.holder == holder)
             bound = {"names": self._store.texts(leases)}
             await self._store.change(lambda connection: connection.execute(statement, bound))
+
+    async def draw(self, name: str, *, asked: float, most: float) -> Drawn:
+        """See `ports.Quotas`. A budget is a row of the leases that ends when it is full; its holder is what was drawn last."""
+        now = self._store.now()
+        sqlite_ = self._store.dialect == "sqlite"
+        least, most_of = (func.min, func.max) if sqlite_ else (func.least, func.greatest)
+        first = min(asked, most)
+        row = {"name": f"quota:{name}", "holder": repr(first), "expires_at": now + first}
+        insert = (sqlite if sqlite_ else postgresql).insert(table).values(row)
+        full = most_of(table.c.expires_at, now)
+        moved = most_of(full, least(full + asked, now + most))
+        changed = {"expires_at": moved, "holder": cast(moved - full, Text)}
+        upsert = insert.on_conflict_do_update(index_elements=["name"], set_=changed)
+        statement = upsert.returning(table.c.holder, table.c.expires_at - now)
+        given, used = await self._store.change(lambda connection: connection.execute(statement).one())
+        return Drawn(float(given), max(0.0, float(used)))
 
     async def add_dictionary(self, module: str, data: bytes) -> int:
         # under the log's lock, so that an id is never seen before a lower one

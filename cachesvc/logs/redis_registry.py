@@ -1,4 +1,4 @@
-"""What the nodes of a site share in Redis: who is there, who holds which lease, the dictionaries.
+"""What the nodes of a site share in Redis: who is there, who holds which lease, the dictionaries, quotas.
 
 All times are the server's, so nodes whose clocks differ agree on who holds a lease.
 """
@@ -13,7 +13,8 @@ import orjson
 from cachesvc.logs.redis_rows import Names, milliseconds
 from cachesvc.logs.redis_server import Server
 from cachesvc.model.position import Epoch, Position, Seq
-from cachesvc.ports import NodeRecord
+from cachesvc.ports import Drawn, NodeRecord
+from cachesvc.tiers.redis_quotas import drawn
 
 
 class RedisRegistry:
@@ -58,6 +59,10 @@ class RedisRegistry:
     async def release(self, leases: Collection[str], holder: str) -> None:
         if leases:
             await self._server.run("release", [self._names.lease(lease) for lease in leases], (holder,))
+
+    async def draw(self, name: str, *, asked: float, most: float) -> Drawn:
+        """See `ports.Quotas`."""
+        return drawn((await self._server.run("draw", [self._names.quota(name)], (repr(asked), repr(most))))[0])
 
     async def add_dictionary(self, module: str, data: bytes) -> int:
         # a list: its length after the push is the id, so no reader sees an id whose predecessor is still to come

@@ -99,6 +99,9 @@ class Names:
     def batch(self, batch: str) -> str:
         return f"{self.prefix}:batch:{batch}"
 
+    def quota(self, name: str) -> str:
+        return f"{self.prefix}:quota:{name}"
+
     def lease(self, lease: str) -> str:
         return f"{self.prefix}:lease:{lease}"
 

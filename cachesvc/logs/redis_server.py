@@ -30,7 +30,7 @@ _Answer = TypeVar("_Answer")
 
 _SCRIPTS: Final = {
     **dict.fromkeys(("append", "begin", "trim", "sweep", "bury", "forget", "unrevoke", "job_add", "job_move"), "cachesvc.logs"),
-    **dict.fromkeys(("acquire", "release"), "cachesvc.tiers"),  # shared with Redis as a tier
+    **dict.fromkeys(("acquire", "draw", "release"), "cachesvc.tiers"),  # shared with Redis as a tier
 }
 _IDLE: Final = 30.0  # seconds without a wake-up after which the listening connection is tried
 _FIRST_PAUSE: Final = 0.05

@@ -24,6 +24,7 @@ from cachesvc.errors import CacheError, SchemaMismatch, SettingsError
 from cachesvc.node.building import opened
 from cachesvc.node.doorman import doorman_of
 from cachesvc.node.live import live_limits, modules_of
+from cachesvc.node.rates import rates_of
 from cachesvc.node.restoring import spool_of
 from cachesvc.observability.logs import configure
 from cachesvc.protocol.warming import WarmLimits
@@ -86,6 +87,7 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
     async with opened(settings, address=f"{host}:{port}#{worker}") as node:
         doorman, background = doorman_of(settings.auth, node.clock, node.revocations)
         admission = Admission(node.clock, _admission_limits(settings), writes_delay=node.cache.writes.combiner.delay)
+        rates = rates_of(settings, node)
         service = Service(
             cache=node.cache,
             feed=node.feed,
@@ -109,6 +111,7 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
             admission=admission,
             doorman=doorman,
             revocations=node.revocations,
+            rates=rates,
         )
         live = Live(
             service, live_limits(settings.realtime, settings.auth, service.limits), modules=modules_of(settings.realtime)
@@ -132,6 +135,7 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
             notify,
         )
         server.live = live
+        counting = [rates.run()] if rates is not None else []
 
         def stop() -> None:
             service.closing.set()
@@ -144,7 +148,7 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
         try:
             async with asyncio.TaskGroup() as group:
                 server.group = group
-                running = [group.create_task(work) for work in (live.run(), *background)]
+                running = [group.create_task(work) for work in (live.run(), *background, *counting)]
                 await server.serve(sockets=[listening])
                 for task in running:
                     task.cancel()

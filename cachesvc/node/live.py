@@ -34,6 +34,7 @@ def live_limits(realtime: Realtime, auth: Auth, limits: Limits) -> LiveLimits:
             ping_timeout=realtime.ping_timeout,
             auth=AuthLimits(realtime.auth_timeout, realtime.challenge_timeout, realtime.renewal_notice, realtime.renewal_grace),
             max_errors=realtime.max_errors,
+            max_refusals=realtime.max_refusals,
             error_window=realtime.error_window,
             remembered=realtime.remembered,
             remembered_bytes=realtime.remembered_bytes,
@@ -43,6 +44,8 @@ def live_limits(realtime: Realtime, auth: Auth, limits: Limits) -> LiveLimits:
         drain_spread=realtime.drain_spread,
         drain_timeout=realtime.drain_timeout,
         proofs=Proofs(_secrets(auth.node_secrets), _secrets(auth.step_up_secrets), frozenset(auth.step_up)),
+        max_connections=realtime.max_connections,
+        max_per_address=realtime.max_connections_per_address,
         allowed_origins=frozenset(realtime.allowed_origins),
     )
 

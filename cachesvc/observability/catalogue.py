@@ -107,6 +107,14 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _gauge("web.streams.*.open", "http_streams", "Streams of events that are open", "of"),
     _counter("web.streams.*.refused", "http_streams_refused", "Streams refused since too many were open", "of"),
     _gauge("revocations", "revocations", "Revocations of tokens in force on this node"),
+    # rates
+    _gauge("rates.buckets", "rate_buckets", "Users and addresses whose rate is counted here"),
+    _counter("rates.evicted", "rate_buckets_evicted", "Of them, those let go since there were too many"),
+    _counter("rates.draws", "rate_draws", "Chunks drawn from what the nodes share"),
+    _counter("rates.drawsFailed", "rate_draws_failed", "How often that failed: then each node takes its share"),
+    _gauge("rates.drawsWaiting", "rate_draws_waiting", "Buckets that wait for a chunk"),
+    _gauge("rates.away", "rate_quotas_away", "1 while what the nodes share is not asked"),
+    _counter("rates.refused.*", "rate_refused", "What was refused by the rate of a connection, user or address", "scope"),
     # what one node does for all
     _gauge("duties.*.held", "duty_held", "1 where this node does what one does for all", "duty"),
     _counter("duties.*.failures", "duty_failures", "How often that failed", "duty"),
@@ -143,6 +151,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _counter("realtime.received", "ws_messages_received", "Messages that came over the socket"),
     _counter("realtime.sent", "ws_messages_sent", "Messages sent over the socket"),
     _counter("realtime.sentBytes", "ws_sent_bytes", "Bytes of those"),
+    _counter("realtime.crowdedOut", "ws_crowded_out", "Connections closed at once since too many were open"),
     _counter("realtime.closed.*", "ws_connections_closed", "Connections that this node closed, by why", "code"),
     # the door
     _gauge("web.requests", "http_requests_in_progress", "Requests in progress"),

@@ -12,6 +12,7 @@ from cachesvc.ports.jobs import Jobs
 from cachesvc.ports.leases import Leases
 from cachesvc.ports.loaders import Loaded, Loader
 from cachesvc.ports.log import ChangeLog, Retention, Standing, Trail
+from cachesvc.ports.quotas import Drawn, Quotas
 from cachesvc.ports.registry import NodeRecord, Registry
 from cachesvc.ports.tiers import Copy, Holding, Inspected, Mark, Memory, Replica, Source, Tier, TierStats
 
@@ -21,6 +22,7 @@ __all__ = [
     "ChangeLog",
     "Clock",
     "Copy",
+    "Drawn",
     "Holding",
     "Inspected",
     "Jobs",
@@ -31,6 +33,7 @@ __all__ = [
     "Mark",
     "Memory",
     "NodeRecord",
+    "Quotas",
     "Registry",
     "Replica",
     "Retention",

@@ -16,6 +16,7 @@ from cachesvc.errors import (
     PositionLost,
     Refusal,
     Refused,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
 )
@@ -93,6 +94,7 @@ _CODES: Final[dict[type[Exception], Code]] = {
     Unauthenticated: Code.UNAUTHENTICATED,
     Forbidden: Code.FORBIDDEN,
     LimitExceeded: Code.LIMIT_EXCEEDED,
+    TooManyRequests: Code.TOO_MANY_REQUESTS,
 }
 
 

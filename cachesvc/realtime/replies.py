@@ -9,7 +9,7 @@ from typing import Final
 
 import orjson
 
-from cachesvc.errors import Forbidden, InvalidInput, LimitExceeded, OutcomeUnknown, Refused, Unavailable
+from cachesvc.errors import Forbidden, InvalidInput, LimitExceeded, OutcomeUnknown, Refused, TooManyRequests, Unavailable
 from cachesvc.protocol.codes import Code, code_of
 
 _LONGEST: Final = 1_000  # characters of a text that may quote what came from outside
@@ -33,6 +33,17 @@ def frame(kind: str, payload: Mapping[str, object], at: float, *, answers: str |
     if answers is not None:
         members["correlationId"] = answers
     return orjson.dumps(members | more)
+
+
+def rate_limit(limit: int, remaining: int, full_in: float, window: float, now: float) -> dict[str, object]:
+    """The payload of a `rate-limit`: tokens, and when all of them are there again."""
+    minutes = window % 60 == 0
+    return {
+        "limit": limit,
+        "remaining": remaining,
+        "resetAt": moment(now + full_in),
+        "window": f"{window / 60:g}m" if minutes else f"{window:g}s",
+    }
 
 
 def refusal(code: Code, message: str, details: Mapping[str, object] | None = None) -> dict[str, object]:
@@ -61,7 +72,7 @@ def refusal_of(error: Exception) -> dict[str, object]:
     if isinstance(error, Refused) and code is Code.VERSION_CONFLICT:
         details["currentVersion"] = error.current
     payload = refusal(code, str(error), details)
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable | TooManyRequests):
         payload["retryAfter"] = error.retry_after
     return payload
 

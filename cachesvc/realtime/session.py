@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Any, Final, NamedTuple
 
-from cachesvc.errors import CacheError, Forbidden, InvalidInput, LimitExceeded, Unauthenticated
+from cachesvc.errors import CacheError, Forbidden, InvalidInput, LimitExceeded, TooManyRequests, Unauthenticated
 from cachesvc.ports import Clock
 from cachesvc.protocol.api import parse
 from cachesvc.protocol.codes import CloseCode, Code
@@ -30,12 +30,13 @@ from cachesvc.protocol.frames import (
 from cachesvc.realtime import needs
 from cachesvc.realtime.authentication import NO_PROOFS, Authentication, AuthLimits, Closing, Names, Proofs, Rejected
 from cachesvc.realtime.batches import unpacked
-from cachesvc.realtime.budget import ErrorBudget
+from cachesvc.realtime.budget import NOT_COUNTED, Budget
 from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import Doorman, Identity
+from cachesvc.realtime.meter import Meter
 from cachesvc.realtime.outbox import Outbox, nowhere
 from cachesvc.realtime.reading import filters_of, members_of, request_id_of, seconds_of
-from cachesvc.realtime.replies import frame, moment, refusal, refusal_of
+from cachesvc.realtime.replies import frame, moment, rate_limit, refusal, refusal_of
 from cachesvc.realtime.resources import Resource, parse_resource
 from cachesvc.realtime.stream import Stream, StreamLimits, Subscription
 
@@ -53,6 +54,7 @@ class SessionLimits:
     ping_timeout: float = 20.0
     auth: AuthLimits = field(default_factory=AuthLimits)
     max_errors: int = 100
+    max_refusals: int = 1_000  # by the rate, within the same window
     error_window: float = 60.0
     remembered: int = 1_000  # messages that were pushed, for who missed some
     remembered_bytes: int = 256 << 10
@@ -81,11 +83,13 @@ class Session:
     proofs: InitVar[Proofs] = NO_PROOFS
     node: InitVar[bool] = False  # it asks to be challenged
     straight: InitVar[Callable[[bytes], bool]] = nowhere  # sends a frame at once, or says that it cannot
+    meter: Meter | None = None  # None: nothing is counted
     closing: Closing | None = None
     outbox: Outbox = field(init=False)
     stream: Stream = field(init=False)
     client: Authentication = field(init=False)
-    errors: ErrorBudget = field(init=False)
+    errors: Budget = field(init=False)
+    refusals: Budget = field(init=False)
 
     def __post_init__(self, shown: Identity | None, proofs: Proofs, node: bool, straight: Callable[[bytes], bool]) -> None:
         self.outbox = Outbox(self.limits.queue_size, straight)
@@ -93,7 +97,8 @@ class Session:
         stream_limits = StreamLimits(self.limits.queue_size, self.limits.remembered, self.limits.remembered_bytes)
         self.stream = Stream(self.outbox, stream_limits, self.clock, self.hub.sequence, self.wake, self._slow, epoch)
         self.client = Authentication(self.names, self.limits.auth, self.clock, self.doorman, shown, proofs=proofs, node=node)
-        self.errors = ErrorBudget(self.limits.max_errors, self.limits.error_window, self.clock)
+        self.errors = Budget(self.limits.max_errors, self.limits.error_window, self.clock)
+        self.refusals = Budget(self.limits.max_refusals, self.limits.error_window, self.clock)
 
     @property
     def identity(self) -> Identity | None:
@@ -131,6 +136,8 @@ class Session:
             if served is None:
                 self._refuse(refusal(Code.UNKNOWN_TYPE, f"type: {kind!r} is not a message to this service"), asked)
                 return []
+            if self.meter is not None:
+                self._pay(self.meter, kind)
             if text is not None and kind in EXACT:
                 members = read_object(text, EXACT[kind], field="message")
             received = parse(FROM_CLIENTS[kind], members)
@@ -339,9 +346,34 @@ class Session:
         if len(self.outbox):
             self.wake()
 
+    def affords(self, kind: str) -> bool:
+        """Whether a message of a type can be paid for, which then it is. If not, nothing is told of that yet."""
+        told = None
+        try:
+            told = self.meter.take(kind, self.client.identity) if self.meter is not None else None
+        except TooManyRequests:
+            return False
+        if told is not None:
+            self._send("rate-limit", told, None)
+        return True
+
+    def _pay(self, meter: Meter, kind: str) -> None:
+        """Raises `TooManyRequests`."""
+        try:
+            told = meter.take(kind, self.client.identity)
+        except TooManyRequests as error:
+            told = rate_limit(error.limit, error.remaining, error.full_in, error.window, self.clock.now())
+            self._send("rate-limit", told, None)
+            raise
+        if told is not None:
+            self._send("rate-limit", told, None)
+
     def _refuse(self, payload: Mapping[str, object], asked: str | None) -> None:
         self._send("error", payload, asked)
-        if not self.errors.allows(str(payload["code"])):
+        if payload["code"] == Code.TOO_MANY_REQUESTS:
+            if not self.refusals.allows():
+                self.close(CloseCode.RATE, f"more than {self.refusals.most} refusals by the rate")
+        elif payload["code"] not in NOT_COUNTED and not self.errors.allows():
             self.close(CloseCode.TOO_MANY_ERRORS, f"more than {self.errors.most} errors")
 
     def _slow(self) -> None:

@@ -122,7 +122,10 @@ class Realtime(Section):
     renewal_notice: Duration = 30.0  # before the end of a token its client is asked for another
     renewal_grace: Duration = 25.0  # after it, for that to come
     max_errors: int = Field(100, ge=1)  # that a client may cause within a window
+    max_refusals: int = Field(1_000, ge=1)  # by the rate, within a window
     error_window: Duration = 60.0
+    max_connections: int = Field(10_000, ge=1, le=1_000_000)  # of each worker; over it the next is closed at once
+    max_connections_per_address: int = Field(10_000, ge=1, le=1_000_000)
     drain_spread: Duration = 5.0  # over which clients are asked to come back when the node stops
     drain_timeout: Duration = 2.0  # for them to be told
     remembered: int = Field(1_000, ge=0, le=100_000)  # messages pushed to a connection, for when it missed some

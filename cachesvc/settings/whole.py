@@ -13,6 +13,7 @@ from cachesvc.model.pattern import parse_pattern
 from cachesvc.settings.auth import Auth, check_auth
 from cachesvc.settings.levels import Levels, check_database, check_redis, sqlite_file
 from cachesvc.settings.loading import LoaderSettings, Loading, check_loader
+from cachesvc.settings.rates import Rates
 from cachesvc.settings.sections import Audit, Cluster, Engine, Jobs, Log, Realtime, Server, Warm
 
 
@@ -37,6 +38,7 @@ class Settings(BaseSettings):
     audit: Audit = Audit()
     realtime: Realtime = Realtime()
     warm: Warm = Warm()
+    rates: Rates = Rates()
     loading: Loading = Loading()
     loaders: dict[str, LoaderSettings] = Field(default_factory=dict)
 

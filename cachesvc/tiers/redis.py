@@ -30,6 +30,7 @@ from cachesvc.tiers.redis_leases import RedisLeases
 from cachesvc.tiers.redis_look import begin, inspect, look, scan, see_all, size
 from cachesvc.tiers.redis_offers import Offer, calls
 from cachesvc.tiers.redis_partitions import partitions
+from cachesvc.tiers.redis_quotas import RedisQuotas
 from cachesvc.tiers.redis_replay import Replay
 from cachesvc.tiers.redis_url import connected
 
@@ -66,6 +67,7 @@ class RedisTier:
         self._codec = Codec(self._dictionaries, compression=compression)
         self._partitions = partitions(key_prefix)
         self.leases = RedisLeases(connection, key_prefix=key_prefix)
+        self.quotas = RedisQuotas(connection, key_prefix=key_prefix)
         self._replay = Replay(connection, self._partitions, key_prefix=key_prefix, max_recent=max_recent)
         self._counts: Counter[str] = Counter()
         self.doubted = 0

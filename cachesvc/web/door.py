@@ -36,6 +36,7 @@ class Door:
         self._metrics = service.metrics
         self._clock = service.clock
         self._doorman = service.doorman
+        self._rates = service.rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,7 +61,7 @@ class Door:
 
         try:
             if scope["path"] not in _OPEN:
-                scope[IDENTITY] = self._identified(scope)
+                scope[IDENTITY] = self._let_in(scope)
             await self._app(scope, receive, answer)
         except ClientDisconnect:
             return
@@ -78,6 +79,16 @@ class Door:
         """Whether this node was frozen while it looked up what it now tells of an entry."""
         return self._clock.monotonic() >= self._leash.until and scope["method"] in _READING and _template(scope) == _ENTRY
 
+    def _let_in(self, scope: Scope) -> Identity:
+        """Who asks, and may ask for more. Raises `TooManyRequests` beside what `_identified` raises."""
+        if self._rates is None:
+            return self._identified(scope)
+        kind, client = part_of(scope["path"]), scope.get("client")
+        self._rates.take(kind, address=client[0] if client else "")
+        identity = self._identified(scope)
+        self._rates.take(kind, user=identity.subject)
+        return identity
+
     def _identified(self, scope: Scope) -> Identity:
         """Who asks. Raises `Unauthenticated`, and `Forbidden` for what only administrators may see."""
         given = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -90,6 +101,11 @@ class Door:
         if not identity.unrestricted and scope["path"].startswith(_ADMINISTERED):
             raise Forbidden("admin", scope["path"])
         return identity
+
+
+def part_of(path: str) -> str:
+    """What a request is counted as: the first two segments of its path."""
+    return "/".join(path.split("/", 3)[:3])
 
 
 async def http_error(request: Request, error: Exception) -> Response:

@@ -19,13 +19,14 @@ from uvicorn.server import ServerState
 
 from cachesvc.clock import SystemClock
 from cachesvc.engine.leash import Leash
-from cachesvc.errors import CacheError
+from cachesvc.errors import CacheError, TooManyRequests
 from cachesvc.model.entry import Entry
 from cachesvc.model.keys import MAX_KEY_BYTES, Key, parse_key
 from cachesvc.model.position import Version
 from cachesvc.observability.metrics import Metrics
 from cachesvc.ports import Clock
 from cachesvc.realtime.identity import ANONYMOUS, Doorman, Identity, OpenDoor
+from cachesvc.realtime.rates import Rates
 from cachesvc.web.call import decoded
 from cachesvc.web.conditions import unchanged
 from cachesvc.web.protocol import LimitedProtocol
@@ -33,6 +34,7 @@ from cachesvc.web.service import Service
 
 _log = logging.getLogger(__name__)
 ROUTE: Final = "/v1/cache/{key}"
+COUNTED_AS: Final = "/v1/cache"
 _LINE: Final = re.compile(  # neither a query nor a fragment
     rb"(GET|HEAD) /v1/cache/([A-Za-z0-9%:._~!$&'()*+,;=@/-]{1,1536}) HTTP/1\.1\r\n"
 )
@@ -94,6 +96,7 @@ class HotProtocol(LimitedProtocol):
     clock: Clock
     metrics: Metrics
     doorman: Doorman
+    rates: Rates | None
     heads: dict[bytes, Head | None]
     _given: object = None  # by uvicorn: the headers of every answer, and below as bytes
     _rendered = b""
@@ -123,6 +126,8 @@ class HotProtocol(LimitedProtocol):
                 break
             entry = self.hits.hit(key)
             if entry is None:
+                break
+            if self.rates is not None and not self._paid(self.rates, head.identity):
                 break
             ended = self.clock.monotonic()
             if ended >= self.hits.leash.until:  # this node was frozen: what it looked up before is not sent
@@ -188,6 +193,14 @@ class HotProtocol(LimitedProtocol):
         self.heads.clear()
         return False
 
+    def _paid(self, rates: Rates, identity: Identity) -> bool:
+        """Whether the client's rate allows it. If not, the plain route says so."""
+        try:
+            rates.take(COUNTED_AS, user=identity.subject, address=self.client[0] if self.client else "")
+        except TooManyRequests:
+            return False
+        return True
+
     def _key(self, target: bytes) -> Key | None:
         """The key of a target; None where the plain route is to say what is wrong with it."""
         if b"%" not in target:
@@ -224,6 +237,7 @@ def hot(plain: type[LimitedProtocol], service: Service) -> type[LimitedProtocol]
         "clock": service.clock,
         "metrics": service.metrics,
         "doorman": service.doorman,
+        "rates": service.rates,
         "heads": {},
     }
     made = type("HotProtocol", (HotProtocol, plain), parts)
@@ -277,6 +291,7 @@ def _works(made: type[LimitedProtocol]) -> bool:
         "hits": _Always(),
         "metrics": Metrics(),
         "doorman": OpenDoor(),
+        "rates": None,
         "admission": None,
         "on_message_begin": _parsed,
     }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 from secrets import token_hex
 from typing import Final
 from uuid import uuid4
@@ -22,6 +24,7 @@ from cachesvc.realtime.commands import Commands
 from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import Identity
 from cachesvc.realtime.large import completed
+from cachesvc.realtime.meter import Meter
 from cachesvc.realtime.modules import Modules
 from cachesvc.realtime.quick import Quick
 from cachesvc.realtime.recovery import KeptLimits, KeptSessions, Recovery
@@ -34,6 +37,7 @@ from cachesvc.web.service import Service
 
 AT_ONCE: Final = 256  # changes that are read at a time
 PATH: Final = "/v1/ws/realtime"
+CONNECT: Final = "connect"  # what a handshake is counted as
 VERSION: Final = "v1"  # the subprotocol that is selected
 _TOKEN: Final = "jwt."  # noqa: S105 - what a subprotocol begins with that carries one
 _log = logging.getLogger(__name__)
@@ -49,6 +53,8 @@ class LiveLimits:
     drain_spread: float = 5.0  # over which clients are asked to come back after a restart
     drain_timeout: float = 2.0  # for them to be told
     proofs: Proofs = NO_PROOFS
+    max_connections: int = 10_000
+    max_per_address: int = 10_000
     allowed_origins: Collection[str] = ()
 
 
@@ -57,7 +63,8 @@ class LiveCounts(Traffic):
     """Since the start."""
 
     connections: int = 0
-    refused: int = 0  # by Origin or credentials
+    refused: int = 0  # by Origin, credentials or rate
+    crowded_out: int = 0  # too many were open
     closed: dict[str, int] = field(default_factory=dict)  # by the server, by its code
 
 
@@ -92,12 +99,16 @@ class Live:
         self._draining = False
         self._ended = asyncio.Event()  # by each connection that ends: whoever waits for it clears it
         self._driver: Driver | None = None  # while it runs
+        self._addresses: Counter[str] = Counter()  # of the open ones
         service.revocations.told.append(self._revoked)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, from its handshake to its end."""
         await receive()  # websocket.connect
+        address = scope["client"][0] if scope.get("client") else ""
         try:
+            if self.service.rates is not None:
+                self.service.rates.take(CONNECT, address=address)
             driver, identity = self._drives(), self._greet(scope)
         except CacheError as error:
             self.counts.refused += 1
@@ -105,10 +116,17 @@ class Live:
             return
         selected = VERSION if VERSION in scope["subprotocols"] else None
         await send({"type": "websocket.accept", "subprotocol": selected})
+        most, most_here = self.limits.max_connections, self.limits.max_per_address
+        if len(self._open) >= most or self._addresses[address] >= most_here:
+            self.counts.crowded_out += 1
+            reason = "too many connections are open" + (" from this address" if len(self._open) < most else "")
+            await send({"type": "websocket.close", "code": int(CloseCode.TOO_MANY_CONNECTIONS), "reason": reason})
+            return
         peer: LiveProtocol = scope["extensions"][PEER]
-        node = NODE_PROTOCOL in scope["subprotocols"]
-        connection = Connection(driver, peer, lambda connection: self._session(connection, identity, node=node))
+        session = partial(self._session, identity, address, node=NODE_PROTOCOL in scope["subprotocols"])
+        connection = Connection(driver, peer, session)
         self._open.add(connection)
+        self._addresses[address] += 1
         self.counts.connections += 1
         try:
             connection.session.open()
@@ -120,6 +138,9 @@ class Live:
             connection.session.end()
             self._open.discard(connection)
             self._ended.set()
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
             self.kept.keep(connection.session.names.session, connection.session.stream, self.hub.position.epoch)
             closing = connection.session.closing
             if closing is not None:
@@ -136,7 +157,8 @@ class Live:
             raise Unavailable("this node has yet to begin")
         return self._driver
 
-    def _session(self, connection: Connection, identity: Identity | None, *, node: bool) -> Session:
+    def _session(self, identity: Identity | None, address: str, connection: Connection, *, node: bool) -> Session:
+        rates = self.service.rates
         return Session(
             Names(uuid4().hex, uuid4().hex, token_hex(16)),
             self.limits.session,
@@ -148,6 +170,7 @@ class Live:
             self.limits.proofs,
             node,
             connection.peer.write,
+            Meter(rates, address, self.service.clock) if rates is not None else None,
         )
 
     async def _close(self, connection: Connection, peer: LiveProtocol, send: Send) -> None:
@@ -229,6 +252,7 @@ class Live:
             "open": len(self._open),
             "connections": counts.connections,
             "refused": counts.refused,
+            "crowdedOut": counts.crowded_out,
             "received": counts.received,
             "sent": counts.sent,
             "sentBytes": counts.sent_bytes,

@@ -23,7 +23,13 @@ def router(service: Service, live: Live) -> APIRouter:
     async def all_stats() -> Mapping[str, object]:
         streams = {name: {"open": stream.open, "refused": stream.refused} for name, stream in service.streams.items()}
         admission = service.admission.stats() if service.admission is not None else {}
-        return {**await service.node.stats(), "realtime": live.stats(), "web": {**admission, "streams": streams}}
+        rates = service.rates.stats() if service.rates is not None else {}
+        return {
+            **await service.node.stats(),
+            "rates": rates,
+            "realtime": live.stats(),
+            "web": {**admission, "streams": streams},
+        }
 
     @routes.get(
         "/v1/stats",

@@ -23,6 +23,7 @@ from cachesvc.errors import (
     PositionLost,
     Refusal,
     Refused,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
 )
@@ -45,6 +46,7 @@ _PHRASES: Final = {
     414: "URI Too Long",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
+    429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     503: "Service Unavailable",
@@ -117,7 +119,7 @@ class ProblemRaised(Exception):
         self.problem = problem
 
 
-def problem_of(error: Exception) -> Problem:  # noqa: PLR0911 - one return a case
+def problem_of(error: Exception) -> Problem:  # noqa: PLR0911, PLR0912 - one return a case
     """The problem that an error is to a client."""
     code = code_of(error)
     match error:
@@ -141,6 +143,13 @@ def problem_of(error: Exception) -> Problem:  # noqa: PLR0911 - one return a cas
             return Problem(410, code, f"{error}; start over from what you read now")
         case LimitExceeded():
             return Problem(422, code, str(error), error.field, members={"limit": error.most})
+        case TooManyRequests():
+            quota = f'"{error.scope}";q={error.limit};w={math.ceil(error.window)}'
+            headers = {
+                "RateLimit-Policy": quota,
+                "RateLimit": f'"{error.scope}";r={error.remaining};t={math.ceil(error.retry_after)}',
+            }
+            return Problem(429, code, str(error), retry_after=error.retry_after, headers=headers)
         case Unauthenticated() | Forbidden():
             if code is Code.FORBIDDEN:
                 return Problem(403, code, str(error))

@@ -26,6 +26,7 @@ from cachesvc.observability.metrics import Metrics
 from cachesvc.ports import Clock
 from cachesvc.protocol.warming import WarmLimits
 from cachesvc.realtime.identity import Doorman, OpenDoor
+from cachesvc.realtime.rates import Rates
 from cachesvc.web.admission import Admission
 
 
@@ -202,4 +203,5 @@ class Service:
     streams: dict[str, Streams] = field(default_factory=dict)  # by what they are of
     metrics: Metrics = field(default_factory=Metrics)
     doorman: Doorman = field(default_factory=OpenDoor)
+    rates: Rates | None = None  # None: nothing is counted
     revocations: Revocations = field(default_factory=lambda: Revocations((), lambda: 0.0))

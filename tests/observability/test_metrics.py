@@ -16,6 +16,7 @@ from cachesvc.node.building import opened
 from cachesvc.node.node import Node
 from cachesvc.observability.catalogue import FAMILIES, find
 from cachesvc.observability.metrics import Metrics, numbers
+from cachesvc.realtime.rates import RateLimits, Rates
 from cachesvc.web.admission import Admission
 from cachesvc.web.app import create_app
 from cachesvc.web.service import Service
@@ -26,7 +27,7 @@ WATCH = Path(__file__).parents[2] / "docs" / "how-to" / "watch.md"
 
 
 def service_of(node: Node) -> Service:
-    return Service(node.cache, node.feed, node, node.clock, node.jobs, admission=Admission(node.clock))
+    return Service(node.cache, node.feed, node, node.clock, node.jobs, admission=Admission(node.clock), rates=Rates(RateLimits({}), node.clock))
 
 
 @pytest.fixture
