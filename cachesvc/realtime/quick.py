@@ -56,9 +56,8 @@ class Quick:
         if entry is None:
             return False
         now = self.clock.now()
-        if self.clock.monotonic() >= self.cache.leash.until:  # this node was frozen meanwhile, or is still
-            return False
-        if session.meter is not None and not session.affords("cache:get"):
+        frozen = self.clock.monotonic() >= self.cache.leash.until  # meanwhile, or still
+        if frozen or (session.meter is not None and not session.affords("cache:get")):
             return False
         ttl = entry.expires_at - now if entry.expires_at is not None else None
         session.reply(frame("cache:value", found(entry, ttl), now, answers=request))

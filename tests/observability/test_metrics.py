@@ -27,7 +27,15 @@ WATCH = Path(__file__).parents[2] / "docs" / "how-to" / "watch.md"
 
 
 def service_of(node: Node) -> Service:
-    return Service(node.cache, node.feed, node, node.clock, node.jobs, admission=Admission(node.clock), rates=Rates(RateLimits({}), node.clock))
+    return Service(
+        node.cache,
+        node.feed,
+        node,
+        node.clock,
+        node.jobs,
+        admission=Admission(node.clock),
+        rates=Rates(RateLimits({}), node.clock),
+    )
 
 
 @pytest.fixture
