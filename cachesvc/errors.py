@@ -77,6 +77,9 @@ class Refusal(StrEnum):
     TOO_MUCH = "TOO_MUCH"  # a cascade over more keys or levels than are allowed
     UNSUPPORTED = "UNSUPPORTED"  # the authority keeps no index of what is asked for
     TOO_MANY_PATTERNS = "TOO_MANY_PATTERNS"  # as many invalidations by pattern are active as are allowed
+    CONFLICT_CLOSED = "CONFLICT_CLOSED"  # the conflict was settled already, or is forgotten
+    NOT_FOUND = "NOT_FOUND"  # there is no such conflict
+    NO_OPTION = "NO_OPTION"  # not one of the options of a conflict
     INTERNAL = "INTERNAL"  # the draft could not be folded; the others were
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Select, bindparam, func, or_, select, true
 
 from cachesvc.errors import EpochChanged, LogTrimmed, OutcomeUnknown, SettingsError, TierUnavailable
 from cachesvc.logs import database_revocations
+from cachesvc.logs.database_agenda import DatabaseAgenda
 from cachesvc.logs.database_append import Appender, bound_to, remembered, witnessed
 from cachesvc.logs.database_ending import end_some
 from cachesvc.logs.database_jobs import DatabaseJobs
@@ -81,13 +82,14 @@ def _store(
             raise SettingsError("levels.database.url", parsed.render_as_string(), "must begin with sqlite: or postgresql:")
 
 
-class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs):
+class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs, DatabaseAgenda):
     """`ports.Authority`."""
 
     def __init__(self, store: Store, bell: Bell, *, terms: Terms, poll_interval: float, idempotency_ttl: float) -> None:
         DatabaseSource.__init__(self, store)
         DatabaseRegistry.__init__(self, store)
         DatabaseJobs.__init__(self, store)
+        DatabaseAgenda.__init__(self, store)
         self._bell = bell
         self._poll_interval = poll_interval
         self._idempotency_ttl = idempotency_ttl

@@ -25,7 +25,7 @@ from sqlalchemy import (
     select,
 )
 
-from cachesvc.logs import database_revocations
+from cachesvc.logs import database_agenda, database_revocations
 from cachesvc.logs.database_related import Relations
 from cachesvc.logs.database_rows import RowWriter
 from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_batch, unpack_result
@@ -33,10 +33,10 @@ from cachesvc.logs.witness import Seen, Witness
 from cachesvc.model.change import Appended, Change, Draft, pack_change, unpack_change
 from cachesvc.model.entry import Entry, pack_details
 from cachesvc.model.fold import fold
-from cachesvc.model.fold_state import Folded, Result, State, Terms, asked, touched, valued
+from cachesvc.model.fold_state import Folded, Result, State, Terms, asked, base_of, based, noted, touched, valued
 from cachesvc.model.invalidation import Related
 from cachesvc.model.keys import Key
-from cachesvc.model.position import Epoch, Position, Seq
+from cachesvc.model.position import Epoch, Position, Seq, Version
 from cachesvc.tiers import database_patterns
 from cachesvc.tiers.database import entry_of, values_of_entry
 from cachesvc.tiers.database_fields import unpack_index, values_of
@@ -121,7 +121,12 @@ class Appender:
         position = Position(Epoch(epoch), Seq(head))
         patterns = self._patterns.at(connection, epoch, patterns_at)
         answers = self._answers(connection, asked(drafts))
-        state = State(position, now, found, answers, Seq(complete_since), patterns, found_related, self._terms.site)
+        names = noted(drafts, self._terms)
+        items = database_agenda.held(connection, self._store, names) if names else {}
+        bases = _bases(connection, based(drafts))
+        state = State(
+            position, now, found, answers, Seq(complete_since), patterns, found_related, self._terms.site, items, bases
+        )
         return _Read(state, bytes_total, unpack_index(fields).written)
 
     def _answers(self, connection: Connection, wanted: Set[tuple[str, str]]) -> dict[tuple[str, str], Result]:
@@ -156,6 +161,8 @@ class Appender:
         revoked = folded.revocations
         if revoked:
             database_revocations.write(connection, revoked)
+        if folded.items:
+            database_agenda.write(connection, folded.items)
         self._write_relations(connection, state, folded)
         if read.fields:
             self._write_fields(connection, state, folded, read.fields)
@@ -208,6 +215,14 @@ def _records(changes: Sequence[Change], total: int) -> tuple[list[tuple[object, 
         rows.append((change.sequence, change.kind, change.key, record, value, total, change.at))
         total += len(record) + len(value or b"") + len(change.key or "") + RECORD_OVERHEAD
     return rows, total
+
+
+def _bases(connection: Connection, versions: Set[Version]) -> dict[tuple[Key, Version], Entry]:
+    """Those versions that the log still holds, whole."""
+    if not versions:
+        return {}
+    rows = connection.execute(select(*changes.c).where(changes.c.sequence.in_(versions)))
+    return dict(filter(None, (base_of(unpack_change(*row[:5])) for row in rows)))
 
 
 def witnessed() -> ScalarSelect[Any]:

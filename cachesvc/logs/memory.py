@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from itertools import islice
@@ -16,12 +16,13 @@ from typing import Final
 
 from cachesvc.errors import EpochChanged, InvalidInput, LogTrimmed
 from cachesvc.logs.following import Bell, following
+from cachesvc.logs.memory_agenda import MemoryAgenda
 from cachesvc.logs.memory_jobs import MemoryJobs
 from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_result
 from cachesvc.model.change import MAX_RECORDED_VALUE, Appended, Change, Draft, Kind
 from cachesvc.model.entry import Entry, tombstone
 from cachesvc.model.fold import fold
-from cachesvc.model.fold_state import Folded, Result, State, Terms, asked, touched
+from cachesvc.model.fold_state import Folded, Result, State, Terms, asked, base_of, based, noted, touched
 from cachesvc.model.invalidation import InForce, Invalidation, Patterns, Related, mark_of
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
@@ -37,7 +38,7 @@ _TRIM_STEP: Final = 10_000
 _MARK: Final = mark_of("")
 
 
-class MemoryAuthority(MemoryJobs):
+class MemoryAuthority(MemoryJobs, MemoryAgenda):
     """`ports.Authority` of one process, over a memory tier that nothing else writes differently.
 
     `ring` bounds the log by itself; `trim` may make it shorter. Answers are kept `idempotency_ttl` seconds at most, the oldest
@@ -56,7 +57,8 @@ class MemoryAuthority(MemoryJobs):
         idempotency_ttl: float = 86_400.0,
         ring: Retention = RING,
     ) -> None:
-        super().__init__()
+        MemoryJobs.__init__(self)
+        MemoryAgenda.__init__(self, clock)
         self._rows = rows
         self._terms = terms
         self._clock = clock
@@ -82,10 +84,21 @@ class MemoryAuthority(MemoryJobs):
         rows = {key: row for key in touched(drafts) if (row := self._row(key, now)) is not None}
         relations = self._related(drafts)
         rows |= {key: row for key in (*relations.tagged, *relations.dependents) if (row := self._row(key, now)) is not None}
-        state = State(before, now, rows, self._answers.find(asked(drafts)), ring.since, self._patterns, relations)
+        state = State(
+            before,
+            now,
+            rows,
+            self._answers.find(asked(drafts)),
+            ring.since,
+            self._patterns,
+            relations,
+            items=self._held(noted(drafts, self._terms)),
+            bases=dict(filter(None, map(base_of, ring.at(based(drafts))))),
+        )
         folded = fold(state, drafts, batch=batch, terms=self._terms)
         self._keep(folded)
         self._put_in_force(folded.patterns)
+        self._note(folded.items)
         if drafts:
             self._answers.keep(folded.results, batch, pack_batch(drafts, folded.outcomes))
         if folded.changes:
@@ -336,6 +349,11 @@ class _Ring:
     def id_at(self, sequence: int) -> str:
         """The id of the change there, "" where none is held."""
         return self._changes[sequence - self.since - 1].id if self.since < sequence <= self.head.sequence else ""
+
+    def at(self, sequences: Iterable[int]) -> Iterator[Change]:
+        """The changes at those sequences that are held."""
+        held = (sequence for sequence in sequences if self.since < sequence <= self.head.sequence)
+        return (self._changes[sequence - self.since - 1] for sequence in held)
 
     def trim(self, retention: Retention, *, before: float, limit: int) -> int:
         """Drop up to `limit` of what is too much or older than `before`, never the last; how many."""

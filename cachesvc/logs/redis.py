@@ -16,15 +16,17 @@ from redis.exceptions import ResponseError
 from cachesvc.errors import EpochChanged, LogTrimmed, OutcomeUnknown, TierUnavailable
 from cachesvc.logs.following import Bell, following
 from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_result
+from cachesvc.logs.redis_agenda import RedisAgenda, packed
 from cachesvc.logs.redis_jobs import RedisJobs
 from cachesvc.logs.redis_registry import RedisRegistry
 from cachesvc.logs.redis_rows import VERSION_DIGITS, Names, milliseconds, pack_record, pack_row, unpack_record, unpack_row
 from cachesvc.logs.redis_server import Argument, Server, check, connected
 from cachesvc.logs.redis_source import UNRELATED, RedisSource
 from cachesvc.logs.witness import Witness
+from cachesvc.model.agenda import Item, unpack_item
 from cachesvc.model.change import OPENING, Appended, Change, Draft, opened_by
 from cachesvc.model.fold import fold
-from cachesvc.model.fold_state import Folded, Result, State, Terms, asked, touched
+from cachesvc.model.fold_state import Folded, Result, State, Terms, asked, base_of, based, noted, touched
 from cachesvc.model.invalidation import InForce
 from cachesvc.model.position import MAX_GAPS, Epoch, Position, Seq, parse_gaps
 from cachesvc.model.revocation import pack_revocation, unpack_revocation
@@ -71,7 +73,7 @@ async def opened(
         )
 
 
-class RedisAuthority(RedisSource, RedisRegistry, RedisJobs):
+class RedisAuthority(RedisSource, RedisRegistry, RedisJobs, RedisAgenda):
     """`ports.Authority` in Redis. Get one by `opened`."""
 
     name = "redis"
@@ -90,6 +92,7 @@ class RedisAuthority(RedisSource, RedisRegistry, RedisJobs):
         RedisSource.__init__(self, server, names)
         RedisRegistry.__init__(self, server, names)
         RedisJobs.__init__(self, server, names)
+        RedisAgenda.__init__(self, server, names)
         self._bell = bell
         self._clock = clock
         self._terms = terms
@@ -125,11 +128,16 @@ class RedisAuthority(RedisSource, RedisRegistry, RedisJobs):
         keys, wanted = list(touched(drafts)), asked(drafts)
         own, batches = list(wanted), list(batches_of(wanted))
         held = [*(names.rows + key for key in keys), *(names.answer(*key) for key in own), *map(names.batch, batches)]
+        items, bases = list(noted(drafts, self._terms)), based(drafts)
+        more: list[Sequence[Argument]] = [("XRANGE", names.log, f"{base}-0", f"{base}-0") for base in bases]
+        if items:
+            more += [("HMGET", names.agenda, *items), ("HMGET", names.agenda_bodies, *items)]
         while True:
-            (seconds, micros), (epoch, head, since, nbytes, patterns_at), found = await self._server.together(
+            (seconds, micros), (epoch, head, since, nbytes, patterns_at), found, *besides = await self._server.together(
                 ("TIME",),
                 ("HMGET", names.state, "epoch", "head", "complete_since", "bytes", "patterns_at"),
                 ("MGET", *held, names.state),  # one more, which is no string: there may be nothing else to ask for
+                *more,
             )
             if epoch is not None:
                 break
@@ -147,6 +155,8 @@ class RedisAuthority(RedisSource, RedisRegistry, RedisJobs):
             Seq(int(since)),
             await self._patterns.at(epoch, patterns_at),
             UNRELATED,
+            items=_items(items, *besides[len(bases) :]),
+            bases=dict(filter(None, (base_of(unpack_record(record)) for [record] in filter(None, besides[: len(bases)])))),
         )
         return state, int(nbytes)
 
@@ -175,6 +185,7 @@ class RedisAuthority(RedisSource, RedisRegistry, RedisJobs):
         lists.append(len(revoked))
         for revocation in revoked:
             lists += (revocation.name, pack_revocation(revocation))
+        lists += packed(folded.items)
         epoch, head = state.position
         moved = folded.changes[-1].sequence if folded.changes else head
         record_of_batch = pack_batch(drafts, folded.outcomes)
@@ -184,6 +195,7 @@ class RedisAuthority(RedisSource, RedisRegistry, RedisJobs):
                 (
                     *(names.state, names.log, names.keys, names.ends, names.gone, names.batch(batch)),
                     *(names.patterns, names.revocations),
+                    *(names.agenda, names.agenda_bodies, names.agenda_names, names.agenda_due),
                 ),
                 (
                     *(epoch, head, moved, nbytes, record_of_batch, self._keep, names.channel, names.rows),
@@ -349,3 +361,8 @@ class RedisAuthority(RedisSource, RedisRegistry, RedisJobs):
 
 def _position(epoch: bytes, sequence: bytes) -> Position:
     return Position(Epoch(int(epoch)), Seq(int(sequence)))
+
+
+def _items(names: Sequence[str], records: Sequence[bytes | None] = (), bodies: Sequence[bytes | None] = ()) -> dict[str, Item]:
+    held = zip(names, records, bodies, strict=True) if names else ()
+    return {name: unpack_item(name, record, body or b"") for name, record, body in held if record is not None}

@@ -89,6 +89,24 @@ class Names:
         return f"{self.prefix}:jobs:open"
 
     @property
+    def agenda(self) -> str:
+        return f"{self.prefix}:agenda"
+
+    @property
+    def agenda_bodies(self) -> str:
+        return f"{self.prefix}:agenda:bodies"
+
+    @property
+    def agenda_names(self) -> str:
+        """A sorted set, all scores 0: the names, in order."""
+        return f"{self.prefix}:agenda:names"
+
+    @property
+    def agenda_due(self) -> str:
+        """A sorted set of the names by when they are due."""
+        return f"{self.prefix}:agenda:due"
+
+    @property
     def rows(self) -> str:
         """What a row's key begins with."""
         return f"{self.prefix}:row:"

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from cachesvc.errors import Refused
+from cachesvc.model.agenda import Called
 from cachesvc.model.entry import JSON, Entry, pack_fields, unpack_fields
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
@@ -54,6 +55,8 @@ class Operation(StrEnum):
     MERGE = "merge"  # what another site has
     PUBLISH = "publish"
     REVOKE = "revoke"
+    RESOLVE = "resolve"  # settles a conflict by hand
+    DUE = "due"  # an item of the agenda is
 
 
 class Idempotency(NamedTuple):
@@ -79,11 +82,15 @@ class Idempotency(NamedTuple):
 
 
 class Publication(NamedTuple):
-    """A message that is no entry: to which resource's subscribers, its JSON text, and who sent it ("": nobody known)."""
+    """A message that is no entry: to which resource's subscribers, its JSON text, and who sent it ("": nobody known).
+
+    One of a `type` is the payload of a message of that type; clients cannot send such.
+    """
 
     resource: str
     message: bytes
     sender: str = ""
+    type: str = ""
 
 
 ABSENT: Final = Version(0)
@@ -122,6 +129,7 @@ class Draft(NamedTuple):
     # what a restore brings back: its version is to be newer than all that is known of the key; or what another site has
     original: Entry | None = None
     revocation: Revocation | None = None
+    called: Called | None = None
 
 
 def restore(entry: Entry) -> Draft:
@@ -150,6 +158,16 @@ def revoke(revocation: Revocation) -> Draft:
 def publish(publication: Publication, *, distribute: bool = True) -> Draft:
     """A draft that sends a message."""
     return Draft(Operation.PUBLISH, NO_KEY, publication=publication, distribute=distribute)
+
+
+def resolve(name: str, key: Key, *, option: int | None, value: bytes = b"") -> Draft:
+    """A draft that settles the conflict of that item: one of its options is taken, or a value given."""
+    return Draft(Operation.RESOLVE, key, value, called=Called(name, option=option))
+
+
+def due(name: str, at: float, key: Key = NO_KEY) -> Draft:
+    """A draft that looks at an item that was due then; `key` is of the entry that it is about."""
+    return Draft(Operation.DUE, key, called=Called(name, at))
 
 
 class Change(NamedTuple):
@@ -244,8 +262,8 @@ def pack_change(change: Change) -> tuple[bytes, bytes | None]:
         named = list(change.invalidation)  # orjson takes no subclass of a tuple
         record["n"] = named if change.invalidation.origin else named[:-1]
     if change.publication is not None:
-        resource, message, sender = change.publication
-        record["m"] = [resource, message.decode(), sender]
+        resource, message, sender, kind = change.publication
+        record["m"] = [resource, message.decode(), sender, *([kind] if kind else ())]
     if change.revocation is not None:
         record["v"] = list(change.revocation)
     if change.previous is not None:
@@ -297,8 +315,8 @@ def unpack_change(sequence: int, kind: str, key: str | None, record: bytes, valu
 
 
 def _publication(said: Sequence[Any]) -> Publication:
-    resource, message, sender = said[:3]
-    return Publication(resource, message.encode(), sender)
+    resource, message, sender, kind = (*said, "")[:4]
+    return Publication(resource, message.encode(), sender, kind)
 
 
 def _invalidation(named: Sequence[Any]) -> Invalidation:

@@ -13,7 +13,10 @@ import orjson
 
 from cachesvc.errors import InvalidInput, Refusal, Refused
 from cachesvc.model.change import ABSENT, PRESENT, Change, Draft, Idempotency, Kind, Operation, Receipt, request_id
+from cachesvc.model.conflict import Conflict
 from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
+from cachesvc.model.fold_agenda import fold_due, note_reminders
+from cachesvc.model.fold_conflict import Dispute, chosen, dispute, note_choice, note_dispute
 from cachesvc.model.fold_invalidation import fold_invalidation
 from cachesvc.model.fold_merge import fold_merge
 from cachesvc.model.fold_state import ENDED_KEPT, Folded, Result, State, Terms, buried, killed, mark_changed, row_of
@@ -80,43 +83,65 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
     """One draft. Raises `Refused` before anything of it is noted in `folded`."""
     if draft.invalidation is not None:
         return fold_invalidation(state, folded, draft, change_id, terms)
-    if draft.publication is not None:
-        return _publish(state, folded, draft, change_id)
-    if draft.revocation is not None:
-        return _revoke(state, folded, draft, change_id)
-    now = state.now
-    key = draft.key
+    if draft.publication is not None or draft.revocation is not None:
+        return _say(state, folded, draft, change_id)
+    if draft.operation is _EXPIRE:
+        return _expire(state, folded, draft, change_id, terms)
+    if draft.operation is _MERGE:
+        receipt = fold_merge(state, folded, draft, change_id, terms)
+        if draft.key in folded.rows and draft.key.startswith(terms.reminds):
+            note_reminders(state, folded, draft.key, folded.rows[draft.key])
+        return receipt
+    choice: Conflict | None = None
+    if draft.called is not None:
+        if draft.operation is Operation.DUE:
+            return fold_due(state, folded, draft, change_id, terms)
+        draft, choice = chosen(state, folded, draft)
+    return _write(state, folded, draft, change_id, terms, choice=choice)
+
+
+def _expire(state: State, folded: Folded, draft: Draft, change_id: str, terms: Terms) -> Receipt:
+    """The sweep names the version that it saw past its time; one that was written since lives on."""
+    now, key = state.now, draft.key
+    row = row_of(state, folded, key)
+    if row is None or row.live(now) or row.deleted or row.version != draft.expected:
+        current = row.version if row is not None and row.live(now) else ABSENT
+        raise Refused(Refusal.VERSION_CONFLICT, "key", "is not the expired version any more", current=current)
+    version = Version(state.position.sequence + len(folded.changes) + 1)
+    previous = _remembered(row, terms)
+    folded.changes.append(Change(Seq(version), Kind.EXPIRE, change_id, now, key, before=row.content_hash, previous=previous))
+    folded.rows[key] = buried(row, now=now, keep=min(terms.tombstone_ttl, ENDED_KEPT), site=state.site)
+    mark_changed(folded, row.tags, version, now, terms)
+    if key.startswith(terms.reminds):
+        note_reminders(state, folded, key, None)
+    return Receipt(draft.operation, version, found=True)
+
+
+def _write(
+    state: State, folded: Folded, draft: Draft, change_id: str, terms: Terms, *, choice: Conflict | None = None
+) -> Receipt:
+    """A write of any kind; `choice` is the conflict that it settles."""
+    now, key = state.now, draft.key
     row = row_of(state, folded, key)
     live = row if row is not None and row.live(now) else None
     current = live.version if live is not None else ABSENT
     version = Version(state.position.sequence + len(folded.changes) + 1)
-
-    if draft.operation is _EXPIRE:
-        # the sweep names the version that it saw past its time; one that was written since lives on
-        if row is None or row.live(now) or row.deleted or row.version != draft.expected:
-            raise Refused(Refusal.VERSION_CONFLICT, "key", "is not the expired version any more", current=current)
-        previous = _remembered(row, terms)
-        folded.changes.append(
-            Change(Seq(version), Kind.EXPIRE, change_id, now, key, before=row.content_hash, previous=previous)
-        )
-        folded.rows[key] = buried(row, now=now, keep=min(terms.tombstone_ttl, ENDED_KEPT), site=state.site)
-        mark_changed(folded, row.tags, version, now, terms)
-        return Receipt(draft.operation, version, found=True)
-
-    if draft.operation is _MERGE:
-        return fold_merge(state, folded, draft, change_id, terms)
     _check_expected(draft, current)
     if draft.token is not None:
         _check_token(state, folded, draft, draft.token, current)
     if draft.original is not None:
         _check_original(state, folded, draft.original, row)
-    conflict = change_id if draft.base is not None and draft.base != current else ""
-
     entry = _left(draft, live, version, now, terms)
+    kind = _KINDS[draft.operation]
+    disputed: Dispute | None = None
+    conflict = choice.id if choice is not None else ""
+    if draft.base is not None and draft.base != current and draft.operation is not _INCREMENT:
+        disputed = dispute(state, draft, entry, row=row, live=live, change_id=change_id, terms=terms)
+        entry, conflict = disputed.entry, change_id
+        kind = Kind.DELETE if entry.deleted else Kind.WRITE
     if state.site:
         entry = _of_site(entry, row, live, draft, state.site)
     before = live.content_hash if live is not None else None
-    kind = _KINDS[draft.operation]
     change = Change(Seq(version), kind, change_id, now, key, entry, True, before, draft.distribute, conflict)
     if live is not None and terms.remembers:
         change = change._replace(previous=_remembered(live, terms))
@@ -124,7 +149,13 @@ def _fold_one(state: State, folded: Folded, draft: Draft, change_id: str, terms:
     folded.rows[key] = entry
     if entry.tags or (row is not None and row.tags):
         mark_changed(folded, (*entry.tags, *(row.tags if row is not None else ())), version, now, terms)
-    value = entry.value if draft.operation is _INCREMENT else None
+    if disputed is not None:
+        note_dispute(state, folded, disputed, terms)
+    elif choice is not None:
+        note_choice(state, folded, choice, entry, before=live, actor=draft.actor, terms=terms)
+    if key.startswith(terms.reminds):
+        note_reminders(state, folded, key, entry)
+    value = _told(draft, entry, conflict)
     return Receipt(draft.operation, version, found=live is not None, value=value, conflict=conflict)
 
 
@@ -153,18 +184,22 @@ def _of_site(entry: Entry, row: Entry | None, live: Entry | None, draft: Draft, 
     return succeeding(entry, row, site, local=local)
 
 
-def _publish(state: State, folded: Folded, draft: Draft, change_id: str) -> Receipt:
-    version = Seq(state.position.sequence + len(folded.changes) + 1)
-    change = Change(version, Kind.PUBLISH, change_id, state.now, publication=draft.publication, distribute=draft.distribute)
-    folded.changes.append(change)
-    return Receipt(Operation.PUBLISH, Version(version))
+def _told(draft: Draft, entry: Entry, conflict: str) -> bytes | None:
+    """The value that a writer is told: of an increment, or where another than his own stands; nothing for what is no JSON."""
+    if draft.operation is _INCREMENT:
+        return entry.value
+    if conflict and draft.operation is Operation.SET and entry.value != draft.value:
+        return entry.value if entry.content_type == JSON else b""
+    return None
 
 
-def _revoke(state: State, folded: Folded, draft: Draft, change_id: str) -> Receipt:
+def _say(state: State, folded: Folded, draft: Draft, change_id: str) -> Receipt:
+    """A message, or a revocation."""
     version = Seq(state.position.sequence + len(folded.changes) + 1)
-    change = Change(version, Kind.REVOKE, change_id, state.now, distribute=draft.distribute, revocation=draft.revocation)
-    folded.changes.append(change)
-    return Receipt(Operation.REVOKE, Version(version))
+    kind = Kind.PUBLISH if draft.publication is not None else Kind.REVOKE
+    change = Change(version, kind, change_id, state.now, publication=draft.publication, distribute=draft.distribute)
+    folded.changes.append(change._replace(revocation=draft.revocation))
+    return Receipt(draft.operation, Version(version))
 
 
 def _remembered(live: Entry, terms: Terms) -> bytes | None:

@@ -10,16 +10,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cachesvc.errors import Refused
+from cachesvc.model.agenda import Item
 from cachesvc.model.change import Change, Draft, Operation, Receipt
 from cachesvc.model.entry import Entry, tombstone
 from cachesvc.model.invalidation import Patterns, Related, mark_of
 from cachesvc.model.keys import Key, module_of
+from cachesvc.model.merging import Policy
 from cachesvc.model.position import Position, Seq, Version
+from cachesvc.model.reminders import item_name
 from cachesvc.model.replica import ended
 from cachesvc.model.revocation import Revocation
 
 ENDED_KEPT = 300.0  # seconds that an expiry or a sweep leaves a tombstone: longer than any load, short where lives are short
 UNRELATED = Related()
+LAST_WRITE_WINS = Policy()
 _BEGINNING = Seq(0)
 _VALUED = Operation.INCREMENT, Operation.MERGE  # asked for with every draft: to look a member up takes ten times as long
 
@@ -36,6 +40,15 @@ class Terms:
     # of which modules a change tells what it replaced: the whole value, or the member of that name
     remembers: Mapping[str, str] = field(default_factory=dict)
     site: str = ""  # the name of this one, "" where there are no others
+    policies: Mapping[str, Policy] = field(default_factory=dict)  # of conflicts, by module; "" for the others
+    conflicts_expire: float = 86_400.0  # seconds until what nobody settled is settled by the last write
+    conflicts_kept: float = 7 * 86_400.0  # after they were settled
+    max_value_size: int = 1 << 20  # bytes of what is merged
+    reminds: tuple[str, ...] = ()  # what the keys of events begin with
+    reminder_late: float = 3_600.0  # seconds after which what nobody was there to tell is not told any more
+
+    def policy_of(self, module: str) -> Policy:
+        return self.policies.get(module) or self.policies.get("") or LAST_WRITE_WINS
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +76,8 @@ class State:
     patterns: Patterns = field(default_factory=Patterns)
     related: Related = UNRELATED  # to the first draft; where it says counts, `rows` need not hold that one's keys
     site: str = ""  # as in the terms
+    items: Mapping[str, Item] = field(default_factory=dict)  # those of `noted(drafts)` that there are
+    bases: Mapping[tuple[Key, Version], Entry] = field(default_factory=dict)  # those of `based(drafts)` that the log holds
 
 
 @dataclass(slots=True)
@@ -75,6 +90,7 @@ class Folded:
     results: dict[tuple[str, str], Result] = field(default_factory=dict)
     replayed: set[int] = field(default_factory=set)
     patterns: Patterns = field(default_factory=Patterns)  # that came into force, or were retired; each in place of its like
+    items: dict[str, Item | None] = field(default_factory=dict)  # to be kept, or forgotten
 
     @property
     def revocations(self) -> list[Revocation]:
@@ -91,7 +107,8 @@ def touched(drafts: Iterable[Draft]) -> set[Key]:
         if draft.invalidation is not None:
             keys.update(draft.invalidation.keys)
             continue
-        keys.add(draft.key)
+        if draft.key:
+            keys.add(draft.key)
         if draft.token is not None:
             keys.update(Key(parent) for parent in draft.parents)
             keys.update(map(mark_of, draft.parents))
@@ -102,17 +119,49 @@ def valued(drafts: Iterable[Draft], terms: Terms, related: Related = UNRELATED) 
     """Those of the keys whose values the fold of these drafts looks at, or writes again."""
     keys: set[Key] = set()
     for draft in drafts:
-        if draft.operation in _VALUED or module_of(draft.key) in terms.remembers:
+        if (
+            draft.operation in _VALUED
+            or draft.base is not None
+            or draft.called is not None
+            or module_of(draft.key) in terms.remembers
+        ):
             keys.add(draft.key)
         elif draft.invalidation is not None and draft.invalidation.soft:
             keys.update(draft.invalidation.keys, related.tagged, related.dependents)
     return keys
 
 
+def noted(drafts: Iterable[Draft], terms: Terms) -> set[str]:
+    """The names of the items that the fold of these drafts looks at."""
+    names: set[str] = set()
+    for draft in drafts:
+        if draft.called is not None:
+            names.add(draft.called.name)
+        elif draft.key.startswith(terms.reminds):
+            names.add(item_name(draft.key))
+    return names
+
+
+def based(drafts: Iterable[Draft]) -> set[Version]:
+    """The versions that drafts say they were made from: what the log still has of them the fold looks at."""
+    return {draft.base for draft in drafts if draft.base}
+
+
+def base_of(change: Change) -> tuple[tuple[Key, Version], Entry] | None:
+    """The version that a change left, whole; None where the log does not hold it."""
+    entry = change.entry
+    return ((entry.key, entry.version), entry) if entry is not None and change.value_held else None
+
+
 def asked(drafts: Iterable[Draft]) -> set[tuple[str, str]]:
     """The idempotency keys, with their subjects, whose answers the fold of these drafts looks at."""
     named = (draft.idempotency for draft in drafts if draft.idempotency is not None and draft.idempotency.key)
     return {name for idempotency in named for name in (idempotency.request, idempotency.answer)}
+
+
+def item_of(state: State, folded: Folded, name: str) -> Item | None:
+    """The item as it stands after the drafts before."""
+    return folded.items[name] if name in folded.items else state.items.get(name)
 
 
 def row_of(state: State, folded: Folded, key: Key) -> Entry | None:

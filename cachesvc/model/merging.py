@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
 from cachesvc.model.entry import JSON, content_hash
+from cachesvc.model.moments import parse_moment
 
 ConflictType = Literal["version", "data", "schema"]
 
@@ -221,15 +221,6 @@ def source_of(one: Sibling) -> str:
     """Where a version comes from: as its value says, else as it was written."""
     said = _said(one, "source")
     return said if isinstance(said, str) else one.source
-
-
-def parse_moment(text: str) -> float | None:
-    """An ISO 8601 time, in UTC unless it says otherwise, as Unix seconds; None for what is none."""
-    try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 class _Number(NamedTuple):

@@ -18,6 +18,7 @@ from random import Random
 
 from cachesvc import __version__
 from cachesvc.clock import SystemClock
+from cachesvc.cluster.agenda import Keeper
 from cachesvc.cluster.audit import Auditor
 from cachesvc.cluster.copies import Copies, MemoryCopies, RedisCopies
 from cachesvc.cluster.duties import Duty
@@ -38,7 +39,7 @@ from cachesvc.model.change import Change
 from cachesvc.model.fold_state import Terms
 from cachesvc.model.revocation import Revocations
 from cachesvc.node.batches import new_batch
-from cachesvc.node.live import modules_of
+from cachesvc.node.live import modules_of, policies_of
 from cachesvc.node.loading import ahead_of, loaders_of, loading_of, stale_of
 from cachesvc.node.node import Node
 from cachesvc.node.offset import authority_offset
@@ -153,7 +154,10 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             limits=_job_limits(settings),
         )
         jobs = JobBook(authority, clock, new_id=new_batch, most=settings.jobs.max_open, begun=runner.wake)
+        keeper = Keeper(authority, cache.write_many, max_kept=settings.conflicts.max_kept)
         duties = [
+            duty("agenda", keeper.step, interval=settings.realtime.agenda_interval),
+            duty("conflicts", keeper.forget, interval=FORGETTING),
             duty("jobs", runner.forget, interval=FORGETTING),
             duty("sweep", sweeper.step, interval=settings.levels.database.sweep_interval),
             duty("retire", retirer.step, interval=RETIRING),
@@ -290,13 +294,20 @@ def _memory(settings: Settings, clock: SystemClock) -> MemoryTier:
 async def _authority(settings: Settings, clock: SystemClock, memory: MemoryTier | None, stack: AsyncExitStack) -> Authority:
     levels = settings.levels
     engine = settings.engine
+    modules = modules_of(settings.realtime)
     terms = Terms(
         _ttl(settings),
         levels.database.tombstone_ttl,
         engine.max_patterns,
         engine.max_cascade,
         engine.max_cascade_depth,
-        modules_of(settings.realtime).remembers,
+        modules.remembers,
+        policies=policies_of(settings.conflicts),
+        conflicts_expire=settings.conflicts.expire_after,
+        conflicts_kept=settings.conflicts.kept_for,
+        max_value_size=settings.server.max_value_size,
+        reminds=modules.reminds,
+        reminder_late=settings.realtime.reminder_late,
     )
     if settings.authority == "database":
         from cachesvc.logs import database  # noqa: PLC0415

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cachesvc.model.merging import Policy, Strategy
 from cachesvc.realtime.authentication import AuthLimits, Proofs
 from cachesvc.realtime.modules import SOURCE, Module, Modules
 from cachesvc.realtime.recovery import KeptLimits
 from cachesvc.realtime.session import SessionLimits
-from cachesvc.settings import Auth, Realtime
+from cachesvc.settings import Auth, ConflictPolicy, Conflicts, Realtime
 from cachesvc.web.live import LiveLimits
 from cachesvc.web.service import Limits
 
@@ -19,6 +20,15 @@ def modules_of(realtime: Realtime) -> Modules:
         Module(name, added.type, entity=added.entity or name, also=added.also, members=(SOURCE,))
         for name, added in realtime.modules.items()
     )
+
+
+def policies_of(conflicts: Conflicts) -> dict[str, Policy]:
+    """How conflicts are settled, by module; "" for those that have no policy of their own."""
+    return {name: _policy(said) for name, said in {**conflicts.modules, "": conflicts}.items()}
+
+
+def _policy(said: ConflictPolicy) -> Policy:
+    return Policy(Strategy(said.strategy), Strategy(said.otherwise), tuple(said.sources), said.time_field)
 
 
 def live_limits(realtime: Realtime, auth: Auth, limits: Limits) -> LiveLimits:

@@ -6,6 +6,7 @@ be lost at any time. Every implementation passes the conformance suite of its co
 
 from __future__ import annotations
 
+from cachesvc.ports.agenda import Agenda
 from cachesvc.ports.authority import Authority, Burial, Listed
 from cachesvc.ports.clock import Clock
 from cachesvc.ports.jobs import Jobs
@@ -17,6 +18,7 @@ from cachesvc.ports.registry import NodeRecord, Registry
 from cachesvc.ports.tiers import Copy, Holding, Inspected, Mark, Memory, Replica, Source, Tier, TierStats
 
 __all__ = [
+    "Agenda",
     "Authority",
     "Burial",
     "ChangeLog",

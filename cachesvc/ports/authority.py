@@ -10,6 +10,7 @@ from cachesvc.model.invalidation import InForce, Invalidation, Related
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position, Version
+from cachesvc.ports.agenda import Agenda
 from cachesvc.ports.jobs import Jobs
 from cachesvc.ports.log import ChangeLog
 from cachesvc.ports.registry import Registry
@@ -35,7 +36,7 @@ class Burial(NamedTuple):
     buried: int = 0
 
 
-class Authority(Source, Inspected, ChangeLog, Registry, Jobs, Protocol):
+class Authority(Source, Inspected, ChangeLog, Registry, Jobs, Agenda, Protocol):
     """The deepest enabled level: it holds the truth and gives the versions."""
 
     async def time(self) -> float:

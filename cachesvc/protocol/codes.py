@@ -64,6 +64,8 @@ _REFUSALS: Final = {
     Refusal.STALE_FILL: Code.VERSION_CONFLICT,
     Refusal.TOO_MANY_PATTERNS: Code.UNAVAILABLE,
     Refusal.TOO_MUCH: Code.LIMIT_EXCEEDED,
+    Refusal.NOT_FOUND: Code.NOT_FOUND,
+    Refusal.CONFLICT_CLOSED: Code.CONFLICT_CLOSED,
     Refusal.INTERNAL: Code.INTERNAL,
 }
 

@@ -90,10 +90,12 @@ def fingerprint(draft: Draft, condition: object = None) -> str:
     if draft.invalidation is not None:
         wish = (*wish, list(draft.invalidation[:-1]))  # type: ignore[assignment] # only written down
     if draft.publication is not None:
-        resource, message, _ = draft.publication
+        resource, message = draft.publication[:2]
         wish = (*wish, resource, message.decode())  # type: ignore[assignment] # only written down
     if draft.revocation is not None:
         wish = (*wish, list(draft.revocation))  # type: ignore[assignment] # only written down
+    if draft.called is not None:
+        wish = (*wish, list(draft.called))  # type: ignore[assignment] # only written down
     digest = xxhash.xxh3_128(orjson.dumps(wish))
     digest.update(draft.value)
     return digest.hexdigest()
@@ -103,7 +105,7 @@ def told(draft: Draft, receipt: Receipt, *, value: bool) -> dict[str, object]:
     """What a write did, as JSON; with its `value` where that is asked for."""
     body: dict[str, object] = {"key": draft.key, "version": receipt.version, "operation": receipt.operation.value}
     if value and receipt.operation is not Operation.DELETE:
-        result = receipt.value if receipt.operation is Operation.INCREMENT else draft.value
+        result = draft.value if receipt.value is None else receipt.value
         body["value"] = orjson.Fragment(result or b"null")
     if receipt.conflict:
         body["conflictId"] = receipt.conflict

@@ -207,8 +207,9 @@ class BatchUpdate(Frame):
 
 class ConflictResolvePayload(Wire):
     conflict_id: Id
-    option: Number | None = Field(None, description="which of the options is taken")
-    data: AnyJson = None
+    option: Number | None = Field(None, description="which of the options is taken, counted from 0")
+    data: AnyJson = Field(None, description="instead of an option: the value that is to stand")
+    idempotency_key: Id | None = None
 
 
 class ConflictResolve(Frame):

@@ -10,12 +10,12 @@ from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from cachesvc.errors import CacheError, Unauthenticated
+from cachesvc.model.moments import moment
 from cachesvc.ports import Clock
 from cachesvc.protocol.challenge import NODE_SUBJECT, Challenge
 from cachesvc.protocol.codes import CloseCode
 from cachesvc.protocol.frames import Auth
 from cachesvc.realtime.identity import Doorman, Identity
-from cachesvc.realtime.replies import moment
 
 NODE_SCOPES: Final = ("node:*", "read:*")  # of who has proven to be a node
 

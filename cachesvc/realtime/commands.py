@@ -11,20 +11,29 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 from cachesvc.engine.answers import ANY, Answer, Want, Written
+from cachesvc.engine.conflicts import choice, find
 from cachesvc.engine.invalidate import Buries, Floored, invalidate
 from cachesvc.engine.jobs import JobBook
 from cachesvc.engine.preview import Outlined, preview
-from cachesvc.errors import InvalidInput, OutcomeUnknown, Unavailable
+from cachesvc.errors import Forbidden, InvalidInput, OutcomeUnknown, Unavailable
 from cachesvc.model.change import Draft, Idempotency, Operation, Publication, publish
 from cachesvc.model.change import invalidate as draft_of_invalidation
 from cachesvc.model.job import Job
 from cachesvc.model.keys import Key, parse_key
 from cachesvc.model.position import Position
 from cachesvc.model.warming import pack_warming
-from cachesvc.ports import Clock
+from cachesvc.ports import Agenda, Clock
 from cachesvc.protocol.drafts import draft_of, fingerprint, invalidation_of, told
 from cachesvc.protocol.exact import check_nesting
-from cachesvc.protocol.frames import CacheGet, CacheInvalidate, CacheUpdate, CacheWarm, Publish, RecoveryRequest
+from cachesvc.protocol.frames import (
+    CacheGet,
+    CacheInvalidate,
+    CacheUpdate,
+    CacheWarm,
+    ConflictResolve,
+    Publish,
+    RecoveryRequest,
+)
 from cachesvc.protocol.jobs import job_told
 from cachesvc.protocol.warming import WarmLimits, warming_of
 from cachesvc.realtime.modules import Modules
@@ -37,7 +46,7 @@ from cachesvc.realtime.told import MAX_PUSHED
 LOOK_AGAIN: Final = 0.25  # seconds, at a job
 
 
-class Store(Buries, Outlined, Protocol):
+class Store(Buries, Outlined, Agenda, Protocol):
     """What is needed of the authority."""
 
 
@@ -138,15 +147,25 @@ class Commands:
         parse_resource(said.resource, self.modules, field="payload.resource")
         if said.message is None:
             raise InvalidInput("payload.message", "is missing: give one, null if that is meant")
-        if len(said.message) > MAX_PUSHED:
-            raise InvalidInput("payload.message", f"is larger than the limit of {MAX_PUSHED} bytes", too_large=True)
-        check_nesting(said.message, field="payload.message")
+        check_size(said.message, most=MAX_PUSHED, field="payload.message")
         publication = Publication(said.resource, bytes(said.message), request.identity.subject)
         written = await self.cache.write(
             _signed(publish(publication, distribute=said.distribute), request, said.idempotency_key)
         )
         told = {"resource": said.resource, "sequence": written.receipt.version, "operation": Operation.PUBLISH.value}
         yield Reply("ack", told | _again(written))
+
+    async def _resolve(self, request: Request, asked: ConflictResolve) -> AsyncIterator[Reply]:
+        said = asked.payload
+        key = (await find(self.cache.authority, said.conflict_id)).conflict.key
+        if not request.identity.may("resolve", key):
+            raise Forbidden("resolve", key)
+        value = bytes(said.data) if said.data is not None else None
+        if value is not None:
+            check_size(value, most=self.max_value_size, field="payload.data")
+        draft = choice(said.conflict_id, key, option=said.option, value=value)
+        written = await self.cache.write(_signed(draft, request, said.idempotency_key))
+        yield Reply("ack", told(draft, written.receipt, value=False) | _again(written))
 
     async def _warm(self, request: Request, asked: CacheWarm) -> AsyncIterator[Reply]:
         body = asked.payload
@@ -190,9 +209,17 @@ CARRIED_OUT: Final[Mapping[str, Command]] = {
     "cache:update": Command(Commands._update),
     "cache:invalidate": Command(Commands._invalidate),
     "publish": Command(Commands._publish),
+    "conflict:resolve": Command(Commands._resolve),
     "cache:warm": Command(Commands._warm, writes=False, watches=True),
     "recovery:request": Command(Commands._recover, writes=False),
 }
+
+
+def check_size(text: bytes, *, most: int, field: str) -> None:
+    """Raises `InvalidInput` for a value that is too large, or too deep."""
+    if len(text) > most:
+        raise InvalidInput(field, f"is larger than the limit of {most} bytes", too_large=True)
+    check_nesting(text, field=field)
 
 
 def _progress(module: str | None, job: Job) -> dict[str, object]:

@@ -47,7 +47,7 @@ class Audience:
             if subscription.filters and not subscription.wants(told):
                 continue
             stream = subscription.stream
-            if not (stream.identity.unrestricted or stream.may_read(told.resource)):
+            if not (stream.identity.unrestricted or stream.may_be_told(told)):
                 continue
             known = found.get(stream)
             if known is None or subscription.throttle < known[1].throttle:

@@ -39,6 +39,7 @@ class Module:
     members: tuple[Member, ...] = ()
     status_type: str = ""
     remembers: str | None = None
+    reminds: bool = False  # its values are events, which may carry reminders
 
 
 SOURCE: Final = Member("source", "source", "internal")
@@ -46,7 +47,14 @@ PLAIN: Final = Module("", "cache:update", "plain")
 
 TABLE: Final = (
     Module("task", "task:update", entity="task", also=("tasks",), members=(SOURCE, Member("conflict", "conflict"))),
-    Module("event", "calendar:update", entity="event", also=("events", "calendar"), members=(SOURCE, Member("attendees"))),
+    Module(
+        "event",
+        "calendar:update",
+        entity="event",
+        also=("events", "calendar"),
+        members=(SOURCE, Member("attendees")),
+        reminds=True,
+    ),
     Module("contact", "contact:update", entity="contact", also=("contacts",), members=(SOURCE, Member("mergeConflict"))),
     Module(
         "email",
@@ -79,6 +87,11 @@ class Modules:
         name, colon, rest = resource.partition(":")
         module = name if name in self._by_name else self._aliases.get(name, name)
         return f"{module}{colon}{rest}"
+
+    @property
+    def reminds(self) -> tuple[str, ...]:
+        """What the keys of events begin with."""
+        return tuple(f"{module.name}:" for module in self._by_name.values() if module.reminds)
 
     @property
     def remembers(self) -> Mapping[str, str]:

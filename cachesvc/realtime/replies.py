@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Final
 
 import orjson
 
 from cachesvc.errors import Forbidden, InvalidInput, LimitExceeded, OutcomeUnknown, Refused, TooManyRequests, Unavailable
+from cachesvc.model.moments import moment
 from cachesvc.protocol.codes import Code, code_of
 
 _LONGEST: Final = 1_000  # characters of a text that may quote what came from outside
-
-
-def moment(at: float) -> str:
-    """Unix seconds as ISO 8601 in UTC, to the millisecond."""
-    micros = round(at * 1_000_000)
-    return f"{_second(micros // 1_000_000)}.{micros // 1_000 % 1_000:03}Z"
-
-
-@lru_cache(64)
-def _second(whole: int) -> str:
-    """Made once a second, for all that is told in it."""
-    return datetime.fromtimestamp(whole, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
 
 
 def frame(kind: str, payload: Mapping[str, object], at: float, *, answers: str | None = None, **more: object) -> bytes:

@@ -12,6 +12,7 @@ from dataclasses import InitVar, dataclass, field
 from typing import Any, Final, NamedTuple
 
 from cachesvc.errors import CacheError, Forbidden, InvalidInput, LimitExceeded, TooManyRequests, Unauthenticated
+from cachesvc.model.moments import moment
 from cachesvc.ports import Clock
 from cachesvc.protocol.api import parse
 from cachesvc.protocol.codes import CloseCode, Code
@@ -36,7 +37,7 @@ from cachesvc.realtime.identity import Doorman, Identity
 from cachesvc.realtime.meter import Meter
 from cachesvc.realtime.outbox import Outbox, nowhere
 from cachesvc.realtime.reading import filters_of, members_of, request_id_of, seconds_of
-from cachesvc.realtime.replies import frame, moment, rate_limit, refusal, refusal_of
+from cachesvc.realtime.replies import frame, rate_limit, refusal, refusal_of
 from cachesvc.realtime.resources import Resource, parse_resource
 from cachesvc.realtime.stream import Stream, StreamLimits, Subscription
 
@@ -402,6 +403,7 @@ SERVED: Final[Mapping[str, Served]] = {
     "cache:invalidate": Served(needs.invalidated),
     "publish": Served(needs.published),
     "cache:warm": Served(needs.warmed),
+    "conflict:resolve": Served(needs.nothing),  # of which key it is, the conflict says
     "recovery:request": Served(needs.nothing),
     "batch:update": Served(None),
 }

@@ -139,6 +139,9 @@ class Stream:
     def may_read(self, resource: str) -> bool:
         return self.identity.unrestricted or self.identity.may("read", resource)
 
+    def may_be_told(self, told: Told) -> bool:
+        return self.may_read(told.resource) and (not told.needs or self.identity.may(told.needs, told.resource))
+
     def offer(self, told: Told, subscription: Subscription) -> None:
         """A message that concerns this session, by the most eager of the subscriptions that want it."""
         if self.closed:

@@ -11,24 +11,40 @@ from typing import Any, Final
 import orjson
 
 from cachesvc.model.change import Change, Kind
+from cachesvc.model.conflict import MANUAL
 from cachesvc.model.entry import Entry
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key, module_of
+from cachesvc.model.merging import members
+from cachesvc.model.moments import moment
 from cachesvc.protocol.values import is_json, value_members
 from cachesvc.realtime.modules import Member, Module, Modules
-from cachesvc.realtime.replies import moment
 
 MAX_PUSHED: Final = 256 << 10  # bytes of a value that is pushed; a larger one is read by who wants it
 CREATED: Final = "created"
 UPDATED: Final = "updated"
 DELETED: Final = "deleted"
+NEEDS: Final[Mapping[str, str]] = {MANUAL: "resolve"}
 _KINDS: Final = frozenset({Kind.WRITE, Kind.FILL, Kind.DELETE, Kind.EXPIRE})
 
 
 class Told:
     """One message. `entity` is what it tells of, "" for what stands for itself and is never conflated."""
 
-    __slots__ = ("_head", "_size", "action", "at", "content", "entity", "epoch", "payload", "resource", "type", "version")
+    __slots__ = (
+        "_head",
+        "_size",
+        "action",
+        "at",
+        "content",
+        "entity",
+        "epoch",
+        "needs",
+        "payload",
+        "resource",
+        "type",
+        "version",
+    )
 
     def __init__(
         self,
@@ -42,6 +58,7 @@ class Told:
         entity: str = "",
         action: str = "",
         content: object = None,
+        needs: str = "",
     ) -> None:
         self.type = kind
         self.payload = payload
@@ -52,6 +69,7 @@ class Told:
         self.entity = entity
         self.action = action
         self.content = content  # the decoded value; None where there is none, or it is not told
+        self.needs = needs  # what one must be allowed to do with the resource beside reading it
         self._head = b""
         self._size = 0
 
@@ -99,9 +117,19 @@ class Told:
 def tell(change: Change, modules: Modules, epoch: int) -> Told | None:
     """What is told of a change of a key, or of a publication; None for what nobody is told of."""
     if change.publication is not None:
-        resource, message, sender = change.publication
-        payload = {"resource": resource, "message": orjson.Fragment(message), "publishedBy": sender}
-        return Told("publish", payload, version=change.sequence, epoch=epoch, at=change.at, resource=modules.called(resource))
+        resource, message, sender, kind = change.publication
+        payload: dict[str, object] = {"resource": resource, "message": orjson.Fragment(message), "publishedBy": sender}
+        if kind:
+            payload = {name: _member(text) for name, text in (members(message.decode()) or {}).items()}
+        return Told(
+            kind or "publish",
+            payload,
+            version=change.sequence,
+            epoch=epoch,
+            at=change.at,
+            resource=modules.called(resource),
+            needs=NEEDS.get(kind, ""),
+        )
     if change.key is None or change.kind not in _KINDS:
         return None
     entry = change.entry if change.entry is not None and not change.entry.deleted else None
@@ -111,6 +139,11 @@ def tell(change: Change, modules: Modules, epoch: int) -> Told | None:
             return None
     module = modules.of(module_of(change.key))
     return SHAPES[module.shape](_Event(change, change.key, entry, module, epoch))
+
+
+def _member(text: str) -> object:
+    """A member of a payload: what filters may look at is decoded, anything else keeps its own text."""
+    return orjson.Fragment(text) if text[0] in "{[" else orjson.loads(text)
 
 
 def tell_invalidation(change: Change, named: Invalidation, epoch: int) -> Told:

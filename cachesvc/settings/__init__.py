@@ -1,6 +1,7 @@
 """Settings: TOML file, environment, command line. A bad one stops the start with one line that names it."""
 
 from cachesvc.settings.auth import Auth
+from cachesvc.settings.conflicts import ConflictPolicy, Conflicts
 from cachesvc.settings.levels import Database, Levels, Memory, Redis
 from cachesvc.settings.loading import LoaderSettings, Loading, terms_of
 from cachesvc.settings.sections import Audit, Cluster, Engine, Jobs, Log, Realtime, Server, Warm
@@ -13,6 +14,8 @@ __all__ = [
     "Audit",
     "Auth",
     "Cluster",
+    "ConflictPolicy",
+    "Conflicts",
     "Database",
     "Engine",
     "Jobs",

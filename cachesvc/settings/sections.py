@@ -133,6 +133,8 @@ class Realtime(Section):
     kept_for: Duration = 120.0  # what was pushed to a connection that ended, for when its client comes back
     max_kept: int = Field(10_000, ge=0, le=1_000_000)  # such connections
     max_kept_bytes: Size = 64 << 20
+    agenda_interval: Duration = 1.0  # how often the node that tells reminders looks whether one is due
+    reminder_late: Duration = 3_600.0  # a reminder that nobody was there to tell for so long is not told any more
     modules: dict[str, ModuleSettings] = Field(default_factory=dict)
 
 

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from cachesvc.errors import InvalidInput, SettingsError
 from cachesvc.model.pattern import parse_pattern
 from cachesvc.settings.auth import Auth, check_auth
+from cachesvc.settings.conflicts import Conflicts
 from cachesvc.settings.levels import Levels, check_database, check_redis, sqlite_file
 from cachesvc.settings.loading import LoaderSettings, Loading, check_loader
 from cachesvc.settings.rates import Rates
@@ -37,6 +38,7 @@ class Settings(BaseSettings):
     jobs: Jobs = Jobs()
     audit: Audit = Audit()
     realtime: Realtime = Realtime()
+    conflicts: Conflicts = Conflicts()
     warm: Warm = Warm()
     rates: Rates = Rates()
     loading: Loading = Loading()

@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0007"  # of the migrations: what this version reads and writes
+REVISION: Final = "0008"  # of the migrations: what this version reads and writes
 
 CHANNEL: Final = "cachesvc_changes"  # where PostgreSQL tells of an append
 
@@ -182,4 +182,15 @@ jobs = Table(
     Column("updated_at", Double, nullable=False),
     Column("record", LargeBinary, nullable=False),  # all that is told of it
     Column("revision", Integer, nullable=False),
+)
+
+# what is to be looked at again at a time
+agenda = Table(
+    "agenda",
+    metadata,
+    Column("name", Name, primary_key=True),
+    Column("due_at", Double, nullable=False),
+    Column("record", LargeBinary, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("agenda_due", "due_at"),
 )

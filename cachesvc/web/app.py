@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from cachesvc.web.asyncapi import document as asyncapi_document
 from cachesvc.web.batch import post_batch
 from cachesvc.web.changes import Changes
+from cachesvc.web.conflicts import get_conflict, get_conflicts
 from cachesvc.web.docs import page
 from cachesvc.web.door import Door, http_error
 from cachesvc.web.entries import delete_entry, get_entry, post_entry, put_entry
@@ -77,6 +78,8 @@ def data_endpoints(service: Service) -> dict[str, dict[str, Endpoint]]:
         "/v1/jobs": {"GET": get_jobs},
         "/v1/jobs/{id}/events": {"GET": JobEvents(service).get},
         "/v1/jobs/{id}": {"GET": get_job, "DELETE": delete_job},
+        "/v1/conflicts": {"GET": get_conflicts},
+        "/v1/conflicts/{id}": {"GET": get_conflict},
         "/v1/sync": {"POST": post_sync, "GET": get_sync},
         "/v1/revocations": {"POST": post_revocations},
         "/v1/changes": {"GET": Changes(service).get},

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from cachesvc.protocol import api
+from cachesvc.protocol.conflicts import ConflictList, ConflictWhole
 from cachesvc.protocol.exact import MAX_NESTING
 from cachesvc.protocol.operations import Explanation, HotKeys, Jobs, JobTold, SyncAnswer, SyncOverview, Warm
 from cachesvc.protocol.revoking import Revoke, Revoked
@@ -46,7 +47,8 @@ PARAMETERS: Final[Mapping[str, tuple[str, Schema, str]]] = {
     "depends_on": ("query", {"type": "array", "items": _STRING, "maxItems": api.MAX_NAMES}, "Parents; may be repeated"),
     "distribute": ("query", {"type": "boolean", "default": True}, "Whether it is sent to other sites"),
     "pattern": ("query", {"type": "string", "default": "*"}, "A glob: * ? [abc] [a-z] [!a], \\ escapes"),
-    "id": ("path", _STRING, "Of a job"),
+    "id": ("path", _STRING, "Of a job, or a conflict"),
+    "state": ("query", {"type": "string", "enum": ["open", "settled"]}, "Of a conflict"),
     "force": ("query", {"type": "boolean", "default": False}, "Also where what happened since cannot be known"),
     "wait": ("query", {"type": "string", "enum": ["all"]}, "Answers once every live node has applied it, or says which not"),
     "limit": ("query", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}, "Entries of a page"),
@@ -199,6 +201,22 @@ DATA: Final[Mapping[str, Mapping[str, Documented]]] = {
             ("id",),
             gives={200: JobTold},
             problems=(400, 404, 409, 422, 503),
+        ),
+    },
+    "/v1/conflicts": {
+        "get": Documented(
+            "Conflicts by pattern of their keys, the newest first",
+            ("pattern", "state", "limit", "cursor"),
+            gives={200: ConflictList},
+            problems=(400, 422, 503),
+        ),
+    },
+    "/v1/conflicts/{id}": {
+        "get": Documented(
+            "A conflict with its versions, those that lost among them",
+            ("id",),
+            gives={200: ConflictWhole},
+            problems=(400, 404, 422, 503),
         ),
     },
     "/v1/sync": {

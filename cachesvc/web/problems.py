@@ -52,7 +52,12 @@ _PHRASES: Final = {
     503: "Service Unavailable",
     504: "Gateway Timeout",
 }
-_REFUSED_STATUS: Final = {Refusal.VERSION_CONFLICT: 412, Refusal.STALE_FILL: 412, Refusal.INTERNAL: 500}
+_REFUSED_STATUS: Final = {
+    Refusal.VERSION_CONFLICT: 412,
+    Refusal.STALE_FILL: 412,
+    Refusal.NOT_FOUND: 404,
+    Refusal.INTERNAL: 500,
+}
 _LONGEST: Final = 1_000  # characters of a text that may come from outside
 
 

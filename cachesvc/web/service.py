@@ -23,14 +23,14 @@ from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Version
 from cachesvc.model.revocation import Revocations
 from cachesvc.observability.metrics import Metrics
-from cachesvc.ports import Clock
+from cachesvc.ports import Agenda, Clock
 from cachesvc.protocol.warming import WarmLimits
 from cachesvc.realtime.identity import Doorman, OpenDoor
 from cachesvc.realtime.rates import Rates
 from cachesvc.web.admission import Admission
 
 
-class Searched(Buries, Outlined, Protocol):
+class Searched(Buries, Outlined, Agenda, Protocol):
     """Where keys are listed and queried: the authority."""
 
     async def query(self, fields: Mapping[str, Sequence[str]], *, after: Key | None, limit: int) -> Sequence[Entry]: ...

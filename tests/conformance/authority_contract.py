@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from cachesvc.ports import Authority, Leases
+from tests.conformance.authority_agenda import Conflicts, Reminders
 from tests.conformance.authority_invalidations import Invalidations, Relations, Soft
 from tests.conformance.authority_jobs import Jobs
 from tests.conformance.authority_log import Log
@@ -21,7 +22,9 @@ from tests.conformance.authority_writes import Writes
 from tests.conformance.lease_contract import LeaseContract
 
 
-class AuthorityContract(Writes, Log, Rows, Invalidations, Soft, Relations, Jobs, Publications, Revocations, LeaseContract):
+class AuthorityContract(
+    Writes, Log, Rows, Invalidations, Soft, Relations, Jobs, Publications, Revocations, Conflicts, Reminders, LeaseContract
+):
     """Inherit it as `Test…`, next to a `store` fixture."""
 
     @pytest.fixture

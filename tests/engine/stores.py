@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from typing import Any
 
 from cachesvc.errors import Refused, TierUnavailable
+from cachesvc.logs.memory_agenda import MemoryAgenda
 from cachesvc.model.change import Appended, Change, Draft, Receipt
 from cachesvc.model.entry import Entry
 from cachesvc.model.fold import fold
-from cachesvc.model.fold_state import State, Terms
+from cachesvc.model.fold_state import State, Terms, noted
 from cachesvc.model.invalidation import InForce, Patterns
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
@@ -71,13 +72,16 @@ class FakeLeases:
                 del self.held[lease]
 
 
-class FakeAuthority(FakeLeases):
+class FakeAuthority(FakeLeases, MemoryAgenda):
     """An authority in a dict. Gates: `asked` before a read, `answers` after it, `commits` before and `acks` after an append."""
 
     name = "database"
 
     def __init__(self) -> None:
-        super().__init__(lambda: self.now)
+        FakeLeases.__init__(self, lambda: self.now)
+        self._items = {}
+        self._time = lambda: self.now
+        self.terms = Terms()
         self.rows: dict[Key, Entry] = {}
         self.patterns = Patterns()
         self.log: list[Change] = []
@@ -115,8 +119,10 @@ class FakeAuthority(FakeLeases):
         self._check()
         self.batches.append(len(drafts))
         before = self.position
-        state = State(before, self.now, dict(self.rows), patterns=self.patterns)
-        folded = fold(state, drafts, batch=batch, terms=Terms())
+        items = self._held(noted(drafts, self.terms))
+        state = State(before, self.now, dict(self.rows), patterns=self.patterns, items=items)
+        folded = fold(state, drafts, batch=batch, terms=self.terms)
+        self._note(folded.items)
         self.rows |= folded.rows
         for pattern in folded.patterns:
             self.patterns.add(pattern)

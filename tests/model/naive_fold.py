@@ -84,7 +84,8 @@ class NaiveStore:
             if draft.token.epoch != self.epoch or touched > draft.token.sequence:
                 return {"refused": Refusal.STALE_FILL, "current": current}
 
-        answer: Fields = {"found": bool(live), "conflict": draft.base is not None and draft.base != current}
+        conflict = draft.base is not None and draft.base != current and draft.operation is not Operation.INCREMENT
+        answer: Fields = {"found": bool(live), "conflict": conflict}
         ends = now + draft.ttl if draft.ttl is not None else now + self.default_ttl if self.default_ttl is not None else None
         content: bytes | Fraction = draft.value
         content_type, tags, parents = draft.content_type, draft.tags, draft.parents
@@ -106,7 +107,9 @@ class NaiveStore:
         self.mark(() if deleted else tags, draft.key)
         created_at = live.created_at if live else now
         self.rows[draft.key] = NaiveRow(content, content_type, self.sequence, created_at, ends, tags, parents, deleted)
-        return answer | {"version": self.sequence}
+        version = self.sequence
+        self.sequence += 2 * conflict  # it is told, and how it was settled
+        return answer | {"version": version}
 
     def mark(self, tags: tuple[str, ...], key: str) -> None:
         """The tags that the key has now, and had before, were touched."""

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from cachesvc.settings import LoaderSettings, Section, Settings
+from cachesvc.settings import ConflictPolicy, LoaderSettings, Section, Settings
 from cachesvc.settings.sections import ModuleSettings
 
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
@@ -32,7 +32,11 @@ def fields_of(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str,
 
 FIELDS = {
     place: (section, name, field)
-    for place, section, name, field in (*fields_of(Settings), *fields_of(ModuleSettings, "realtime.modules.NAME."))
+    for place, section, name, field in (
+        *fields_of(Settings),
+        *fields_of(ModuleSettings, "realtime.modules.NAME."),
+        *fields_of(ConflictPolicy, "conflicts.modules.NAME."),
+    )
 }
 
 

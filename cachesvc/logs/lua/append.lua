@@ -4,11 +4,11 @@
 -- It is the log that the caller knows only if it has the newest change that the caller has seen of it.
 -- Returns 1 committed, 0 moved (fold again), -1 known already, -2 of another history.
 --
--- KEYS  state, log, keys, ends, gone, batch, patterns, revocations
+-- KEYS  state, log, keys, ends, gone, batch, patterns, revocations, agenda, agenda's bodies, its names, its names by when due
 -- ARGV  epoch, head, new head, bytes, batch record, ms that answers are kept, channel, prefix of rows; epoch
---       and sequence of the newest change seen, and what its record begins with; then five lists, each after its length:
---       records, rows, answers, patterns, revocations
-local state, log, keys, ends, gone, batch, patterns, revocations = unpack(KEYS)
+--       and sequence of the newest change seen, and what its record begins with; then six lists, each after its length:
+--       records, rows, answers, patterns, revocations, items of the agenda
+local state, log, keys, ends, gone, batch, patterns, revocations, agenda, bodies, names, dues = unpack(KEYS)
 local epoch, head, moved, bytes, record, keep, channel, prefix = unpack(ARGV, 1, 8)
 
 if redis.call('EXISTS', batch) == 1 then return -1 end
@@ -71,6 +71,21 @@ for _ = 1, tonumber(take()) do -- of two of the same name the one that lasts lon
   local name, said = take(), take()
   local held = redis.call('HGET', revocations, name)
   if not held or held < said then redis.call('HSET', revocations, name, said) end
+end
+
+for _ = 1, tonumber(take()) do
+  local name, due, said, body = take(), take(), take(), take()
+  if due == '' then
+    redis.call('HDEL', agenda, name)
+    redis.call('HDEL', bodies, name)
+    redis.call('ZREM', names, name)
+    redis.call('ZREM', dues, name)
+  else
+    redis.call('HSET', agenda, name, said)
+    redis.call('HSET', bodies, name, body)
+    redis.call('ZADD', names, 0, name)
+    redis.call('ZADD', dues, due, name)
+  end
 end
 
 redis.call('SET', batch, record, 'PX', keep)

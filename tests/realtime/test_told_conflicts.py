@@ -1,0 +1,160 @@
+"""Conflicts, reminders and how a batch goes on, as they are told: each message type once as a golden frame, from the fold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import pytest
+
+from cachesvc.model.agenda import Item
+from cachesvc.model.change import Change, Draft, Operation, due, resolve
+from cachesvc.model.conflict import MAX_TOLD, item_name
+from cachesvc.model.entry import Entry
+from cachesvc.model.fold import fold
+from cachesvc.model.fold_state import Folded, State, Terms
+from cachesvc.model.keys import Key
+from cachesvc.model.merging import Policy, Strategy
+from cachesvc.model.position import Epoch, Position, Seq, Version
+from cachesvc.realtime.identity import Identity
+from tests.realtime.changes import AT, entry
+from tests.realtime.sessions import Said
+from tests.wire import golden_frames
+
+TASK = Key("task:42")
+BASE = entry(TASK, 900, {"title": "Write", "due": "Monday", "size": 1})
+LOCAL = entry(TASK, 950, {"title": "Write", "due": "Friday", "size": 1}, updated_by="bob")._replace(updated_at=AT + 1)
+NOW = AT + 2
+TERMS = Terms(
+    policies={
+        "task": Policy(Strategy.FIELD_LEVEL, Strategy.MANUAL),
+        "note": Policy(Strategy.LAST_WRITE_WINS),
+        "email": Policy(Strategy.MANUAL),
+    },
+    reminds=("event:",),
+)
+
+
+def folded(
+    *drafts: Draft,
+    rows: Sequence[Entry] = (LOCAL,),
+    items: Sequence[Item] = (),
+    bases: Sequence[Entry] = (BASE,),
+    now: float = NOW,
+) -> Folded:
+    held = {row.key: row for row in rows}
+    known = {(base.key, base.version): base for base in bases}
+    state = State(Position(Epoch(7), Seq(1000)), now, held, items={item.name: item for item in items}, bases=known)
+    done = fold(state, drafts, batch="c", terms=TERMS)
+    assert not [outcome for outcome in done.outcomes if isinstance(outcome, Exception)]
+    return done
+
+
+def update(value: object, key: Key = TASK, base: int = 900) -> Draft:
+    return Draft(Operation.SET, key, orjson.dumps(value), base=Version(base), actor="ann")
+
+
+def pushed(changes: Sequence[Change], *scopes: str, **more: Any) -> dict[str, bytes]:
+    """The frames that a subscriber is sent who may do that, by their type."""
+    said = Said(identity=Identity("ann", scopes or ("admin",)))
+    said.session.open()
+    said.send("subscribe", {"resources": ["cache:*"], **more})
+    said.raw()
+    said.hub.route(changes)
+    return {orjson.loads(frame)["type"]: frame for frame in said.raw()}
+
+
+MERGED = update({"title": "Write it", "due": "Monday", "size": 1})
+CLASHING = update({"title": "Write", "due": "Sunday", "size": 1})
+
+
+def test_conflict_detect_and_auto_merge() -> None:
+    frames = pushed(folded(MERGED).changes)
+    assert list(frames) == ["task:update", "conflict:detect", "conflict:auto-merge"]
+    detected = golden_frames.check(frames["conflict:detect"])["payload"]
+    assert (detected["conflictType"], detected["versions"].keys()) == ("version", {"local", "remote", "base"})
+    merge = golden_frames.check(frames["conflict:auto-merge"])["payload"]
+    assert merge["result"]["merged"]["data"] == {"title": "Write it", "due": "Friday", "size": 1}
+    task = orjson.loads(frames["task:update"])["payload"]
+    assert (task["task"], task["conflict"]) == (merge["result"]["merged"]["data"], {"conflictId": "c-0"})
+
+
+def test_conflict_manual_resolution() -> None:
+    frames = pushed(folded(CLASHING).changes)
+    asked = golden_frames.check(frames["conflict:manual-resolution"])["payload"]
+    assert ([option["data"]["due"] for option in asked["options"]], asked["ui"]["fields"]) == (
+        ["Friday", "Sunday", "Sunday"],
+        ["due"],
+    )
+
+
+def test_conflict_resolved() -> None:
+    made = folded(CLASHING)
+    item = made.items[item_name("c-0")]
+    assert item is not None
+    chosen = resolve(item.name, TASK, option=0)._replace(actor="ann")
+    done = folded(chosen, rows=[made.rows[TASK]], items=[item], now=NOW + 60)
+    resolved = golden_frames.check(pushed(done.changes)["conflict:resolved"])["payload"]
+    assert (resolved["strategy"], resolved["result"]["data"]["due"], resolved["resolvedBy"]) == ("manual", "Friday", "ann")
+
+
+def test_calendar_reminder() -> None:
+    event = entry(
+        "event:7", 900, {"title": "Talk", "startTime": "2024-01-15T10:40:00.000Z", "reminders": [{"minutesBefore": 10}]}
+    )
+    item = Item("reminder:event:7", AT, b"[]")
+    done = folded(due(item.name, AT, event.key), rows=[event], items=[item])
+    reminder = golden_frames.check(pushed(done.changes)["calendar:reminder"])["payload"]
+    assert (reminder["eventId"], reminder["title"], reminder["minutesBefore"]) == ("7", "Talk", 10)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "told"),
+    [(("read:task:*",), False), (("read:task:*", "resolve:task:*"), True), (("read:email:*", "resolve:task:*"), None)],
+)
+def test_who_may_not_resolve_is_not_asked_to(scopes: tuple[str, ...], told: bool | None) -> None:
+    said = Said(identity=Identity("ann", scopes))
+    said.session.open()
+    said.send("subscribe", {"resources": ["task" if told is not None else "email"]})
+    said.raw()
+    said.hub.route(folded(CLASHING).changes)
+    kinds = [orjson.loads(frame)["type"] for frame in said.raw()]
+    asked = ["conflict:manual-resolution"] if told else []
+    assert kinds == ([] if told is None else ["task:update", "conflict:detect", *asked])
+
+
+def test_a_throttle_conflates_no_conflict() -> None:
+    said = Said()
+    said.session.open()
+    said.send("subscribe", {"resources": ["task"], "throttle": 3_600_000})
+    said.raw()
+    for step in range(2):
+        changes = folded(CLASHING).changes
+        said.hub.route([change._replace(sequence=Seq(change.sequence + 10 * step)) for change in changes])
+    kinds = [orjson.loads(frame)["type"] for frame in said.raw()]
+    assert [kinds.count(kind) for kind in ("conflict:detect", "conflict:manual-resolution")] == [2, 2]
+
+
+def test_filters_look_at_what_is_said_of_a_conflict() -> None:
+    changes = folded(MERGED).changes
+    assert "conflict:detect" in pushed(changes, filters={"conflictType": "version"})
+    assert "conflict:detect" not in pushed(changes, filters={"conflictType": "data"})
+
+
+def test_no_digit_is_lost_and_what_is_large_is_left_out() -> None:
+    exact = entry(TASK, 950, b'{"n": 1.10}')
+    frames = pushed(folded(update({"n": 2}), rows=[exact], bases=[]).changes)
+    assert b'{"n": 1.10}' in frames["conflict:detect"]
+    large = entry(TASK, 950, {"n": "x" * MAX_TOLD})
+    detected = orjson.loads(pushed(folded(update({"n": 2}), rows=[large], bases=[]).changes)["conflict:detect"])
+    local = detected["payload"]["versions"]["local"]
+    assert (local["data"], local["truncated"]) == (None, True)
+
+
+def test_a_conflict_that_the_last_write_settles_is_told_as_settled() -> None:
+    note = entry("note:1", 950, "one")
+    frames = pushed(folded(update("two", note.key), rows=[note], bases=[]).changes)
+    assert list(frames) == ["cache:update", "conflict:detect", "conflict:resolved"]
+    resolved = orjson.loads(frames["conflict:resolved"])["payload"]
+    assert (resolved["strategy"], resolved["result"]["data"]) == ("last-write-wins", "two")
