@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from cachesvc import __version__
-from cachesvc.cli import changes, entries, explanation, invalidation, jobs, nodes, snapshots, sync
+from cachesvc.cli import changes, entries, explanation, invalidation, jobs, nodes, revoking, snapshots, sync
 from cachesvc.cli.exits import TOLD, Exit, exit_of
 from cachesvc.cli.serve import serve
 from cachesvc.errors import CacheError
@@ -37,6 +37,7 @@ COMMANDS = {
     "increment": entries.increment,
     "explain": explanation.explain,
     "invalidate": invalidation.invalidate,
+    "revoke": revoking.revoke,
     "warm": jobs.warm,
     "jobs": jobs.jobs,
     "job": jobs.job,

@@ -30,6 +30,7 @@ from cachesvc.model.position import Position, parse_position
 from cachesvc.protocol.api import Done, EntryPage, Invalidate, Invalidated, KeyPage, Previewed, Problem, Sync
 from cachesvc.protocol.exact import Parts, parts, read_object
 from cachesvc.protocol.operations import Change, Explanation, Jobs, JobTold, Nodes, Stats, SyncAnswer, SyncOverview, Warm
+from cachesvc.protocol.revoking import Revoke, Revoked
 from cachesvc.protocol.snapshot import MEDIA_TYPE, SnapshotReader
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -167,6 +168,11 @@ class Client:
         """Invalidate. With `wait` it is answered when all live nodes have applied it, or with those that have not."""
         params = [("wait", "all")] if wait else []
         return self._write("POST", "/v1/invalidate", Invalidated, _body(wish), params=params)
+
+    def revoke(self, wish: Revoke, *, wait: bool = False) -> Revoked:
+        """Have tokens believed no more. With `wait` it is answered when all live nodes have applied it."""
+        params = [("wait", "all")] if wait else []
+        return self._write("POST", "/v1/revocations", Revoked, _body(wish), params=params)
 
     def warm(self, wish: Warm) -> JobTold:
         """Start a warm-up; its job."""

@@ -9,6 +9,7 @@ import httpx
 
 from cachesvc.errors import SettingsError, Unavailable
 from cachesvc.model.revocation import Revocations
+from cachesvc.node.bodies import body_of
 from cachesvc.ports import Clock
 from cachesvc.realtime.identity import Doorman, OpenDoor
 from cachesvc.settings import Auth
@@ -53,11 +54,8 @@ async def fetched(url: str) -> bytes:
     try:
         async with httpx.AsyncClient(timeout=_WITHIN) as client, client.stream("GET", url) as answer:
             answer.raise_for_status()
-            body = bytearray()
-            async for chunk in answer.aiter_bytes():
-                body += chunk
-                if len(body) > _MOST:
-                    raise Unavailable(f"the document of keys is over {_MOST} bytes")
-            return bytes(body)
+            return await body_of(answer, _MOST)
+    except ValueError as exc:
+        raise Unavailable(f"the document of keys {exc}") from exc
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         raise Unavailable(f"the document of keys: {type(exc).__name__}") from exc

@@ -10,6 +10,7 @@ import orjson
 
 from cachesvc.errors import InvalidInput, JobFailed
 from cachesvc.model.keys import Key, parse_key
+from cachesvc.node.bodies import body_of
 from cachesvc.ports import NodeRecord
 
 _WITHIN: Final = 10.0
@@ -47,20 +48,11 @@ class Peers:
                 client.stream("GET", url, params={"limit": limit}, headers=self._headers) as answer,
             ):
                 answer.raise_for_status()
-                return [parse_key(held["key"]) for held in orjson.loads(await _body(answer))["keys"]][:limit]
+                return [parse_key(held["key"]) for held in orjson.loads(await body_of(answer, _MOST_BYTES))["keys"]][:limit]
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise JobFailed(f"the node {peer.node} does not answer: {type(exc).__name__}") from exc
         except (ValueError, TypeError, KeyError, InvalidInput) as exc:
             raise JobFailed(f"the node {peer.node} does not answer with keys") from exc
-
-
-async def _body(answer: httpx.Response) -> bytes:
-    body = bytearray()
-    async for chunk in answer.aiter_bytes():
-        body += chunk
-        if len(body) > _MOST_BYTES:
-            raise ValueError("too much")
-    return bytes(body)
 
 
 def _host(address: str) -> str:

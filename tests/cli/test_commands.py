@@ -250,6 +250,16 @@ def test_an_invalidation_shows_first_what_it_hits(url: str, inside: Inside) -> N
     assert inside("invalidate", "--pattern", "gone*", "--dry-run", url=url).code == 1
 
 
+def test_tokens_are_revoked(url: str, inside: Inside) -> None:
+    done = inside("revoke", "--jti", "t-1", "--expires-at", "4000000000", "--wait", "--json", url=url)
+    assert (done.code, done.json["jti"], done.json["expiresAt"], done.json["applied"]) == (0, "t-1", 4e9, True)
+    done = inside("revoke", "--sub", "ann\x1b[1m", "--expires-at", "4000000000", url=url)
+    assert (done.code, done.text.split(", at ")[0]) == (0, "revoked: the tokens of ann\\x1b[1m, until 2096-10-02 07:06 UTC")
+    for wrong, named in (((), "jti"), (("--jti", "a", "--sub", "b"), "jti"), (("--sub", "a", "--before", "5e9"), "before")):
+        ran = inside("revoke", *wrong, url=url)
+        assert (ran.code, ran.err.split(":")[1]) == (2, f" {named}")
+
+
 def test_soft_keeps_what_it_names_as_stale(url: str, inside: Inside) -> None:
     write(url, "soft:1")
     assert "marked as stale 1 entry" in inside("invalidate", "soft:1", "--soft", url=url).text
