@@ -1,0 +1,156 @@
+"""Conflicts and reminders over the service as a user runs it: two workers over one store, killed and started again."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from cachesvc.protocol.conflicts import ConflictList, ConflictWhole
+from cachesvc.protocol.messages import FROM_SERVER
+from tests.e2e.services import NO_REDIS, kill_at_once, started
+from tests.web.sockets import Socket, connected
+
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "conflicts.md").read_text()
+EXAMPLES = dict(re.findall(r"^## ([^\n]+)$.*?^```frames\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+POLICIES = {
+    "conflicts__modules": json.dumps({"task": {"strategy": "field-level", "otherwise": "manual"}}),
+    "realtime__agenda_interval": "0.05",
+}
+
+
+def port_of(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port
+
+
+def update(key: str, value: object, **more: object) -> dict[str, object]:
+    return {"key": key, "operation": "set", "value": value, **more}
+
+
+async def told(socket: Socket, kind: str) -> dict[str, Any]:
+    payload: dict[str, Any] = (await socket.until(lambda frame: frame["type"] == kind))["payload"]
+    return payload
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with started(tmp_path_factory.mktemp("conflicts"), "--workers", "2", **NO_REDIS, **POLICIES) as (_, url):
+        yield url
+
+
+def shows(shown: object, said: object) -> bool:
+    """Whether what is shown is what was said, as far as it is shown."""
+    if isinstance(shown, dict):
+        return isinstance(said, dict) and all(name in said and shows(value, said[name]) for name, value in shown.items())
+    return shown == said or shown == "…"
+
+
+@pytest.mark.parametrize("title", ["Merged by itself", "Settled by hand", "Be reminded"])
+async def test_an_example_of_the_page_is_what_happens(service: str, title: str) -> None:
+    soon = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+    lines = EXAMPLES[title].replace("SOON", soon).splitlines()
+    conflict = ""
+    async with connected(port_of(service)) as socket:
+        for line in lines:
+            shown = json.loads(line[2:])
+            if line[0] == "→":
+                if "conflictId" in shown["payload"]:
+                    shown["payload"]["conflictId"] = conflict
+                await socket.connection.send(json.dumps(shown))
+                continue
+            said = await socket.next()
+            assert shows(shown, said), (shown, said)
+            FROM_SERVER[said["type"]].model_validate(said)
+            conflict = said["payload"].get("conflictId", conflict)
+
+
+async def test_a_conflict_is_told_everywhere_and_kept_for_who_asks(service: str) -> None:
+    port = port_of(service)
+    async with connected(port) as one, connected(port) as two, connected(port) as three:
+        for socket in (one, two, three):
+            await socket.ask("subscribe", {"resources": ["task:everywhere"]})
+        await one.ask("cache:update", update("task:everywhere", {"a": 1}, baseVersion=0))
+        met = await two.ask("cache:update", update("task:everywhere", {"a": 2}, baseVersion=0))
+        name = met["payload"]["conflictId"]
+        for socket in (one, two, three):
+            seen = [frame["payload"] for frame in socket.seen if frame["type"] == "conflict:manual-resolution"]
+            asked = seen[0] if seen else await told(socket, "conflict:manual-resolution")
+            assert asked["conflictId"] == name
+        async with httpx.AsyncClient(base_url=service) as http:
+            listed = ConflictList.model_validate((await http.get("/v1/conflicts?pattern=task:everywhere&state=open")).json())
+            assert [one.conflict_id for one in listed.conflicts] == [name]
+            whole = ConflictWhole.model_validate((await http.get(f"/v1/conflicts/{name}")).json())
+            assert {one.role: one.version.data for one in whole.versions}["local"] == {"a": 1}
+            assert (await http.get("/v1/conflicts/nobody")).status_code == 404
+            assert (await http.get("/v1/conflicts?state=shut")).json()["field"] == "state"
+        answer = await three.ask("conflict:resolve", {"conflictId": name, "data": {"a": 3}})
+        assert (answer["type"], answer["payload"]["conflictId"]) == ("ack", name)
+        for socket in (one, two):
+            assert (await told(socket, "conflict:resolved"))["result"]["data"] == {"a": 3}
+
+
+@pytest.mark.parametrize(
+    ("payload", "code", "field"),
+    [
+        ({}, "BAD_MESSAGE", "payload.conflictId"),
+        ({"conflictId": 7, "option": 0}, "BAD_MESSAGE", "payload.conflictId"),
+        ({"conflictId": "open"}, "BAD_MESSAGE", "payload.option"),
+        ({"conflictId": "open", "option": 0, "data": 1}, "BAD_MESSAGE", "payload.option"),
+        ({"conflictId": "open", "option": "0"}, "BAD_MESSAGE", "payload.option"),
+        ({"conflictId": "open", "option": -1}, "BAD_MESSAGE", "payload.option"),
+        ({"conflictId": "open", "option": 9}, "BAD_MESSAGE", "payload.option"),
+        ({"conflictId": "nobody's", "option": 0}, "NOT_FOUND", "conflictId"),
+        ({"conflictId": "closed", "option": 0}, "CONFLICT_CLOSED", "payload.conflictId"),
+    ],
+)
+async def test_what_is_wrong_with_a_choice_is_said(service: str, payload: dict[str, object], code: str, field: str) -> None:
+    async with connected(port_of(service)) as socket:
+        for name, value in (("open", {"a": 1}), ("closed", {"b": 1})):
+            if payload.get("conflictId") == name:
+                key = f"{'task' if name == 'open' else 'note'}:{json.dumps(payload)}"
+                await socket.ask("cache:update", update(key, value, baseVersion=0))
+                met = await socket.ask("cache:update", update(key, {"a": 2}, baseVersion=0))
+                payload = payload | {"conflictId": met["payload"]["conflictId"]}
+        answer = await socket.ask("conflict:resolve", payload)
+        assert (answer["type"], answer["payload"]["code"], answer["payload"]["details"]["field"]) == ("error", code, field)
+        assert (await socket.ask("cache:get", {"key": "a"}))["type"] == "cache:value"
+
+
+async def test_a_reminder_survives_a_crash_and_is_told_once(tmp_path: Path) -> None:
+    start = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+    event = {"title": "Talk", "startTime": start, "reminders": [{"reminderType": "popup", "minutesBefore": 10}]}
+    hour = {"realtime__agenda_interval": "1h"}  # looked at when it starts, and not again
+    with started(tmp_path, **NO_REDIS, **hour) as (service, url):
+        async with connected(port_of(url)) as socket:
+            begun = await socket.ask("subscribe", {"resources": ["calendar"]})
+            session = socket.seen[0]["payload"]["sessionId"]
+            place = {"lastSequenceNumber": 0, "sessionId": session} | {name: begun[name] for name in ("epoch", "position")}
+            assert (await socket.ask("cache:update", update("event:1", event)))["type"] == "ack"
+        kill_at_once(service.process.pid)
+    with started(tmp_path, "--workers", "2", **NO_REDIS, realtime__agenda_interval="0.05") as (_, url):
+        async with connected(port_of(url)) as one, connected(port_of(url)) as two:
+            for socket in (one, two):
+                await socket.ask("subscribe", {"resources": ["calendar"]})
+                await socket.send("recovery:request", place, requestId="recovery")
+                await socket.until(lambda frame: reminders(frame, "1") != [])
+            # of the first, everything is told before the second
+            await one.ask("cache:update", update("event:2", {**event, "title": "Another"}))
+            for socket in (one, two):
+                await socket.until(lambda frame: reminders(frame, "2") != [])
+                assert len({told for frame in socket.seen for told in reminders(frame, "1")}) == 1
+
+
+def reminders(frame: dict[str, Any], event: str) -> list[int]:
+    """The versions of the reminders of an event in a message, told live or recovered."""
+    messages = frame["payload"].get("data", []) if frame["type"] == "recovery:response" else [frame]
+    told = [message for message in messages if message["type"] == "calendar:reminder"]
+    return [message["version"] for message in told if message["payload"]["eventId"] == event]
