@@ -11,10 +11,11 @@ from cachesvc.cli.exits import Exit
 from cachesvc.cli.operator import Operator, operator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from cachesvc.client.http import Client
-    from cachesvc.protocol.operations import AuditReport, SyncAnswer
+    from cachesvc.protocol.api import Sync
+    from cachesvc.protocol.operations import AuditReport, SiteComparison, SyncAnswer
 
 _AGAIN: Final = 0.5  # seconds between two looks at an audit that goes on
 
@@ -25,9 +26,11 @@ def sync(
     *,
     tiers: Annotated[list[str] | None, typer.Option("--tier", help="memory or redis, else both; may be repeated.")] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="Compare so many entries of each tier, not all.")] = None,
+    sites: Annotated[bool, typer.Option("--sites", help="Compare with all other sites instead.")] = False,
+    site: Annotated[list[str] | None, typer.Option("--site", help="Only with this one; may be repeated.")] = None,
     last: Annotated[bool, typer.Option("--last", help="Only tell of the latest audits, of every node.")] = False,
 ) -> Exit:
-    """Compare the answering node's tiers with the authority.
+    """Compare a node's tiers with the authority, or sites.
 
     What differs is taken out; in normal operation nothing does. Where something did, or an audit came to no end: exit code 6.
     """
@@ -36,6 +39,8 @@ def sync(
 
     wish = parse(Sync, {name: value for name, value in (("tiers", tiers), ("sample", sample)) if value})
     with at.connected() as client:
+        if sites or site:
+            return _with_sites(client, parse(Sync, {"sites": site or []}), as_json=at.as_json)
         if last:
             overview = client.synced()
             reports = [(node.node, tier, report) for node in overview.nodes for tier, report in node.tiers.items()]
@@ -47,6 +52,33 @@ def sync(
     if any(report.repaired or report.error for _, _, report in reports):
         return Exit.PARTLY
     return Exit.OK if reports else Exit.NOTHING
+
+
+def _with_sites(client: Client, wish: Sync, *, as_json: bool) -> Exit:
+    """A comparison that goes on is joined by asking again."""
+    from cachesvc.cli.output import print_json, say
+
+    told = client.sync(wish)
+    while told.state == "running":
+        if not as_json:
+            say(f"compared with {len(told.sites)} so far")
+        told = client.sync(wish)
+    print_json(told) if as_json else _show_sites(told.sites)
+    if any(report.error or (report.repaired and not report.initial) for report in told.sites.values()):
+        return Exit.PARTLY
+    return Exit.OK if told.sites else Exit.NOTHING
+
+
+def _show_sites(sites: Mapping[str, SiteComparison]) -> None:
+    from cachesvc.cli.output import add, count, moment, show, span, table
+
+    numbers = ("entries", "differing", "repaired", "waiting", "rounds", "bytes")
+    rows = table("site", *numbers, "when", right=numbers)
+    for name, report in sites.items():
+        moved = report.sent_bytes + report.received_bytes
+        found = map(count, (report.entries, report.differing, report.repaired, report.held, report.rounds, moved))
+        add(rows, name, *found, report.error or f"{moment(report.at)}, {span(report.seconds)}")
+    show(rows)
 
 
 def _ended(client: Client, told: SyncAnswer) -> SyncAnswer:

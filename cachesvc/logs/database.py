@@ -22,11 +22,12 @@ from cachesvc.logs.database_jobs import DatabaseJobs
 from cachesvc.logs.database_migrate import migrated
 from cachesvc.logs.database_registry import DatabaseRegistry
 from cachesvc.logs.database_related import Relations
+from cachesvc.logs.database_sites import DatabaseSites
 from cachesvc.logs.database_upkeep import backfill, sweep, trim
 from cachesvc.logs.following import Bell, following
 from cachesvc.logs.witness import Witness
 from cachesvc.model.change import OPENING, Appended, Change, Draft, opened_by, unpack_change
-from cachesvc.model.fold_state import Terms
+from cachesvc.model.fold_state import ENDED_KEPT, Terms
 from cachesvc.model.invalidation import Invalidation, Related
 from cachesvc.model.position import MAX_SEQ, Epoch, Gap, Position, Seq, first_sequence, pack_gaps, parse_gaps
 from cachesvc.ports import Clock, Retention, Standing, Trail
@@ -82,14 +83,15 @@ def _store(
             raise SettingsError("levels.database.url", parsed.render_as_string(), "must begin with sqlite: or postgresql:")
 
 
-class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs, DatabaseAgenda):
-    """`ports.Authority`."""
+class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs, DatabaseAgenda, DatabaseSites):
+    """`ports.Authority` and `ports.SiteStore`."""
 
     def __init__(self, store: Store, bell: Bell, *, terms: Terms, poll_interval: float, idempotency_ttl: float) -> None:
-        DatabaseSource.__init__(self, store)
+        DatabaseSource.__init__(self, store, site=terms.site, killed_kept=terms.tombstone_ttl if terms.site else ENDED_KEPT)
         DatabaseRegistry.__init__(self, store)
         DatabaseJobs.__init__(self, store)
         DatabaseAgenda.__init__(self, store)
+        DatabaseSites.__init__(self, store, self._patterns)
         self._bell = bell
         self._poll_interval = poll_interval
         self._idempotency_ttl = idempotency_ttl

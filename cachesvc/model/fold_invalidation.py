@@ -69,7 +69,7 @@ def _end_rows(state: State, folded: Folded, draft: Draft, change: Change, terms:
         if named.origin and (row is None or row.deleted):
             continue  # the other site tells itself what it ended
         if named.soft and row is not None and not row.deleted:
-            left = softened(row, version, at=state.now)
+            left = softened(row, version, at=state.now)._replace(local=False)
         else:
             gone = tombstone(key, Version(version), now=state.now, keep=terms.tombstone_ttl)
             left = gone._replace(updated_by=draft.actor, source=draft.source)

@@ -29,7 +29,7 @@ def fold_merge(state: State, folded: Folded, draft: Draft, change_id: str, terms
     folded.rows[entry.key] = entry
     if entry.tags or (row is not None and row.tags):
         mark_changed(folded, (*entry.tags, *(row.tags if row is not None else ())), version, state.now, terms)
-    return Receipt(draft.operation, version, found=live is not None, conflict=found.conflict)
+    return Receipt(draft.operation, version, found=live is not None, conflict=found.conflict, matched=1)
 
 
 def _settled(state: State, row: Entry | None, draft: Draft, version: Version, terms: Terms) -> Settled | None:

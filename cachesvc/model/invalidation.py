@@ -160,7 +160,7 @@ class Patterns:
             return entry
         killers = [one for one in self.matching(entry.key) if one.sequence > entry.version]
         if all(one.soft for one in killers):
-            return softened(entry, killers[0].sequence, at=min(one.at for one in killers))
+            return softened(entry, killers[0].sequence, at=min(one.at for one in killers))._replace(local=True)
         return entry._replace(version=Version(since), value=b"", deleted=True, local=True, rivals=())
 
     def add(self, one: InForce) -> None:

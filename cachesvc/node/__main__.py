@@ -112,9 +112,12 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
             doorman=doorman,
             revocations=node.revocations,
             rates=rates,
+            sites=node.sites,
         )
         live = Live(
-            service, live_limits(settings.realtime, settings.auth, service.limits), modules=modules_of(settings.realtime)
+            service,
+            live_limits(settings.realtime, settings.auth, service.limits, settings.sites),
+            modules=modules_of(settings.realtime),
         )
         session = live.limits.session
         server = _Server(

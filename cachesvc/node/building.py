@@ -45,6 +45,7 @@ from cachesvc.node.node import Node
 from cachesvc.node.offset import authority_offset
 from cachesvc.node.peers import Peers
 from cachesvc.node.restoring import Restorer, spool_of
+from cachesvc.node.sites import own_site, running
 from cachesvc.ports import Authority, Retention, Standing
 from cachesvc.settings import Settings
 from cachesvc.tiers.memory import MemoryTier
@@ -162,18 +163,18 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             duty("sweep", sweeper.step, interval=settings.levels.database.sweep_interval),
             duty("retire", retirer.step, interval=RETIRING),
         ]
-        copies: list[Copies] = []
-        if memory is not None and settings.authority != "memory":
-            copies.append(MemoryCopies(memory, cache.floors))
-        if redis is not None:
-            copies.append(RedisCopies(redis, cache.floors))
+        copies = [MemoryCopies(memory, cache.floors)] if memory is not None and settings.authority != "memory" else []
+        above: list[Copies] = [*copies, *([RedisCopies(redis, cache.floors)] if redis is not None else [])]
         audit = settings.audit
-        auditor = Auditor(cache, copies, clock, interval=audit.interval, sample=audit.sample, rate=audit.rate)
+        auditor = Auditor(cache, above, clock, interval=audit.interval, sample=audit.sample, rate=audit.rate)
         replayer = None
         if redis is not None and voucher is not None:
             duties.append(duty("audit", auditor.shared, interval=1.0))
             replayer = Replayer(redis, voucher, feed, clock)
             duties.append(duty("replay", replayer.step, interval=settings.cluster.replay_interval))
+        sites = own_site(settings, authority, cache, feed, clock)
+        if sites is not None:
+            duties.append(duty("sites", sites.links.hold, interval=settings.cluster.lease / 4))
         node = Node(
             id=node_id,
             address=address,
@@ -198,6 +199,7 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             restorer=restorer,
             revocations=revocations,
             warming=settings.warm.on_start != "no",
+            sites=sites,
         )
         async with _running(node):
             yield node
@@ -236,6 +238,7 @@ async def _running(node: Node) -> AsyncIterator[None]:
             group.create_task(node.tidy(), name="tidy"),
             *(group.create_task(duty.run(), name=f"duty {duty.name}") for duty in node.duties),
             *([group.create_task(node.voucher.run(), name="voucher")] if node.voucher is not None else []),
+            *([group.create_task(run, name="sites") for run in running(node.sites)] if node.sites is not None else []),
         ]
         try:
             await _announce(node)
@@ -308,6 +311,7 @@ async def _authority(settings: Settings, clock: SystemClock, memory: MemoryTier 
         max_value_size=settings.server.max_value_size,
         reminds=modules.reminds,
         reminder_late=settings.realtime.reminder_late,
+        site=settings.cluster.site if settings.sites.peers else "",
     )
     if settings.authority == "database":
         from cachesvc.logs import database  # noqa: PLC0415

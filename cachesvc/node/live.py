@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cachesvc.model.merging import Policy, Strategy
+from cachesvc.protocol.challenge import NODE_SUBJECT
 from cachesvc.realtime.authentication import AuthLimits, Proofs
 from cachesvc.realtime.modules import SOURCE, Module, Modules
 from cachesvc.realtime.recovery import KeptLimits
 from cachesvc.realtime.session import SessionLimits
-from cachesvc.settings import Auth, ConflictPolicy, Conflicts, Realtime
+from cachesvc.settings import Auth, ConflictPolicy, Conflicts, Realtime, Sites
 from cachesvc.web.live import LiveLimits
 from cachesvc.web.service import Limits
 
@@ -31,7 +32,7 @@ def _policy(said: ConflictPolicy) -> Policy:
     return Policy(Strategy(said.strategy), Strategy(said.otherwise), tuple(said.sources), said.time_field)
 
 
-def live_limits(realtime: Realtime, auth: Auth, limits: Limits) -> LiveLimits:
+def live_limits(realtime: Realtime, auth: Auth, limits: Limits, sites: Sites) -> LiveLimits:
     """The limits of the sockets."""
     return LiveLimits(
         SessionLimits(
@@ -53,7 +54,12 @@ def live_limits(realtime: Realtime, auth: Auth, limits: Limits) -> LiveLimits:
         send_timeout=realtime.send_timeout,
         drain_spread=realtime.drain_spread,
         drain_timeout=realtime.drain_timeout,
-        proofs=Proofs(_secrets(auth.node_secrets), _secrets(auth.step_up_secrets), frozenset(auth.step_up)),
+        proofs=Proofs(
+            _secrets(auth.node_secrets),
+            _secrets(auth.step_up_secrets),
+            frozenset(auth.step_up),
+            {f"{NODE_SUBJECT}{name}": peer.secret.encode() for name, peer in sites.peers.items()},
+        ),
         max_connections=realtime.max_connections,
         max_per_address=realtime.max_connections_per_address,
         allowed_origins=frozenset(realtime.allowed_origins),

@@ -37,6 +37,7 @@ from cachesvc.node.restoring import Restorer
 from cachesvc.node.stats import replay_of, stats_of
 from cachesvc.ports import Authority, NodeRecord
 from cachesvc.settings import Settings
+from cachesvc.sites.own import OwnSite
 
 if TYPE_CHECKING:
     from cachesvc.tiers.redis import RedisTier
@@ -74,6 +75,7 @@ class Node:
     warmer: Warmer
     restorer: Restorer
     revocations: Revocations
+    sites: OwnSite | None = None
     warming: bool = False  # before it says that it is ready
     started_at: float = 0.0
     clock_known: bool = True
@@ -205,6 +207,7 @@ class Node:
                 "replay": replay_of(self),
                 "audit": self.auditor.told(),
                 "visibility": self.delays["others"].latest(),
+                "sites": self._compared(),
                 **self.losses.stats(),
             },
         )
@@ -295,9 +298,13 @@ class Node:
                 "address": record.address,
                 "self": record.node == self.id,
                 "tiers": self.auditor.told() if record.node == self.id else record.info.get("audit", {}),
+                "sites": self._compared() if record.node == self.id else record.info.get("sites", {}),
             }
             for record in await self.authority.nodes(seen_within=self.settings.cluster.gone_after)
         ]
+
+    def _compared(self) -> dict[str, dict[str, object]]:
+        return self.sites.told() if self.sites is not None else {}
 
     async def nodes(self) -> list[dict[str, Any]]:
         """Every node that was heard of lately, with the sequence that it has applied and its lag behind the head."""

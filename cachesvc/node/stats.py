@@ -49,6 +49,7 @@ async def stats_of(node: Node) -> dict[str, Any]:
             **node.losses.stats(),
             "frozen": node.vigil.frozen,
         },
+        **({"sites": node.sites.stats()} if node.sites is not None else {}),
         "visibility": {whose: delays.latest() for whose, delays in node.delays.items()},
         "engine": {
             "floors": len(cache.floors),

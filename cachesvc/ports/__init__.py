@@ -15,6 +15,7 @@ from cachesvc.ports.loaders import Loaded, Loader
 from cachesvc.ports.log import ChangeLog, Retention, Standing, Trail
 from cachesvc.ports.quotas import Drawn, Quotas
 from cachesvc.ports.registry import NodeRecord, Registry
+from cachesvc.ports.sites import Followed, Link, Reply, SiteStore
 from cachesvc.ports.tiers import Copy, Holding, Inspected, Mark, Memory, Replica, Source, Tier, TierStats
 
 __all__ = [
@@ -25,10 +26,12 @@ __all__ = [
     "Clock",
     "Copy",
     "Drawn",
+    "Followed",
     "Holding",
     "Inspected",
     "Jobs",
     "Leases",
+    "Link",
     "Listed",
     "Loaded",
     "Loader",
@@ -38,7 +41,9 @@ __all__ = [
     "Quotas",
     "Registry",
     "Replica",
+    "Reply",
     "Retention",
+    "SiteStore",
     "Source",
     "Standing",
     "Tier",

@@ -115,6 +115,10 @@ class Sync(Body):
     sample: Annotated[int | None, Field(strict=True, ge=1, le=1_000_000_000, description="entries of each tier; null: all")] = (
         None
     )
+    sites: Annotated[
+        list[StrictStr] | None,
+        Field(max_length=100, description="compare with these other sites, an empty list for all, instead of tiers"),
+    ] = None
 
 
 class Previewed(BaseModel):

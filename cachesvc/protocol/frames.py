@@ -21,6 +21,7 @@ MAX_ID: Final = 200  # characters of an id that a client chooses
 MAX_THROTTLE: Final = 3_600_000  # milliseconds
 MAX_FILTERS: Final = 32
 MAX_FILTERED: Final = 100  # values of one filter
+MAX_PREFIXES: Final = 256  # that two sites compare in one message
 COMPRESSIONS: Final = ("gzip", "brotli")
 
 Id = Annotated[StrictStr, Field(min_length=1, max_length=MAX_ID)]
@@ -220,9 +221,20 @@ class ConflictResolve(Frame):
 
 
 class CacheSyncPayload(Wire):
-    node_id: Id
-    checksums: dict[str, StrictStr] = Field(default_factory=dict)
-    request_sync: list[StrictStr] = Field(default_factory=list)
+    node_id: Id = Field(description="of the site that asks, or answers")
+    checksums: Annotated[dict[str, StrictStr], Field(max_length=MAX_PREFIXES * 16)] = Field(
+        default_factory=dict, description="by prefix of the hash of a key, in hexadecimal: `sum:count` of what is held below it"
+    )
+    request_sync: Annotated[list[StrictStr], Field(max_length=MAX_PREFIXES)] = Field(
+        default_factory=list, description="prefixes whose entries are wanted, as far as the checksums given for them differ"
+    )
+    position: Annotated[StrictStr, Field(max_length=40)] | None = Field(
+        None, description="`epoch:sequence`, after which the log is to be told; the empty text asks where it stands"
+    )
+    follows: Annotated[list[Id], Field(max_length=100)] = Field(
+        default_factory=list, description="sites that are asked directly, so that their writes need not be told"
+    )
+    compression: Compression | None = None
 
 
 class CacheSync(Frame):
@@ -256,6 +268,7 @@ FROM_CLIENTS: Final[Mapping[str, type[Frame]]] = {
     )
 }
 FROM_NODES: Final[Mapping[str, type[Frame]]] = {type_of(model): model for model in (CacheSync,)}
+RECEIVED: Final[Mapping[str, type[Frame]]] = {**FROM_CLIENTS, **FROM_NODES}
 # the members whose text is kept as it was sent
 EXACT: Final[Mapping[str, Parts]] = {
     "cache:update": parts("value", within=("payload",)),

@@ -110,6 +110,24 @@ class AuditReport(_Told):
     error: str | None = Field(description="why it ended early")
 
 
+class SiteComparison(_Told):
+    """What a comparison with another site came to."""
+
+    at: float = Field(description="Unix seconds: when it began")
+    seconds: float
+    asked: bool = Field(description="by POST /v1/sync, not by the clock")
+    initial: bool = Field(description="the first since the other's log could not be gone on with: it may have had much more")
+    entries: int = Field(description="that this site has, what was deleted lately among them")
+    differing: int = Field(description="that the other had otherwise, on the first look")
+    repaired: int = Field(description="that it had otherwise on the second look too; unless initial, each is a fault found")
+    held: int = Field(description="of a time too far ahead, which wait for it")
+    refused: int = Field(description="that could not be understood, or not be carried out")
+    rounds: int
+    sent_bytes: int
+    received_bytes: int
+    error: str | None = Field(description="why it ended early")
+
+
 class SyncAnswer(_Told):
     """An audit that was asked for."""
 
@@ -118,6 +136,7 @@ class SyncAnswer(_Told):
     joined: bool = Field(description="it was under way already: one at a time, so this is the one that was asked for before")
     sample: int | None = Field(description="entries of each tier at most; null: all")
     tiers: dict[str, AuditReport] = Field(description="those begun so far")
+    sites: dict[str, SiteComparison] = Field(default_factory=dict, description="where other sites were asked for")
 
 
 class NodeAudits(_Told):
@@ -127,6 +146,7 @@ class NodeAudits(_Told):
     address: str
     is_self: bool = Field(alias="self")
     tiers: dict[str, AuditReport]
+    sites: dict[str, SiteComparison] = Field(default_factory=dict, description="the latest comparisons with other sites")
 
 
 class SyncOverview(_Told):

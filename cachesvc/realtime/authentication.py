@@ -6,7 +6,8 @@ The rule that must not break: a challenge is signed once, by whom it was sent to
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from cachesvc.errors import CacheError, Unauthenticated
@@ -30,11 +31,18 @@ class AuthLimits(NamedTuple):
 
 
 class Proofs(NamedTuple):
-    """What may be asked for beside a token: secrets that nodes share, and those of whose token has one of these scopes."""
+    """What may be asked for beside a token: secrets that nodes share, and those of whose token has one of these scopes.
+
+    A subject that is in `sites` proves itself by the secret there and no other.
+    """
 
     nodes: tuple[bytes, ...] = ()
     step_up: tuple[bytes, ...] = ()
     scopes: Collection[str] = ()
+    sites: Mapping[str, bytes] = MappingProxyType({})
+
+    def of_node(self, subject: str) -> tuple[bytes, ...]:
+        return (self.sites[subject],) if subject in self.sites else self.nodes
 
 
 NO_PROOFS: Final = Proofs()
@@ -174,7 +182,7 @@ class Authentication:
                 raise Unauthenticated("userId is not the subject of a token that was shown")
             return self._shown
         subject = received.user_id
-        if not subject.startswith(NODE_SUBJECT) or not self._proven(received, subject, self._proofs.nodes):
+        if not subject.startswith(NODE_SUBJECT) or not self._proven(received, subject, self._proofs.of_node(subject)):
             raise Unauthenticated("the challenge is not met")
         return Identity(subject, NODE_SCOPES, issued_at=self._clock.now())
 

@@ -23,11 +23,14 @@ from cachesvc.model.keys import Key, parse_key
 from cachesvc.model.position import Position
 from cachesvc.model.warming import pack_warming
 from cachesvc.ports import Agenda, Clock
+from cachesvc.protocol.challenge import NODE_SUBJECT
 from cachesvc.protocol.drafts import draft_of, fingerprint, invalidation_of, told
 from cachesvc.protocol.exact import check_nesting
 from cachesvc.protocol.frames import (
     CacheGet,
     CacheInvalidate,
+    CacheSync,
+    CacheSyncPayload,
     CacheUpdate,
     CacheWarm,
     ConflictResolve,
@@ -70,6 +73,14 @@ class Cache(Protocol):
     async def write(self, draft: Draft) -> Written: ...
 
 
+class Sites(Protocol):
+    """Who answers the nodes of other sites."""
+
+    async def answer(self, asked: CacheSyncPayload, peer: str) -> tuple[str, dict[str, object]]:
+        """The type and the payload of the answer, to a site that has proven to be that one."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Commands:
     """What requests are carried out on, and the limits of what they carry."""
@@ -83,6 +94,7 @@ class Commands:
     max_value_size: int = 1 << 20
     max_invalidate_keys: int = 100_000
     time_limit: float = 10.0
+    sites: Sites | None = None
 
     async def carry_out(self, request: Request) -> AsyncIterator[Reply]:
         """The answer, or the answers of which the last one ends it, each within the time limit. Raises `CacheError`."""
@@ -183,6 +195,12 @@ class Commands:
             await self.clock.sleep(LOOK_AGAIN)
             job = await self.jobs.find(job.id)
 
+    async def _sync(self, request: Request, asked: CacheSync) -> AsyncIterator[Reply]:
+        peer = request.identity.subject.removeprefix(NODE_SUBJECT)
+        if self.sites is None or peer == request.identity.subject:
+            raise Forbidden("node", "cache:sync")
+        yield Reply(*await self.sites.answer(asked.payload, peer))
+
     async def _recover(self, request: Request, asked: RecoveryRequest) -> AsyncIterator[Reply]:
         session = request.session
         async for payload in self.recovery.recover(session.stream, session.names.session, asked.payload):
@@ -212,6 +230,7 @@ CARRIED_OUT: Final[Mapping[str, Command]] = {
     "conflict:resolve": Command(Commands._resolve),
     "cache:warm": Command(Commands._warm, writes=False, watches=True),
     "recovery:request": Command(Commands._recover, writes=False),
+    "cache:sync": Command(Commands._sync, writes=False),
 }
 
 

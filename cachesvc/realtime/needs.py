@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from cachesvc.protocol.frames import CacheGet, CacheInvalidate, CacheUpdate, CacheWarm, Frame, Publish
+from cachesvc.protocol.frames import CacheGet, CacheInvalidate, CacheSync, CacheUpdate, CacheWarm, Frame, Publish
 from cachesvc.realtime.identity import Identity
 
 
@@ -43,6 +43,10 @@ def read(received: CacheGet) -> Iterable[Need]:
 
 def written(received: CacheUpdate) -> Iterable[Need]:
     yield Need("write", received.payload.key)
+
+
+def synced(received: CacheSync) -> Iterable[Need]:
+    yield Need("node", "cache:sync")
 
 
 def warmed(received: CacheWarm) -> Iterable[Need]:

@@ -19,7 +19,7 @@ from cachesvc.protocol.codes import CloseCode, Code
 from cachesvc.protocol.exact import read_object
 from cachesvc.protocol.frames import (
     EXACT,
-    FROM_CLIENTS,
+    RECEIVED,
     Auth,
     AuthzCheck,
     BatchUpdate,
@@ -141,7 +141,7 @@ class Session:
                 self._pay(self.meter, kind)
             if text is not None and kind in EXACT:
                 members = read_object(text, EXACT[kind], field="message")
-            received = parse(FROM_CLIENTS[kind], members)
+            received = parse(RECEIVED[kind], members)
             if isinstance(received, BatchUpdate):
                 return self._unpack(received, text)
             request = self._serve(kind, served, received)
@@ -406,4 +406,5 @@ SERVED: Final[Mapping[str, Served]] = {
     "conflict:resolve": Served(needs.nothing),  # of which key it is, the conflict says
     "recovery:request": Served(needs.nothing),
     "batch:update": Served(None),
+    "cache:sync": Served(needs.synced),
 }

@@ -4,7 +4,7 @@ from cachesvc.settings.auth import Auth
 from cachesvc.settings.conflicts import ConflictPolicy, Conflicts
 from cachesvc.settings.levels import Database, Levels, Memory, Redis
 from cachesvc.settings.loading import LoaderSettings, Loading, terms_of
-from cachesvc.settings.sections import Audit, Cluster, Engine, Jobs, Log, Realtime, Server, Warm
+from cachesvc.settings.sections import Audit, Cluster, Engine, Jobs, Log, Realtime, Server, Sites, Warm
 from cachesvc.settings.sources import BUILT_IN, load_settings
 from cachesvc.settings.values import Section
 from cachesvc.settings.whole import Settings, check_consistency, is_loopback
@@ -29,6 +29,7 @@ __all__ = [
     "Section",
     "Server",
     "Settings",
+    "Sites",
     "Warm",
     "check_consistency",
     "is_loopback",

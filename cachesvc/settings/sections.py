@@ -77,6 +77,24 @@ class Cluster(Section):
         return _MISSED * self.heartbeat
 
 
+class PeerSettings(Section):
+    """`[sites.peers.NAME]`: another site, by the name that it calls itself."""
+
+    url: str = Field(pattern=r"^https?://[^\s/?#]+/?$", max_length=1_000)  # of any of its nodes, or what is before them
+    secret: str = Field(max_length=1_000, repr=False)  # that both sites have
+
+
+class Sites(Section):
+    """Other sites, with stores of their own, that this one follows."""
+
+    peers: dict[str, PeerSettings] = Field(default_factory=dict)
+    interval: Duration = 60.0  # between two comparisons with a site
+    bandwidth: float = Field(0.0, ge=0, le=1e12)  # bytes a second that are taken from each site; 0: as many as come
+    max_ahead: Duration = 60.0  # of this clock; what another site writes beyond that waits until then
+    max_held: int = Field(10_000, ge=0, le=1_000_000)  # such entries of a site that wait in memory
+    digest_idle: Duration = 600.0  # after the last comparison, for which a node keeps the digest
+
+
 class Jobs(Section):
     """Jobs: warm-ups and restores."""
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cachesvc.errors import InvalidInput, SettingsError
 from cachesvc.model.pattern import parse_pattern
-from cachesvc.settings.auth import Auth, check_auth
+from cachesvc.settings.auth import LEAST_SECRET, Auth, check_auth
 from cachesvc.settings.conflicts import Conflicts
 from cachesvc.settings.levels import Levels, check_database, check_redis, sqlite_file
 from cachesvc.settings.loading import LoaderSettings, Loading, check_loader
 from cachesvc.settings.rates import Rates
-from cachesvc.settings.sections import Audit, Cluster, Engine, Jobs, Log, Realtime, Server, Warm
+from cachesvc.settings.sections import Audit, Cluster, Engine, Jobs, Log, Realtime, Server, Sites, Warm
+
+MAX_PEERS: Final = 50
+SITE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class Settings(BaseSettings):
@@ -35,6 +39,7 @@ class Settings(BaseSettings):
     log: Log = Log()
     engine: Engine = Engine()
     cluster: Cluster = Cluster()
+    sites: Sites = Sites()
     jobs: Jobs = Jobs()
     audit: Audit = Audit()
     realtime: Realtime = Realtime()
@@ -100,10 +105,25 @@ def check_consistency(settings: Settings) -> None:
         check_database(levels.database)
     for module, loader in settings.loaders.items():
         check_loader(module, loader)
+    check_sites(settings)
     try:
         parse_pattern(settings.warm.on_start_pattern)
     except InvalidInput as wrong:
         raise SettingsError("warm.on_start_pattern", settings.warm.on_start_pattern, wrong.reason) from None
+
+
+def check_sites(settings: Settings) -> None:
+    """What is to be true of other sites; raises `SettingsError`."""
+    own, peers = settings.cluster.site, settings.sites.peers
+    if peers and settings.authority != "database":
+        raise SettingsError("sites.peers", ", ".join(peers), "needs the database level, which remembers what was deleted")
+    if len(peers) > MAX_PEERS:
+        raise SettingsError("sites.peers", len(peers), f"names at most {MAX_PEERS} sites")
+    for name, peer in peers.items():
+        if name == own or not SITE_NAME.fullmatch(name):
+            raise SettingsError("sites.peers", name, f"must be the name of a site other than this one, {own} (cluster.site)")
+        if len(peer.secret.encode()) < LEAST_SECRET:
+            raise SettingsError(f"sites.peers.{name}.secret", "***", f"must be of at least {LEAST_SECRET} bytes")
 
 
 def is_loopback(host: str) -> bool:

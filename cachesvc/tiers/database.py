@@ -29,6 +29,7 @@ from sqlalchemy import (
 
 from cachesvc.errors import InvalidInput, TierUnavailable
 from cachesvc.model.entry import Entry, with_details
+from cachesvc.model.fold_state import ENDED_KEPT
 from cachesvc.model.invalidation import InForce, Patterns
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
@@ -66,8 +67,10 @@ class DatabaseSource:
 
     name: Final = NAME
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, site: str = "", killed_kept: float = ENDED_KEPT) -> None:
         self._store = store
+        self._site = site  # "" where there are no others
+        self._killed_kept = killed_kept
         self._patterns = PatternsRead()
         self._hits = 0
         self._misses = 0
@@ -210,7 +213,8 @@ class DatabaseSource:
 
             def end(connection: Connection) -> int | None:
                 now = connection.execute(select(self._store.now())).scalar_one()
-                return database_patterns.bury(connection, self._store, pattern, page, now=now)
+                site, keep = self._site, self._killed_kept
+                return database_patterns.bury(connection, self._store, pattern, page, now=now, site=site, keep=keep)
 
             buried = await self._store.maintain(end)
         if buried is None:

@@ -12,12 +12,13 @@ from typing import Final, NamedTuple
 import orjson
 from sqlalchemy import Connection, bindparam, case, func, select
 
-from cachesvc.model.entry import NO_CONTENT
+from cachesvc.model.entry import NO_CONTENT, Entry, pack_details, tombstone, with_details
 from cachesvc.model.fold_state import ENDED_KEPT
 from cachesvc.model.invalidation import InForce, Patterns, in_force
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Enumeration, enumerate_keys
 from cachesvc.model.position import Seq
+from cachesvc.model.replica import ended
 from cachesvc.ports import Burial
 from cachesvc.tiers.database_store import Store
 from cachesvc.tiers.schema import dependencies, entries, entry_field, log_state, patterns, tags
@@ -123,22 +124,24 @@ class Page(NamedTuple):
     keys: Sequence[Key]
 
 
-def bury(connection: Connection, store: Store, one: InForce, page: Page, *, now: float) -> int | None:
-    """End what is dead in the page, or leave it stale; a key that was written since is left alone.
+def bury(connection: Connection, store: Store, one: InForce, page: Page, *, now: float, site: str, keep: float) -> int | None:
+    """End what is dead in the page, or leave it stale; a key that was written since is left alone. `site` is this one's name.
 
     How many: None where another was faster, and nothing was done.
     """
     come = patterns.update().where(patterns.c.sequence == one.sequence, patterns.c.buried_to == page.after)
     if not connection.execute(come.values(buried_to=page.upto, looked=patterns.c.looked + page.looked)).rowcount:
         return None
-    buried = end(connection, store, one, page.keys, now=now, keep=ENDED_KEPT)
+    buried = end(connection, store, one, page.keys, now=now, keep=keep, site=site)
     if buried:
         counted = patterns.update().where(patterns.c.sequence == one.sequence)
         connection.execute(counted.values(buried=patterns.c.buried + buried))
     return buried
 
 
-def end(connection: Connection, store: Store, one: InForce, keys: Sequence[Key], *, now: float, keep: float) -> int:
+def end(
+    connection: Connection, store: Store, one: InForce, keys: Sequence[Key], *, now: float, keep: float, site: str = ""
+) -> int:
     """End the entries of these keys that it kills, and keep tombstones, or leave them stale; how many."""
     bound = {"keys": store.texts(keys)}
     dead = select(entries.c.key, entries.c.version).where(
@@ -151,8 +154,10 @@ def end(connection: Connection, store: Store, one: InForce, keys: Sequence[Key],
     ending = [row.key for row in found]
     if found and one.soft:
         ends = func.coalesce(case((entries.c.expires_at < one.at, entries.c.expires_at)), one.at)
+        known = _known(connection, store, ending, site, dead=False) if site else ()
         stale = entries.update().where(store.one_of(entries.c.key, "keys"))
         connection.execute(stale.values(version=one.sequence, expires_at=ends), {"keys": store.texts(ending)})
+        _keep_known(connection, known)
     elif found:
         bound = {"keys": store.texts(ending)}
         for table in (tags, dependencies, entry_field):
@@ -165,9 +170,25 @@ def end(connection: Connection, store: Store, one: InForce, keys: Sequence[Key],
             "details": b"",
             "deleted": True,
         }
-        ended = entries.update().where(store.one_of(entries.c.key, "keys"))
-        connection.execute(ended.values(**gone, updated_at=now, expires_at=now + keep), bound)
+        known = _known(connection, store, ending, site, dead=True) if site else ()
+        dead_rows = entries.update().where(store.one_of(entries.c.key, "keys"))
+        connection.execute(dead_rows.values(**gone, updated_at=now, expires_at=now + keep), bound)
+        _keep_known(connection, known)
     return len(found)
+
+
+def _known(connection: Connection, store: Store, keys: Sequence[str], site: str, *, dead: bool) -> list[dict[str, object]]:
+    """What those that end knew of other sites' writes, as it stays with what is left of them."""
+    rows = connection.execute(select(*entries.c).where(store.one_of(entries.c.key, "keys")), {"keys": store.texts(keys)}).all()
+    held = [with_details(Entry(*row[:9]), row.details) for row in rows]
+    left = [(tombstone(entry.key, entry.version, now=0.0, keep=0.0) if dead else entry, entry) for entry in held]
+    return [{"named": entry.key, "known": pack_details(ended(gone, entry, site))} for gone, entry in left]
+
+
+def _keep_known(connection: Connection, known: Sequence[dict[str, object]]) -> None:
+    if known:
+        of_each = entries.update().where(entries.c.key == bindparam("named")).values(details=bindparam("known"))
+        connection.execute(of_each, known)
 
 
 def forget_retired(connection: Connection, *, now: float) -> None:

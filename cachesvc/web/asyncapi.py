@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
 
-from cachesvc.protocol.frames import FROM_CLIENTS
+from cachesvc.protocol.frames import RECEIVED
 from cachesvc.protocol.messages import FROM_SERVER
 from cachesvc.realtime.session import SERVED
 from cachesvc.web.live import PATH
@@ -19,7 +19,7 @@ _TOLD: Final = "server."
 
 def document(version: str) -> Document:
     """Version 3 of AsyncAPI; an operation's action is that of the server."""
-    taken = {kind: model for kind, model in FROM_CLIENTS.items() if kind in SERVED}
+    taken = {kind: model for kind, model in RECEIVED.items() if kind in SERVED}
     sent, sent_schemas = models_json_schema([(model, "validation") for model in taken.values()], ref_template=_SCHEMAS)
     told, told_schemas = models_json_schema([(model, "serialization") for model in FROM_SERVER.values()], ref_template=_SCHEMAS)
     messages: Document = {}

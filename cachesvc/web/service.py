@@ -27,6 +27,7 @@ from cachesvc.ports import Agenda, Clock
 from cachesvc.protocol.warming import WarmLimits
 from cachesvc.realtime.identity import Doorman, OpenDoor
 from cachesvc.realtime.rates import Rates
+from cachesvc.sites.own import OwnSite
 from cachesvc.web.admission import Admission
 
 
@@ -201,6 +202,7 @@ class Service:
     admission: Admission | None = None  # None: all is taken up
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     streams: dict[str, Streams] = field(default_factory=dict)  # by what they are of
+    sites: OwnSite | None = None  # None: there are no others
     metrics: Metrics = field(default_factory=Metrics)
     doorman: Doorman = field(default_factory=OpenDoor)
     rates: Rates | None = None  # None: nothing is counted

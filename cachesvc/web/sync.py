@@ -7,6 +7,7 @@ running, never as done.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from pydantic import BaseModel
@@ -32,6 +33,8 @@ async def post_sync(call: Call) -> Response:
         require_json(call)
     asked = parse(Sync, read_object(raw, _PARTS)) if raw else Sync()
     node = call.service.node
+    if asked.sites is not None:
+        return await _with_sites(call, asked.sites)
     able = node.audited
     tiers = list(dict.fromkeys(asked.tiers)) if asked.tiers is not None else list(able)
     for place, tier in enumerate(tiers):
@@ -60,6 +63,25 @@ async def get_sync(call: Call) -> Response:
             {"running": _told(call, running, joined=False) if running is not None else None, "nodes": nodes}
         )
     )
+
+
+async def _with_sites(call: Call, wanted: Sequence[str]) -> Response:
+    """Compare with other sites from this node, within the time of a request; what takes longer goes on and is told later."""
+    own = call.service.sites
+    known = own.peers if own is not None else []
+    for place, name in enumerate(wanted):
+        if name not in known:
+            raise InvalidInput(
+                f"sites[{place}]", f"is no other site that this one follows; those are: {', '.join(known) or 'none'}"
+            )
+    if own is None:
+        raise InvalidInput("sites", "there are none that this one follows")
+    reports, done = await own.ask(wanted or known, within=call.service.limits.request_timeout / 2)
+    body: dict[str, object] = {"node": call.service.node.id, "joined": False, "sample": None, "tiers": {}}
+    answer = SyncAnswer.model_validate(
+        body | {"state": "done" if done else "running", "sites": {name: report.told() for name, report in reports.items()}}
+    )
+    return _json(answer, 200 if done else 202)
 
 
 def _told(call: Call, order: Order, *, joined: bool) -> SyncAnswer:

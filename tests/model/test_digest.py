@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cachesvc.errors import InvalidInput
@@ -27,6 +27,7 @@ def sum_of(held: dict[Key, bytes], prefix: str) -> Sum:
     return Sum(sum(marks) % MODULUS, len(marks))
 
 
+@settings(deadline=None)
 @given(HISTORIES, st.text("0123456789abcdef", max_size=4))
 def test_it_is_what_is_worked_out_anew_after_any_history(history: list[tuple[Key, bytes | None]], prefix: str) -> None:
     digest = Digest()
@@ -61,6 +62,7 @@ def differing(ours: Digest, theirs: Digest) -> set[Key]:
     return found
 
 
+@settings(deadline=None)
 @given(st.dictionaries(KEYS, MARKS, max_size=150), st.dictionaries(KEYS, st.none() | MARKS, max_size=20))
 def test_two_find_where_they_differ_and_nothing_else(held: dict[Key, bytes], other: dict[Key, bytes | None]) -> None:
     changed = {key: mark for key, mark in (held | other).items() if mark is not None}

@@ -7,7 +7,7 @@ from decimal import Decimal
 from itertools import permutations
 from typing import NamedTuple
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cachesvc.model.change import Change, Draft, Operation, Receipt, merge
@@ -110,6 +110,7 @@ def healed(sites: list[Site], order: list[int]) -> None:
             return
 
 
+@settings(deadline=None)
 @given(HISTORIES, st.permutations(range(9)), st.permutations(range(9)))
 def test_sites_come_to_the_same_whatever_the_order(history: list[Step], one: list[int], another: list[int]) -> None:
     only = ("set", "delete", "increment", "hear")
@@ -122,6 +123,7 @@ def test_sites_come_to_the_same_whatever_the_order(history: list[Step], one: lis
     assert {site.state for site in first} == {site.state for site in second}
 
 
+@settings(deadline=None)
 @given(HISTORIES, st.permutations(range(9)))
 def test_what_is_of_one_site_alone_does_not_keep_them_apart(history: list[Step], order: list[int]) -> None:
     sites = played(history)
@@ -129,6 +131,7 @@ def test_what_is_of_one_site_alone_does_not_keep_them_apart(history: list[Step],
     assert len({site.state for site in sites if site.state is not None}) <= 1
 
 
+@settings(deadline=None)
 @given(HISTORIES)
 def test_to_hear_of_others_is_commutative_associative_and_idempotent(history: list[Step]) -> None:
     sites = played(history, only=("set", "delete", "increment", "hear"))
@@ -154,6 +157,7 @@ def said(entry: Entry) -> tuple[object, ...]:
     return (*entry._replace(version=Version(0), origin=None),)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(-9, 9), st.booleans()), max_size=20), st.permutations(range(9)))
 def test_counters_add_up_whatever_was_heard_when(steps: list[tuple[int, int, bool]], order: list[int]) -> None:
     sites = [Site(name) for name in SITES]
@@ -253,6 +257,7 @@ def test_of_two_that_differ_without_a_write_the_writer_s_own_is_right() -> None:
     assert oslo.row.value == b"1"
 
 
+@settings(deadline=None)
 @given(*[st.dictionaries(st.sampled_from(SITES), st.integers(1, 9)).map(lambda known: tuple(sorted(known.items())))] * 3)
 def test_vectors_are_joined(
     one: tuple[tuple[str, int], ...], two: tuple[tuple[str, int], ...], three: tuple[tuple[str, int], ...]

@@ -43,7 +43,8 @@ async def text(tmp_path: Path, valkey_url: str) -> str:
     """What a node with every tier tells, after some use."""
     levels = {"redis": {"url": valkey_url}, "database": {"url": "sqlite:a.db"}}
     loader = {"target": "tests.observability.test_metrics:load", "kind": "python"}
-    async with opened(settings(tmp_path, **levels, loaders={"loaded": loader})) as node:
+    sites = {"peers": {"away": {"url": "http://127.0.0.1:1", "secret": "a secret of thirty-two bytes or more"}}}
+    async with opened(settings(tmp_path, **levels, loaders={"loaded": loader}, sites=sites)) as node:
         await node.cache.write_many([Draft(Operation.SET, Key(f"task:{n}"), b"1") for n in range(20)])
         await node.cache.read(Key("loaded:1"))
         await node.audit(["memory", "redis"], None).done.wait()

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cachesvc.settings import ConflictPolicy, LoaderSettings, Section, Settings
-from cachesvc.settings.sections import ModuleSettings
+from cachesvc.settings.sections import ModuleSettings, PeerSettings
 
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
 CONFIGURE = (PAGES / "configure.md").read_text()
@@ -34,6 +34,7 @@ FIELDS = {
     place: (section, name, field)
     for place, section, name, field in (
         *fields_of(Settings),
+        *fields_of(PeerSettings, "sites.peers.NAME."),
         *fields_of(ModuleSettings, "realtime.modules.NAME."),
         *fields_of(ConflictPolicy, "conflicts.modules.NAME."),
     )

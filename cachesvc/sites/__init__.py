@@ -1,0 +1,1 @@
+"""Other sites: deployments with stores of their own, which this one follows, and compares itself with."""

@@ -1,0 +1,208 @@
+"""Peer: another site, followed by this one over one connection at a time, and compared with now and then.
+
+The rule that must not break: how far its log was taken in is kept only when all up to there is in the authority. What was taken
+in twice is news once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from cachesvc.errors import CacheError, InvalidInput, PositionLost
+from cachesvc.model.position import Position, parse_position
+from cachesvc.ports import Clock, Link, Reply, SiteStore
+from cachesvc.sites.comparison import Comparison
+from cachesvc.sites.intake import Intake, IntakeLimits, Writes
+from cachesvc.sites.keeper import Keeper
+from cachesvc.sites.report import PeerCounts, SiteReport
+
+_log = logging.getLogger(__name__)
+RETRIES: Final = (0.2, 1.0, 2.0, 5.0)  # seconds between attempts, the last for ever
+
+Connect = Callable[[], AbstractAsyncContextManager[Link]]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLimits:
+    """Seconds between comparisons, bytes a second that may come, seconds that tombstones are kept."""
+
+    interval: float = 60.0
+    bandwidth: float = 0.0  # 0: as many as come
+    remembered: float = 86_400.0
+    intake: IntakeLimits = field(default_factory=IntakeLimits)
+
+
+class _Told(NamedTuple):
+    """Up to where a log was told, and what."""
+
+    position: Position
+    reply: Reply
+
+
+class Peer:
+    """One other site. `connect` raises `Unavailable` when it cannot be reached, or does not believe who this is."""
+
+    def __init__(
+        self,
+        name: str,
+        connect: Connect,
+        store: SiteStore,
+        writes: Writes,
+        clock: Clock,
+        *,
+        keeper: Keeper,
+        site: str,
+        others: tuple[str, ...],
+        limits: PeerLimits,
+    ) -> None:
+        self.name = name
+        self.counts = PeerCounts()
+        self.latest: SiteReport | None = None
+        self.position: Position | None = None
+        self._connect = connect
+        self._store = store
+        self._clock = clock
+        self._site = site
+        self._others = others
+        self._limits = limits
+        self._moved = asyncio.Event()
+        self._intake = Intake(writes, clock, peer=name, counts=self.counts, limits=limits.intake)
+        self._keeper = keeper
+        self._turn = asyncio.Lock()
+        self._unseen = False  # since it started over: what it has and this site lacks is no fault
+
+    async def run(self) -> None:
+        """Follow it, and compare with it, for ever."""
+        failed = 0
+        while True:
+            try:
+                async with self._connect() as link:
+                    self.counts.connections += 1
+                    self.counts.connected = True
+                    failed = 0
+                    await self._hold(link)
+            except* CacheError as group:
+                self.counts.failures += 1
+                level = logging.DEBUG if failed else logging.WARNING
+                _log.log(level, "the site %s is not followed: %s", self.name, _first(group))
+            finally:
+                self.counts.connected = False
+            await self._clock.sleep(RETRIES[min(failed, len(RETRIES) - 1)])
+            failed += 1
+
+    async def compare(self) -> SiteReport:
+        """Compare with it now, over a connection of its own, whether or not this node follows it."""
+        report = SiteReport(self.name, self._clock.now(), asked=True)
+        try:
+            async with self._connect() as link:
+                if self.counts.connected:
+                    return await self._compare(link, report)
+                start = (await self._ask(link, "")).position
+                async with asyncio.TaskGroup() as group:
+                    following = group.create_task(self._follow(link, await self._begin(start)))
+                    report = await self._compare(link, report)
+                    following.cancel()
+        except* CacheError as failed:
+            report.error = str(_first(failed))
+        return report
+
+    async def _hold(self, link: Link) -> None:
+        head = (await self._ask(link, "")).position
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow(link, await self._begin(head)))
+            while True:
+                await self._compare(link, SiteReport(self.name, self._clock.now()))
+                await self._clock.sleep(self._limits.interval)
+
+    async def _begin(self, head: Position) -> Position:
+        """Where its log is to be gone on with: at its head where that cannot be told, as comparing finds what is missing."""
+        kept = await self._store.followed(self.name)
+        silent = kept is not None and self._clock.now() - kept.at > self._limits.remembered
+        if kept is None or kept.position.epoch != head.epoch or kept.position > head or silent:
+            await self._start_over(head, "it was silent for longer than deletions are remembered" if silent else "")
+            return head
+        self._stand(kept.position)
+        return kept.position
+
+    async def _start_over(self, head: Position, why: str) -> None:
+        self.counts.started_over += 1
+        self._unseen = True
+        if why:
+            _log.warning("the site %s starts over: %s; entries deleted meanwhile may come back", self.name, why)
+        await self._store.follow_on(self.name, head)
+        self._stand(head)
+
+    async def _follow(self, link: Link, position: Position) -> None:
+        while True:
+            try:
+                answer = await self._ask(link, str(position))
+            except PositionLost as lost:
+                _log.warning("the log of %s cannot be gone on with: %s", self.name, lost)
+                position = (await self._ask(link, "")).position
+                await self._start_over(position, "")
+                continue
+            await self._intake.take(answer.reply)
+            await self._intake.take_due()
+            if answer.position != position:
+                position = answer.position
+                await self._store.follow_on(self.name, position)
+            self._stand(position)
+
+    async def _ask(self, link: Link, position: str) -> _Told:
+        received = link.received
+        payload = {"nodeId": self._site, "position": position, "follows": list(self._others), "compression": "gzip"}
+        reply = await link.ask(payload)
+        self.counts.received += link.received - received
+        await self._pace(link.received - received)
+        if reply.type != "batch:update":
+            raise InvalidInput("type", f"of the answer of {self.name} is not batch:update")
+        return _Told(parse_position(str(reply.payload.get("position", "")), field="payload.position"), reply)
+
+    async def _compare(self, link: Link, report: SiteReport) -> SiteReport:
+        async with self._turn:
+            report.initial, self._unseen = self._unseen, False
+            comparison = Comparison(
+                self._keeper,
+                self._intake,
+                self._clock,
+                site=self._site,
+                peer=self.name,
+                caught_up=self._caught_up,
+                pace=self._pace,
+            )
+            self.latest = await comparison.run(link, report)
+        self._unseen = report.initial and bool(report.error)
+        counts = self.counts
+        counts.synced += 1
+        counts.sync_failures += bool(report.error)
+        if not report.initial:
+            counts.repaired += report.repaired
+            if report.repaired:
+                _log.error("%d entries differed from those of the site %s and were repaired", report.repaired, self.name)
+        return report
+
+    async def _caught_up(self, position: Position) -> None:
+        while self.position is None or (self.position.epoch == position.epoch and self.position < position):
+            await self._moved.wait()
+
+    def _stand(self, position: Position) -> None:
+        self.position = position
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+    async def _pace(self, received: int) -> None:
+        """Wait until what came fits into the budget."""
+        if self._limits.bandwidth:
+            seconds = received / self._limits.bandwidth
+            self.counts.paused += seconds
+            await self._clock.sleep(seconds)
+
+
+def _first(group: BaseExceptionGroup[CacheError]) -> CacheError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

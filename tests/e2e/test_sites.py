@@ -1,0 +1,55 @@
+"""Two sites as users run them, each over a database of its own, and a network between them that fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.sites.deployments import agreed, connected, deployed
+
+
+async def test_what_one_writes_the_other_has_and_what_both_wrote_apart_both_have_alike(tmp_path: Path) -> None:
+    async with deployed(tmp_path, "berlin", "oslo") as sites:
+        berlin, oslo = sites
+        await berlin.put("task:1", {"done": False})
+        await agreed(sites, "task:1", {"done": False})
+        await oslo.put("task:2", "of oslo")
+        await agreed(sites, "task:2", "of oslo")
+        await berlin.delete("task:1")
+        await agreed(sites, "task:1", None)
+        await berlin.put("task:9", "of berlin alone", distribute="false")
+
+        for site in sites:
+            site.cut()
+        await berlin.put("task:3", "written apart")
+        await berlin.put("both", "of berlin")
+        await oslo.put("both", "of oslo, and later")
+        await oslo.delete("task:2")
+        for amount in range(1, 11):
+            await berlin.increment("counter", amount)
+            await oslo.increment("counter", 100 * amount)
+        for site in sites:
+            site.heal()
+        await connected(sites)
+        await agreed(sites, "task:3", "written apart")
+        await agreed(sites, "both", "of oslo, and later")
+        await agreed(sites, "task:2", None)
+        await agreed(sites, "counter", 55 + 5_500)
+        for site, other in ((berlin, oslo), (oslo, berlin)):
+            assert (await site.stats(other.name))["conflicts"] == 1
+        assert await oslo.get("task:9") is None
+
+
+async def test_an_invalidation_reaches_the_other_site(tmp_path: Path) -> None:
+    async with deployed(tmp_path, "berlin", "oslo") as sites:
+        berlin, oslo = sites
+        for number in range(5):
+            await berlin.put(f"user:{number}", number)
+            await berlin.put(f"task:{number}", number)
+        await agreed(sites, "task:4", 4)
+        answer = await oslo.client.post("/v1/invalidate", json={"pattern": "user:*"})
+        assert answer.status_code == 200, answer.text
+        answer = await oslo.client.post("/v1/invalidate", json={"keys": ["task:0"]})
+        for number in range(5):
+            await agreed(sites, f"user:{number}", None)
+        await agreed(sites, "task:0", None)
+        assert await berlin.get("task:1") == 1
