@@ -16,6 +16,7 @@ from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Enumeration, Pattern, parse_pattern
 from cachesvc.model.position import Seq, Version
+from cachesvc.model.replica import ended
 
 _NEVER = Seq(0)
 MANY: Final = 1_000  # keys that an authority with an index ends in the append itself; more are in force, and ended after it
@@ -98,7 +99,8 @@ class Patterns:
     The same name twice is one pattern: the newer one kills all that the older one does.
     """
 
-    def __init__(self, in_force: Iterable[InForce] = ()) -> None:
+    def __init__(self, in_force: Iterable[InForce] = (), *, site: str = "") -> None:
+        self._site = site  # the name of this one, "" where there are no others
         self.highest = _NEVER  # no pattern in force is newer
         self._by_name: dict[str, InForce] = {}
         self._by_prefix: dict[str, list[InForce]] = {}  # the newest first
@@ -160,8 +162,10 @@ class Patterns:
             return entry
         killers = [one for one in self.matching(entry.key) if one.sequence > entry.version]
         if all(one.soft for one in killers):
-            return softened(entry, killers[0].sequence, at=min(one.at for one in killers))._replace(local=True)
-        return entry._replace(version=Version(since), value=b"", deleted=True, local=True, rivals=())
+            hidden = softened(entry, killers[0].sequence, at=min(one.at for one in killers))
+        else:
+            hidden = entry._replace(version=Version(since), value=b"", deleted=True)
+        return ended(hidden, entry, self._site) if self._site else hidden
 
     def add(self, one: InForce) -> None:
         """From now on it is in force. Of the same name the newest counts; what is retired stays so, however late it is told."""

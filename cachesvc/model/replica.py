@@ -94,8 +94,8 @@ def succeeding(entry: Entry, row: Entry | None, site: str, *, local: bool) -> En
 
 
 def ended(gone: Entry, row: Entry, site: str) -> Entry:
-    """A tombstone of what ended by itself, which no other site is told of; what the row knew of stays known."""
-    return gone._replace(vector=vector_of(row, site), local=True)
+    """What is left where a row ended by itself, of which no other site is told; what the row knew of stays known."""
+    return gone._replace(vector=vector_of(row, site), local=True, rivals=())
 
 
 def added(entry: Entry, live: Entry | None, amount: bytes, site: str) -> Entry:

@@ -71,7 +71,7 @@ class DatabaseSource:
         self._store = store
         self._site = site  # "" where there are no others
         self._killed_kept = killed_kept
-        self._patterns = PatternsRead()
+        self._patterns = PatternsRead(site)
         self._hits = 0
         self._misses = 0
         self._size = Measured(partial(size, store), monotonic)

@@ -29,7 +29,8 @@ _NONE: Final = Patterns()
 class PatternsRead:
     """The patterns in force, kept until the log's state says that they are others."""
 
-    def __init__(self) -> None:
+    def __init__(self, site: str = "") -> None:
+        self._site = site
         self._held = (0, 0), _NONE  # one tuple: threads that read SQLite replace it at once
 
     def now(self, connection: Connection) -> Patterns:
@@ -42,7 +43,7 @@ class PatternsRead:
             return _NONE
         named, held = self._held
         if named != (epoch, patterns_at):
-            held = Patterns(load(connection, known=held))
+            held = Patterns(load(connection, known=held), site=self._site)
             self._held = (epoch, patterns_at), held
         return held
 
