@@ -177,10 +177,9 @@ def _of_site(entry: Entry, row: Entry | None, live: Entry | None, draft: Draft, 
     """What is written, as one of several sites writes it. What a loader found is no other site's concern: each has its own."""
     loaded = draft.operation in (Operation.FILL, _NOTHING) and (live is None or live.local)
     local = loaded or not draft.distribute
+    entry = entry._replace(origin=None, vector=(), local=False, rivals=())
     if draft.operation is _INCREMENT and not local:
         entry = added(entry, live, format_number(draft.amount), site)
-    if draft.original is not None:
-        entry = entry._replace(origin=None, vector=(), local=False, rivals=())
     return succeeding(entry, row, site, local=local)
 
 
