@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+import asyncio
+from typing import Final
 
-from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cachesvc.web.asyncapi import document as asyncapi_document
 from cachesvc.web.batch import post_batch
 from cachesvc.web.changes import Changes
 from cachesvc.web.conflicts import get_conflict, get_conflicts
-from cachesvc.web.docs import page
 from cachesvc.web.door import Door, http_error
 from cachesvc.web.entries import delete_entry, get_entry, post_entry, put_entry
 from cachesvc.web.explanation import get_explanation
@@ -21,8 +20,6 @@ from cachesvc.web.invalidation import post_invalidate
 from cachesvc.web.jobs import JobEvents, delete_job, get_job, get_jobs
 from cachesvc.web.listing import get_keys, get_query
 from cachesvc.web.live import Live, LiveRoute
-from cachesvc.web.openapi import document
-from cachesvc.web.operations import router
 from cachesvc.web.revocations import post_revocations
 from cachesvc.web.routes import DataRoute, Endpoint
 from cachesvc.web.service import Service
@@ -30,35 +27,48 @@ from cachesvc.web.snapshot import Snapshots
 from cachesvc.web.sync import get_sync, post_sync
 from cachesvc.web.warming import get_hot, post_warm
 
+DESCRIBED: Final = frozenset(
+    {"/v1/stats", "/v1/nodes", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/asyncapi.json"}
+)
 
-def create_app(service: Service, live: Live | None = None) -> FastAPI:
+
+class App:
+    """All of it. What FastAPI describes, the operations and the documents, is made when the first of it is asked for."""
+
+    def __init__(self, service: Service, live: Live) -> None:
+        self._service = service
+        self._live = live
+        routes = [DataRoute(path, endpoints, service) for path, endpoints in data_endpoints(service).items()]
+        self._data = Starlette(
+            routes=[LiveRoute(live), *routes],
+            exception_handlers={HTTPException: http_error},
+            middleware=[Middleware(Door, service=service)],
+        )
+        self._described: ASGIApp | None = None
+        self._turn = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] in DESCRIBED:
+            app = self._described or await self._describe()
+        else:
+            app = self._data
+        await app(scope, receive, send)
+
+    async def _describe(self) -> ASGIApp:
+        async with self._turn:
+            if self._described is None:
+                self._described = await asyncio.to_thread(self._make_described)
+            return self._described
+
+    def _make_described(self) -> ASGIApp:
+        from cachesvc.web.described import described  # noqa: PLC0415 - takes half a second, and a start waits for nothing in it
+
+        return described(self._service, self._live)
+
+
+def create_app(service: Service, live: Live | None = None) -> App:
     """The application of one node, and its sockets."""
-    live = live or Live(service)
-    app = FastAPI(
-        title="cachesvc",
-        version=service.version or "0",
-        description="A multi-level cache: memory, Redis and database behind one interface, on one change log.",
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        exception_handlers={HTTPException: http_error},
-    )
-    app.router.routes[:0] = [DataRoute(path, endpoints, service) for path, endpoints in data_endpoints(service).items()]
-    app.router.routes.insert(0, LiveRoute(live))
-    app.include_router(router(service, live))
-    app.openapi = partial(document, app)  # type: ignore[method-assign]  # how FastAPI has it extended
-
-    @app.api_route("/asyncapi.json", methods=["GET", "HEAD"], include_in_schema=False)
-    async def asyncapi() -> dict[str, Any]:
-        return asyncapi_document(app.version)
-
-    @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False, response_class=HTMLResponse)
-    async def docs() -> str:
-        schema: dict[str, Any] = app.openapi()
-        return page(schema)
-
-    app.add_middleware(Door, service=service)
-    return app
+    return App(service, live or Live(service))
 
 
 def data_endpoints(service: Service) -> dict[str, dict[str, Endpoint]]:

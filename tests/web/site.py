@@ -14,7 +14,6 @@ from typing import Any
 
 import httpx
 import uvicorn
-from fastapi import FastAPI
 
 from cachesvc.cluster.audit import Auditor, Order
 from cachesvc.cluster.copies import MemoryCopies
@@ -39,8 +38,7 @@ from cachesvc.ports import Burial, Listed, Loader
 from cachesvc.realtime.modules import Modules
 from cachesvc.tiers.memory import MemoryTier
 from cachesvc.web.admission import Admission
-from cachesvc.web.app import create_app
-from cachesvc.web.jobs import JobEvents
+from cachesvc.web.app import App, create_app
 from cachesvc.web.live import Live, LiveLimits
 from cachesvc.web.live_protocol import live_protocol
 from cachesvc.web.protocol import HeadLimits, limited
@@ -180,13 +178,11 @@ class Site:
     clock: FakeClock
     service: Service
     live: Live
-    app: FastAPI
+    app: App
 
     def listeners(self) -> int:
         """How many follow a job."""
-        [route] = [route for route in self.app.router.routes if getattr(route, "path_format", "") == "/v1/jobs/{id}/events"]
-        events: JobEvents = route._endpoints["GET"].__self__  # type: ignore[attr-defined]
-        return events.followers.open
+        return self.service.streams["jobs"].open
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:

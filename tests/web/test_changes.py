@@ -194,9 +194,7 @@ async def test_a_reader_that_stalls_loses_its_stream() -> None:
 
 async def _flood(site: Site, value: bytes) -> None:
     """Write until the follower's connection takes no more and its stream is given up."""
-    route = next(r for r in site.app.router.routes if getattr(r, "path_format", "") == "/v1/changes")
-    followers = route._endpoints["GET"].__self__.followers  # type: ignore[attr-defined]
-    while followers.open:
+    while site.service.streams["changes"].open:
         await put(site, "k", value)
 
 

@@ -37,6 +37,7 @@ async def test_an_answer_that_was_in_flight(method: str, status: int) -> None:
         cache=SimpleNamespace(leash=leash),
         metrics=Metrics(),
         clock=clock,
+        rates=None,
         doorman=SimpleNamespace(greet=lambda _: SimpleNamespace(unrestricted=True)),
     )
     scope = {"type": "http", "method": method, "path": "/v1/cache/k", "headers": [], TEMPLATE: "/v1/cache/{key}"}
