@@ -38,7 +38,7 @@ async def test_all_of_memory_is_audited(site: Site, http: httpx.AsyncClient) -> 
     assert (await http.get("/v1/cache/task:7")).json() == 7
     assert (await http.get("/v1/sync")).json() == {
         "running": None,
-        "nodes": [{"node": "n1", "address": "", "self": True, "tiers": {"memory": report}}],
+        "nodes": [{"node": "n1", "address": "", "self": True, "tiers": {"memory": report}, "sites": {}}],
     }
 
 
