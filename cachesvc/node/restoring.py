@@ -13,9 +13,11 @@ import orjson
 
 from cachesvc.engine.restore import Logged, Restorable, Restoring
 from cachesvc.errors import JobFailed
+from cachesvc.model.change import Publication, publish
 from cachesvc.model.entry import Entry
 from cachesvc.model.job import Job
 from cachesvc.model.position import Position, parse_position
+from cachesvc.model.syncs import Sync
 from cachesvc.ports import Jobs
 from cachesvc.protocol.snapshot import SnapshotReader
 from cachesvc.settings import Settings
@@ -47,10 +49,28 @@ class Restorer:
         job = job._replace(total=said["count"])
         start = int(job.checkpoint or 0)
         if start < said["count"]:  # else all is back, and only the end of the job was not kept
-            async with aclosing(self._put_back(job, file, start, since)) as steps:
-                async for reached in steps:
-                    yield reached
+            sync = Sync(job.id, said["count"], processed=start, begun=start > 0)
+            await self._tell(sync.next())
+            try:
+                async with aclosing(self._put_back(job, file, start, since)) as steps:
+                    async for reached in steps:
+                        new = (message for _, message in reached.errors[len(job.errors) :])
+                        sync.note(int(reached.checkpoint) - sync.processed, *new)
+                        job = reached
+                        await self._tell(sync.next())
+                        yield reached
+            except JobFailed as failed:
+                await self._tell(sync.next(str(failed)))
+                raise
+            except GeneratorExit:
+                await self._tell(sync.next("was cancelled, or is gone on with by another node"))
+                raise
         await asyncio.to_thread(file.unlink, missing_ok=True)
+
+    async def _tell(self, said: Publication | None) -> None:
+        """Tell the subscribers of `task` how far it has come. What cannot be told is passed over: the next step tells more."""
+        if said is not None:
+            await self._cache.write_many([publish(said, distribute=False)])
 
     async def _put_back(self, job: Job, file: Path, start: int, since: Position | None) -> AsyncGenerator[Job, None]:
         restoring = Restoring(self._cache, self._authority, since)

@@ -193,6 +193,7 @@ class Publish(Frame):
 
 class BatchPayload(Wire):
     batch_id: Id
+    sync_id: Id | None = Field(None, description="the subscribers of task are told how far the batch has come: task:sync")
     updates: list[dict[str, Any]] = Field(default_factory=list)
     compression: Compression | None = None
     total_size: Number = Field(0, description="bytes of the array before compression")

@@ -9,15 +9,18 @@ from typing import Any, Final
 
 import brotli
 
-from cachesvc.errors import InvalidInput, LimitExceeded
+from cachesvc.errors import Forbidden, InvalidInput, LimitExceeded
+from cachesvc.model.keys import parse_name
+from cachesvc.model.syncs import Sync, resource_of
 from cachesvc.protocol.compression import decompressed
 from cachesvc.protocol.exact import parts, read_object
 from cachesvc.protocol.frames import BatchPayload
+from cachesvc.realtime.identity import Identity
 from cachesvc.realtime.replies import frame
 
 MOST: Final = 64  # messages that the server puts into one batch
 WINDOW: Final = 0.05  # seconds that it collects them
-_PARTS: Final = parts("value", "message", within=("payload", "updates"))
+_PARTS: Final = parts("value", "message", "data", within=("payload", "updates"))
 
 
 def packed(frames: Sequence[bytes], compression: str, at: float, *, name: str) -> bytes:
@@ -49,6 +52,16 @@ def unpacked(text: bytes, asked: BatchPayload, *, most: int, size: int) -> list[
     if len(updates) > most:
         raise LimitExceeded("payload.updates", f"has {len(updates)} messages", most)
     return updates
+
+
+def sync_of(asked: BatchPayload, identity: Identity | None, total: int) -> Sync | None:
+    """How far it has come, where that is to be told. Raises `InvalidInput`, and `Forbidden` for who may not tell."""
+    if asked.sync_id is None:
+        return None
+    resource = resource_of(parse_name(asked.sync_id, field="payload.syncId"))
+    if identity is None or not identity.may("write", resource):
+        raise Forbidden("write", resource)
+    return Sync(asked.sync_id, total)
 
 
 _COMPRESS: Final[Mapping[str, Callable[[bytes], bytes]]] = {

@@ -6,6 +6,7 @@ One handler a type, in a table; each returns what its request is answered with.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
@@ -15,15 +16,17 @@ from cachesvc.engine.conflicts import choice, find
 from cachesvc.engine.invalidate import Buries, Floored, invalidate
 from cachesvc.engine.jobs import JobBook
 from cachesvc.engine.preview import Outlined, preview
-from cachesvc.errors import Forbidden, InvalidInput, OutcomeUnknown, Unavailable
+from cachesvc.errors import CacheError, Forbidden, InvalidInput, OutcomeUnknown, Unavailable
 from cachesvc.model.change import Draft, Idempotency, Operation, Publication, publish
 from cachesvc.model.change import invalidate as draft_of_invalidation
 from cachesvc.model.job import Job
 from cachesvc.model.keys import Key, parse_key
 from cachesvc.model.position import Position
+from cachesvc.model.syncs import Sync
 from cachesvc.model.warming import pack_warming
 from cachesvc.ports import Agenda, Clock
 from cachesvc.protocol.challenge import NODE_SUBJECT
+from cachesvc.protocol.codes import code_of
 from cachesvc.protocol.drafts import draft_of, fingerprint, invalidation_of, told
 from cachesvc.protocol.exact import check_nesting
 from cachesvc.protocol.frames import (
@@ -46,6 +49,7 @@ from cachesvc.realtime.resources import parse_resource
 from cachesvc.realtime.session import Request
 from cachesvc.realtime.told import MAX_PUSHED
 
+_log = logging.getLogger(__name__)
 LOOK_AGAIN: Final = 0.25  # seconds, at a job
 
 
@@ -98,10 +102,31 @@ class Commands:
 
     async def carry_out(self, request: Request) -> AsyncIterator[Reply]:
         """The answer, or the answers of which the last one ends it, each within the time limit. Raises `CacheError`."""
-        command = CARRIED_OUT[request.type]
+        command, sync = CARRIED_OUT[request.type], request.sync
+        if sync is not None:
+            await self._tell(sync)
         replies = command.handler(self, request, request.frame)
-        while (reply := await self._in_time(command, request, replies)) is not None:
-            yield reply
+        try:
+            while (reply := await self._in_time(command, request, replies)) is not None:
+                yield reply
+        except CacheError as error:
+            if sync is not None:
+                sync.note(1, code_of(error).value)
+                await self._tell(sync)
+            raise
+        if sync is not None:
+            sync.note(1)
+            await self._tell(sync)
+
+    async def _tell(self, sync: Sync) -> None:
+        """Tell how far a batch has come, if that is to be told; what cannot be is passed over, as the next step tells more."""
+        said = sync.next()
+        if said is None:
+            return
+        try:
+            await self.cache.write(publish(said, distribute=False))
+        except Unavailable as exc:
+            _log.info("how far the sync %s has come was not told: %s", sync.name, exc)
 
     async def _in_time(self, command: Command, request: Request, replies: AsyncIterator[Reply]) -> Reply | None:
         timer = asyncio.timeout(self.time_limit)

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from cachesvc.errors import CacheError, Forbidden, InvalidInput, LimitExceeded, TooManyRequests, Unauthenticated
 from cachesvc.model.moments import moment
+from cachesvc.model.syncs import Sync
 from cachesvc.ports import Clock
 from cachesvc.protocol.api import parse
 from cachesvc.protocol.codes import CloseCode, Code
@@ -30,7 +31,7 @@ from cachesvc.protocol.frames import (
 )
 from cachesvc.realtime import needs
 from cachesvc.realtime.authentication import NO_PROOFS, Authentication, AuthLimits, Closing, Names, Proofs, Rejected
-from cachesvc.realtime.batches import unpacked
+from cachesvc.realtime.batches import sync_of, unpacked
 from cachesvc.realtime.budget import NOT_COUNTED, Budget
 from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import Doorman, Identity
@@ -68,6 +69,7 @@ class Request(NamedTuple):
     frame: Frame
     identity: Identity
     session: Session
+    sync: Sync | None = None  # of the batch that it came in
 
 
 @dataclass(slots=True, eq=False)
@@ -155,7 +157,10 @@ class Session:
             raise InvalidInput("type", "batches do not nest")
         size = self.limits.max_frame_size * 4
         updates = unpacked(text, received.payload, most=self.limits.max_batch, size=size)
-        requests = [request for update in updates for request in self._understand(update, None)]
+        sync = sync_of(received.payload, self.identity, len(updates))
+        requests = [request._replace(sync=sync) for update in updates for request in self._understand(update, None)]
+        if sync is not None:
+            sync.note(len(updates) - len(requests))
         self.answer(received, "ack", {"batchId": received.payload.batch_id, "messages": len(updates)})
         return requests
 

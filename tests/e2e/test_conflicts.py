@@ -54,7 +54,7 @@ def shows(shown: object, said: object) -> bool:
     return shown == said or shown == "…"
 
 
-@pytest.mark.parametrize("title", ["Merged by itself", "Settled by hand", "Be reminded"])
+@pytest.mark.parametrize("title", EXAMPLES)
 async def test_an_example_of_the_page_is_what_happens(service: str, title: str) -> None:
     soon = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
     lines = EXAMPLES[title].replace("SOON", soon).splitlines()
@@ -123,6 +123,43 @@ async def test_what_is_wrong_with_a_choice_is_said(service: str, payload: dict[s
         answer = await socket.ask("conflict:resolve", payload)
         assert (answer["type"], answer["payload"]["code"], answer["payload"]["details"]["field"]) == ("error", code, field)
         assert (await socket.ask("cache:get", {"key": "a"}))["type"] == "cache:value"
+
+
+async def test_how_far_a_batch_has_come_is_told_to_others(service: str) -> None:
+    async with connected(port_of(service)) as sender, connected(port_of(service)) as other:
+        await other.ask("subscribe", {"resources": ["task"]})
+        wrong = {"type": "cache:update", "payload": update("sync:0", 0, expectedVersion=7)}
+        right = [{"type": "cache:update", "payload": update(f"sync:{place}", place)} for place in range(9)]
+        await sender.send("batch:update", {"batchId": "b", "syncId": "import", "updates": [wrong, *right]})
+        end = await other.until(lambda frame: frame["type"] == "task:sync" and frame["payload"]["processed"] == 10)
+        expected = {"syncId": "import", "status": "completed", "progress": 1, "total": 10, "errors": ["VERSION_CONFLICT"]}
+        assert end["payload"].items() >= expected.items()
+        steps = [frame["payload"] for frame in other.seen if frame["type"] == "task:sync"]
+        assert [step["status"] for step in steps][:1] == ["started"]
+        assert [step["processed"] for step in steps] == sorted({step["processed"] for step in steps})
+
+
+async def test_how_far_a_restore_has_come_is_told(service: str) -> None:
+    async with connected(port_of(service)) as socket, httpx.AsyncClient(base_url=service, timeout=30.0) as http:
+        await socket.ask("cache:update", update("restored:1", 1))
+        snapshot = (await http.get("/v1/snapshot?pattern=restored:*")).content
+        await socket.ask("cache:update", update("restored:1", 2))
+        await socket.ask("subscribe", {"resources": ["task"]})
+        job = (await http.post("/v1/restore", content=snapshot, headers={"Content-Type": "application/x-ndjson"})).json()
+        end = await socket.until(lambda frame: frame["type"] == "task:sync" and frame["payload"]["status"] == "completed")
+        assert end["payload"].items() >= {"syncId": job["id"], "processed": 1, "total": 1}.items()
+
+
+@pytest.mark.parametrize(
+    ("sync", "field"),
+    [(7, "payload.syncId"), ("", "payload.syncId"), ("x" * 201, "payload.syncId"), ("a\nb", "payload.syncId")],
+)
+async def test_a_sync_that_is_none_is_refused_and_nothing_is_done(service: str, sync: object, field: str) -> None:
+    async with connected(port_of(service)) as socket:
+        updates = [{"type": "cache:update", "payload": update("refused:1", 1)}]
+        answer = await socket.ask("batch:update", {"batchId": "b", "syncId": sync, "updates": updates})
+        assert (answer["payload"]["code"], answer["payload"]["details"]["field"]) == ("BAD_MESSAGE", field)
+        assert not (await socket.ask("cache:get", {"key": "refused:1"}))["payload"]["found"]
 
 
 async def test_a_reminder_survives_a_crash_and_is_told_once(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from cachesvc.model.agenda import Item
-from cachesvc.model.change import Change, Draft, Operation, due, resolve
+from cachesvc.model.change import Change, Draft, Operation, due, publish, resolve
 from cachesvc.model.conflict import MAX_TOLD, item_name
 from cachesvc.model.entry import Entry
 from cachesvc.model.fold import fold
@@ -17,6 +17,7 @@ from cachesvc.model.fold_state import Folded, State, Terms
 from cachesvc.model.keys import Key
 from cachesvc.model.merging import Policy, Strategy
 from cachesvc.model.position import Epoch, Position, Seq, Version
+from cachesvc.model.syncs import Sync
 from cachesvc.realtime.identity import Identity
 from tests.realtime.changes import AT, entry
 from tests.realtime.sessions import Said
@@ -107,6 +108,22 @@ def test_calendar_reminder() -> None:
     done = folded(due(item.name, AT, event.key), rows=[event], items=[item])
     reminder = golden_frames.check(pushed(done.changes)["calendar:reminder"])["payload"]
     assert (reminder["eventId"], reminder["title"], reminder["minutesBefore"]) == ("7", "Talk", 10)
+
+
+def test_task_sync() -> None:
+    sync = Sync("import-7", 4)
+    sync.note(1, "VERSION_CONFLICT")
+    said = sync.next()
+    assert said is not None
+    payload = golden_frames.check(pushed(folded(publish(said)).changes)["task:sync"])["payload"]
+    assert payload == {
+        "syncId": "import-7",
+        "status": "started",
+        "progress": 0.25,
+        "processed": 1,
+        "total": 4,
+        "errors": ["VERSION_CONFLICT"],
+    }
 
 
 @pytest.mark.parametrize(
