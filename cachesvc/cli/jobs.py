@@ -41,6 +41,7 @@ def warm(
 
     A job with errors, or that did not come to its end: exit code 6. When there was nothing to warm: exit code 1.
     """
+    from cachesvc.cli.output import say
     from cachesvc.protocol.api import parse
     from cachesvc.protocol.operations import Warm
 
@@ -57,7 +58,10 @@ def warm(
     }
     wish = parse(Warm, {name: value for name, value in given.items() if value is not None})
     with at.connected() as client:
-        return outcome(at, client, client.warm(wish), wait=not no_wait)
+        told = client.warm(wish)
+        if told.note:
+            say(told.note)
+        return outcome(at, client, told, wait=not no_wait)
 
 
 @operator

@@ -5,9 +5,11 @@ What a command needs is imported when it runs: `--help` has to be immediate.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -70,6 +72,10 @@ def _cachesvc(
 
 def main() -> None:
     """The console script `cachesvc`."""
+    if sys.stderr is None:  # it was closed by who called
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - it stays open to the end
+    if sys.stdout is None:
+        _fail("the output cannot be written: stdout is closed", Exit.PARTLY)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # whatever a key has in it can be printed

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from shutil import copyfileobj
+from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import IO, TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -24,27 +25,31 @@ if TYPE_CHECKING:
     from cachesvc.protocol.snapshot import SnapshotReader
 
 _CHUNK: Final = 256 << 10  # bytes
+STANDARD: Final = Path("-")  # stdout, or stdin
 
 
 @operator
 def snapshot(
     at: Operator,
-    file: Annotated[Path, typer.Argument(help="Where to; one that is there is replaced, once the new one is whole.")],
+    file: Annotated[Path, typer.Argument(help="Where to; a file that is there is replaced by a whole one. - is stdout.")],
     pattern: Annotated[str, typer.Option(help="Only keys that match: *, ?, [abc], [!a]; \\ escapes.")] = "*",
 ) -> Exit:
     """Write entries into a file, with checksums.
 
     A file that cannot be written, or a snapshot cut off: exit code 6.
     """
-    from cachesvc.cli.output import nbytes, plural, print_json, show
+    from cachesvc.cli.output import nbytes, plural, print_json, say, show
     from cachesvc.client.snapshot import reader
 
-    told = reader()
+    if file == STANDARD and at.as_json:
+        raise InvalidInput("FILE", "- is stdout, where --json prints its own")
+    told, size = reader(), 0
     with _replaced(file) as out, at.connected() as client, client.snapshot(told, pattern) as chunks:
         for chunk in _shown("snapshot", chunks, None, told):
-            out.write(chunk)
-        size = out.tell()
-    if at.as_json:
+            size += out.write(chunk)
+    if file == STANDARD:
+        say(f"{plural(told.count, 'entry', 'entries')}, {nbytes(size)}")
+    elif at.as_json:
         print_json({"file": str(file), "entries": told.count, "bytes": size, "position": str(told.position)})
     else:
         show(f"{file}: {plural(told.count, 'entry', 'entries')}, {nbytes(size)}")
@@ -55,7 +60,7 @@ def snapshot(
 def restore(
     at: Operator,
     *,
-    file: Annotated[Path, typer.Argument(help="A file that snapshot wrote.")],
+    file: Annotated[Path, typer.Argument(help="A file that snapshot wrote. - is stdin.")],
     force: Annotated[bool, typer.Option("--force", help="Even if the log tells no more what was deleted since.")] = False,
     no_wait: NoWait = False,
 ) -> Exit:
@@ -80,6 +85,10 @@ def restore(
 @contextmanager
 def _replaced(file: Path) -> Iterator[IO[bytes]]:
     """A file to write to that takes the place of another when all went well, and is gone when not."""
+    if file == STANDARD:  # who reads it sees that it is whole by its last line
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
     target = file.resolve()
     if target.exists() and not target.is_file():
         raise InvalidInput("FILE", f"{file} is there, and is no file")
@@ -99,6 +108,11 @@ def _replaced(file: Path) -> Iterator[IO[bytes]]:
 
 def _opened(file: Path) -> IO[bytes]:
     try:
+        if file == STANDARD:  # read to its end first: nothing is sent of what is not whole
+            spooled = TemporaryFile()  # noqa: SIM115 - whoever opens it closes it
+            copyfileobj(sys.stdin.buffer, spooled)
+            spooled.seek(0)
+            return spooled
         return file.open("rb")
     except OSError as exc:
         raise InvalidInput("FILE", f"{file} cannot be read: {exc.strerror}") from exc

@@ -37,6 +37,7 @@ class JobLimits:
     kept_for: float = 86_400.0
     kept: int = 1_000
     unreached: float = 3_600.0  # a job that no node can run fails after so many seconds
+    max_attempts: int = 5  # nodes that may go while they run a job, which comes no further meanwhile, before it fails
 
 
 class JobRunner:
@@ -54,6 +55,7 @@ class JobRunner:
     ) -> None:
         self.limits = limits or JobLimits()
         self.ended: dict[str, int] = {state.value: 0 for state in JobState if state.ended}
+        self.resumed = 0  # jobs that this node took while another was said to run them
         self._store = store
         self._works = works
         self._clock = clock
@@ -153,7 +155,15 @@ class JobRunner:
         if job is None or body is None or job.state.ended:
             return
         now = self._clock.now()
-        kept = job.moved(now)._replace(state=JobState.RUNNING, node=self._node, started_at=job.started_at or now)
+        if job.state is JobState.RUNNING:  # whoever ran it put it back neither ended nor waiting
+            self.resumed += 1
+            if job.attempts >= self.limits.max_attempts:
+                reason = f"{job.attempts} times the node that ran it was gone before it came any further"
+                await self._end(job, JobState.FAILED, reason)
+                return
+        kept = job.moved(now)._replace(
+            state=JobState.RUNNING, node=self._node, started_at=job.started_at or now, attempts=job.attempts + 1
+        )
         if not await self._store.move_job(kept):
             return
         reached = kept
@@ -164,20 +174,25 @@ class JobRunner:
                 async for reached in steps:
                     # all of it done is always kept: what the work does after that, such as to tidy up, it may do but once
                     if self._clock.monotonic() >= due or reached.done == reached.total:
-                        kept = reached._replace(revision=kept.revision).moved(self._clock.now())
+                        kept = reached._replace(revision=kept.revision, attempts=0).moved(self._clock.now())
                         if not await self._store.move_job(kept):
                             _log.info("job %s was ended, or taken over", name)
                             return
                         due = self._clock.monotonic() + _TOLD_EVERY
         except Unavailable:
+            # nothing of it is the job's fault: it waits, as if it had not been begun
+            waiting = reached._replace(revision=kept.revision, state=JobState.WAITING, attempts=0)
+            await self._store.move_job(waiting.moved(self._clock.now()))
             raise
         except CacheError as exc:
             state, reason = JobState.FAILED, str(exc)
         except Exception:  # noqa: BLE001 - a job that breaks fails alone
             _log.exception("job %s could not be carried out", name)
             state, reason = JobState.FAILED, "could not be carried out; the log has why"
-        ended = reached._replace(revision=kept.revision).ended(state, self._clock.now(), reason=reason)
-        if await self._store.move_job(ended):
+        await self._end(reached._replace(revision=kept.revision), state, reason)
+
+    async def _end(self, job: Job, state: JobState, reason: str) -> None:
+        if await self._store.move_job(job.ended(state, self._clock.now(), reason=reason)):
             self.ended[state.value] += 1
 
 

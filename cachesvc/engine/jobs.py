@@ -86,6 +86,7 @@ class JobBook:
 
 def _sweep(one: InForce, burial: Burial, now: float) -> Job:
     done = burial.done or one.retired > 0
+    ended_at = (burial.ended_at or one.at) if done else None
     return Job(
         job_of(one),
         INVALIDATION,
@@ -93,7 +94,8 @@ def _sweep(one: InForce, burial: Burial, now: float) -> Job:
         state=JobState.DONE if done else JobState.RUNNING,
         created_at=one.at,
         started_at=one.at,
-        updated_at=now,
+        updated_at=ended_at or now,
+        ended_at=ended_at,
         done=burial.looked,
         total=burial.looked if done else None,
         counts={"buried": burial.buried},

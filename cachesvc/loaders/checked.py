@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Final
+
+import orjson
 
 from cachesvc.errors import InvalidInput, Unavailable
 from cachesvc.model.entry import JSON
@@ -38,6 +42,29 @@ def checked(loader: str, loaded: Loaded, *, most: int) -> Loaded:
     except (InvalidInput, TypeError, AttributeError) as exc:
         raise Unavailable(f"loader {loader}: {exc}") from exc
     return loaded
+
+
+def json_of(loader: str, value: object, default: Callable[[object], object] | None = None) -> bytes:
+    """A value as JSON. Raises `Unavailable`, which names the loader, for what JSON cannot say."""
+    try:
+        text = orjson.dumps(value, default=default)
+    except TypeError as exc:
+        raise Unavailable(f"loader {loader}: a value is not JSON ({exc})") from exc
+    if b"null" in text and not _finite(value):  # as which they would be written
+        raise Unavailable(f"loader {loader}: a value is not JSON (it holds a number that is infinite or none)")
+    return text
+
+
+def _finite(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_finite, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return all(_finite(getattr(value, member.name)) for member in fields(value))
+    return True
 
 
 def had(found: Mapping[Key, Loaded | Unavailable], keys: Sequence[Key]) -> Mapping[Key, Loaded | Unavailable]:

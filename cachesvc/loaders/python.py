@@ -14,10 +14,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
-import orjson
-
 from cachesvc.errors import SettingsError, Unavailable
-from cachesvc.loaders.checked import checked, had
+from cachesvc.loaders.checked import checked, had, json_of
 from cachesvc.model.entry import JSON
 from cachesvc.model.keys import Key
 from cachesvc.ports import Loaded
@@ -68,10 +66,7 @@ class PythonLoader:
         if isinstance(value, bytes):
             value = Loaded(value, "application/octet-stream")
         elif not isinstance(value, Loaded):
-            try:
-                value = Loaded(orjson.dumps(value), JSON)
-            except TypeError as exc:
-                raise Unavailable(f"loader {self._name}: a value is not JSON ({exc})") from exc
+            value = Loaded(json_of(self._name, value), JSON)
         return checked(self._name, value, most=self._max_value_size)
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cachesvc.errors import SettingsError, Unavailable
-from cachesvc.loaders.checked import checked, had, media_type
+from cachesvc.loaders.checked import checked, had, json_of, media_type
 from cachesvc.model.entry import JSON
 from cachesvc.model.keys import Key
 from cachesvc.ports import Loaded
@@ -117,10 +117,7 @@ class SqlLoader:
             return bytes(value)
         if isinstance(value, str):
             return value.encode()
-        try:
-            return orjson.dumps(value, default=_as_json)
-        except TypeError as exc:
-            raise Unavailable(f"loader {self._name}: a value is not JSON ({exc})") from exc
+        return json_of(self._name, value, _as_json)
 
 
 _OURS: Final = "\x1fasked"  # no column is named so

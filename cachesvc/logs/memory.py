@@ -116,7 +116,7 @@ class MemoryAuthority(MemoryJobs, MemoryAgenda):
             if not one.retired:
                 rows = list(self._rows.held())
                 dead = sum(row.version < one.sequence and one.pattern.matches(row.key) for row in rows)
-                self._burials[one.sequence] = Burial(True, len(rows), dead)
+                self._burials[one.sequence] = Burial(True, len(rows), dead, one.at)
                 if one.soft:
                     self._store(map(self._patterns.hide, rows))
                 self._rows.doubt(one)

@@ -107,7 +107,10 @@ class RedisPatterns:
 
     async def burials(self) -> Mapping[InForce, Burial]:
         """See `ports.Authority.burials`."""
-        return {kept.one: Burial(bool(kept.one.retired), kept.looked, kept.buried) for kept in await self.load()}
+        return {
+            kept.one: Burial(bool(kept.one.retired), kept.looked, kept.buried, kept.retired_at or None)
+            for kept in await self.load()
+        }
 
     async def _older(self, keys: list[Key], sequence: int, now: float) -> list[Argument]:
         """Key, version as the row has it, tombstone and its end, of those that are older."""

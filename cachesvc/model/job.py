@@ -57,6 +57,7 @@ class Job(NamedTuple):
     checkpoint: str = ""  # from where it goes on, in its kind's own words
     reason: str = ""  # why it failed
     revision: int = 1
+    attempts: int = 0  # how often a node began with it since it last came further
 
     @property
     def rate(self) -> float | None:

@@ -43,7 +43,7 @@ class Warming(NamedTuple):
 
     @property
     def title(self) -> str:
-        what = f"{len(self.keys)} keys" if self.keys else self.pattern or "what is hot"
+        what = f"{len(self.keys)} key{'s' if len(self.keys) > 1 else ''}" if self.keys else self.pattern or "what is hot"
         place = {WarmSource.LOADER: "loaders", WarmSource.DATABASE: "the authority", WarmSource.PEER: self.peer or "a peer"}
         return f"warm {what} from {place[self.source]}"
 

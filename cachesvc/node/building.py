@@ -388,4 +388,5 @@ def _job_limits(settings: Settings) -> JobLimits:
         lease=settings.cluster.lease,
         kept_for=jobs.kept_for,
         kept=jobs.max_kept,
+        max_attempts=jobs.max_attempts,
     )

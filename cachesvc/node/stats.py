@@ -66,7 +66,7 @@ async def stats_of(node: Node) -> dict[str, Any]:
         "feed": {"changes": len(node.feed), "bytes": node.feed.nbytes},
         "duties": {duty.name: {"held": duty.held, "failures": duty.failures} for duty in node.duties},
         "replay": replay_of(node),
-        "jobs": {"running": node.runner.running, **node.runner.ended},
+        "jobs": {"running": node.runner.running, "resumed": node.runner.resumed, **node.runner.ended},
         "audit": node.auditor.stats(),
         "revocations": len(node.revocations),
         "sweep": {"expired": node.sweeper.expired, "trimmed": node.sweeper.trimmed},

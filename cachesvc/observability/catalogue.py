@@ -125,6 +125,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _counter("sweep.expired", "sweep_expired", "Entries past their life that this node ended"),
     _counter("sweep.trimmed", "sweep_trimmed", "Records of the log that this node dropped"),
     _gauge("jobs.running", "jobs_running", "Jobs that run on this node"),
+    _counter("jobs.resumed", "jobs_resumed", "Jobs that this node took over from one that was gone"),
     _counter("jobs.*", "jobs_ended", "Jobs that ended on this node", "state"),
     # other sites
     _gauge("sites.digest.entries", "digest_entries", "Entries in the digest that is compared with other sites"),

@@ -29,11 +29,15 @@ class Listed(NamedTuple):
 
 
 class Burial(NamedTuple):
-    """How far ending what a pattern kills has come: keys looked at and entries ended, since it came into force."""
+    """How far ending what a pattern kills has come: keys looked at and entries ended, since it came into force.
+
+    `ended_at`, in Unix seconds, is told by `burials`.
+    """
 
     done: bool
     looked: int = 0
     buried: int = 0
+    ended_at: float | None = None
 
 
 class Authority(Source, Inspected, ChangeLog, Registry, Jobs, Agenda, Protocol):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from cachesvc.model.job import Job
 from cachesvc.protocol.operations import JobError, JobTold
 
+GOES_ON: Final = "the same was begun before; it goes on at its own pace, whatever rate or concurrency is given now"
 
-def job_told(job: Job) -> JobTold:
-    """A job as it is told."""
+
+def job_told(job: Job, *, known: bool = False) -> JobTold:
+    """A job as it is told; `known` to who asked for it and got one that was there."""
     return JobTold.model_validate(
         {
             "id": job.id,
@@ -27,5 +31,7 @@ def job_told(job: Job) -> JobTold:
             "counts": dict(job.counts),
             "errors": [JobError(key=key, message=message) for key, message in job.errors],
             "error_count": job.error_count,
+            "attempts": job.attempts,
+            "note": GOES_ON if known else None,
         }
     )

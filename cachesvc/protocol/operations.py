@@ -300,6 +300,8 @@ class JobTold(_Told):
     )
     errors: list[JobError] = Field(description="the first hundred")
     error_count: int
+    attempts: int = Field(0, description="how often a node began with it since it last came further")
+    note: str | None = Field(None, description="what else to know, of a job that was there already")
 
 
 class Jobs(_Told):

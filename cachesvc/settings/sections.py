@@ -103,6 +103,7 @@ class Jobs(Section):
     poll_interval: Duration = 1.0  # how often a node looks for a job that another began
     kept_for: Duration = 86_400.0  # after their end
     max_kept: int = Field(1_000, ge=1, le=10_000)
+    max_attempts: int = Field(5, ge=1, le=1_000)  # times that a node may go while it runs a job, before the job fails
     max_spool: Size = 1 << 30  # of snapshots under server.data_dir that wait to be restored
     max_snapshots: int = Field(4, ge=1, le=100)  # streams of GET /v1/snapshot open at once, and of POST /v1/restore
     max_listeners: int = Field(100, ge=1, le=10_000)  # streams of GET /v1/jobs/{id}/events open at once

@@ -111,7 +111,9 @@ def burials(connection: Connection) -> dict[InForce, Burial]:
     """How far it has come for every pattern in force."""
     rows = connection.execute(select(patterns).where(patterns.c.named == b"")).all()
     return {
-        _in_force(row.sequence, row.pattern, row.retired, row.at, row.soft): Burial(row.retired > 0, row.looked, row.buried)
+        _in_force(row.sequence, row.pattern, row.retired, row.at, row.soft): Burial(
+            row.retired > 0, row.looked, row.buried, row.retired_at or None
+        )
         for row in rows
     }
 

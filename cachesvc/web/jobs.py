@@ -8,8 +8,8 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import Send
 
-from cachesvc.engine.jobs import INVALIDATION
-from cachesvc.errors import CacheError
+from cachesvc.engine.jobs import INVALIDATION, Begun
+from cachesvc.errors import CacheError, Forbidden
 from cachesvc.model.entry import JSON
 from cachesvc.model.job import Job
 from cachesvc.protocol.codes import Code
@@ -40,7 +40,7 @@ async def get_jobs(call: Call) -> Response:
 
 async def get_job(call: Call) -> Response:
     call.query()
-    return answer(_known(await call.service.jobs.find(call.part(PREFIX))))
+    return answer(_readable(call, await call.service.jobs.find(call.part(PREFIX))))
 
 
 async def delete_job(call: Call) -> Response:
@@ -59,7 +59,7 @@ class JobEvents:
 
     async def get(self, call: Call) -> Response:
         call.query()
-        job = _known(await call.service.jobs.find(call.part(PREFIX, EVENTS)))
+        job = _readable(call, await call.service.jobs.find(call.part(PREFIX, EVENTS)))
         return JobStream(call.service, self.followers, job)
 
 
@@ -91,13 +91,31 @@ class JobStream(EventStream):
                 return
 
 
-def answer(job: Job, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(job_told(job).model_dump_json(by_alias=True), status, _NO_STORE | (headers or {}), JSON)
+def answer(job: Job) -> Response:
+    return Response(job_told(job).model_dump_json(by_alias=True), 200, _NO_STORE, JSON)
+
+
+def answer_begun(begun: Begun) -> Response:
+    """202 with a new job and where it is, or 200 with the one that does the same already."""
+    told = job_told(begun.job, known=begun.known)
+    headers = {**_NO_STORE, "Location": f"/v1/jobs/{begun.job.id}"}
+    return Response(told.model_dump_json(by_alias=True), 200 if begun.known else 202, headers, JSON)
 
 
 def _event(job: Job) -> bytes:
     name = "end" if job.state.ended else "progress"
     return f"event: {name}\ndata: {job_told(job).model_dump_json(by_alias=True)}\n\n".encode()
+
+
+def _readable(call: Call, job: Job | None) -> Job:
+    """For administrators, and for who may begin such a job and was told its id, which nobody guesses. Raises `Forbidden`."""
+    identity = call.identity
+    warms = any(scope.startswith("warm:") for scope in identity.scopes)
+    kinds = {"warm": warms, "restore": identity.may_all("write", "*")}
+    allowed = any(kinds.values()) if job is None else kinds.get(job.kind, False)
+    if not (identity.unrestricted or allowed):
+        raise Forbidden("admin", call.scope["path"])
+    return _known(job)
 
 
 def _known(job: Job | None) -> Job:

@@ -27,7 +27,7 @@ from cachesvc.model.pattern import Pattern, parse_pattern
 from cachesvc.protocol.codes import Code
 from cachesvc.protocol.snapshot import MEDIA_TYPE, SnapshotReader, SnapshotWriter
 from cachesvc.web.call import Call, flag, single
-from cachesvc.web.jobs import answer
+from cachesvc.web.jobs import answer_begun
 from cachesvc.web.problems import Problem, ProblemRaised
 from cachesvc.web.service import Service, Spool
 from cachesvc.web.streams import Followers, Stream
@@ -122,7 +122,7 @@ class Restore(Response):
         finally:
             if begun is None or begun.known:
                 file.unlink(missing_ok=True)
-        return answer(begun.job, 200 if begun.known else 202, {"Location": f"/v1/jobs/{begun.job.id}"})
+        return answer_begun(begun)
 
     async def _spooled(self, file: Path, reader: SnapshotReader, room: int) -> None:
         """The whole body in the file, every line of it verified."""

@@ -14,7 +14,7 @@ from cachesvc.protocol.operations import HotKey, HotKeys, Warm
 from cachesvc.protocol.warming import warming_of
 from cachesvc.web.call import Call, whole_number
 from cachesvc.web.entries import require_json
-from cachesvc.web.jobs import answer
+from cachesvc.web.jobs import answer_begun
 
 MAX_HOT: Final = 100_000
 _PARTS: Final = parts()
@@ -30,7 +30,7 @@ async def post_warm(call: Call) -> Response:
     if not warming.keys:
         call.require_all("warm", warming.pattern or "*")
     begun = await call.service.jobs.begin("warm", warming.title, pack_warming(warming), what=warming.what)
-    return answer(begun.job, 200 if begun.known else 202, {"Location": f"/v1/jobs/{begun.job.id}"})
+    return answer_begun(begun)
 
 
 async def get_hot(call: Call) -> Response:

@@ -19,13 +19,13 @@ import redis.asyncio
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.invalidate import invalidate
 from cachesvc.engine.warm import Warmer, no_peers
-from cachesvc.model.change import Draft, Operation
 from cachesvc.model.change import invalidate as draft_of
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.job import Job
 from cachesvc.model.keys import Key
 from cachesvc.model.warming import Warming, WarmSource, pack_warming
 from tests import servers
+from tests.bench.prepared import fill, warm
 from tests.bench.records import records
 from tests.bench.rows import fresh_database, load, node
 from tests.bench.sides import Bounded, by_many
@@ -52,9 +52,17 @@ async def operations(file: Path | None, rounds: int, seconds: float) -> list[Bou
         server = stack.enter_context(servers.postgres())
         valkey = stack.enter_context(servers.valkey())
         database = await fresh_database(server)
+        dependents = [Key(f"wide:{i}") for i in range(DEPENDENTS)]
+        deep = [Key(f"deep:{i}") for i in range(DEEP - 1)]
+        cold = [Key(f"cold:{i}") for i in range(DEPENDENTS)]
+        keys = [*doomed, *others, *cold, *dependents, *deep]
+        parents = ["nobody"] * (len(keys) - len(dependents) - len(deep)) + ["root"] * len(dependents)
+        await fill(database, keys, values, [*parents, "deep", *deep[:-1]])
         first = await stack.enter_async_context(node(stack, database=database, redis_url=valkey.url, memory=SIZE // 2))
         second = await stack.enter_async_context(node(stack, database=database, redis_url=valkey.url, memory=SIZE // 2))
-        await load(first, [*doomed, *others], values)
+        for one in (first, second):
+            for pattern in ("note:*", "task:*", "wide:*", "deep:*"):
+                await warm(one, pattern)
         client = redis.asyncio.Redis.from_url(valkey.url, db=1)
         stack.push_async_callback(client.aclose)
         pool = await stack.enter_async_context(asyncpg.create_pool(server.url, min_size=4, max_size=4))
@@ -62,7 +70,7 @@ async def operations(file: Path | None, rounds: int, seconds: float) -> list[Bou
         for at in range(0, SIZE, 10_000):
             some = doomed[at : at + 10_000]
             await client.mset({str(key): values[i % len(values)] for i, key in enumerate(some)})
-            await pool.executemany("INSERT INTO plain VALUES ($1, $2)", [(key, values[0]) for key in some])
+            await pool.copy_records_to_table("plain", records=[(key, values[i % len(values)]) for i, key in enumerate(some)])
 
         async def read_others(seconds: float) -> float:
             began = time.perf_counter()
@@ -71,7 +79,7 @@ async def operations(file: Path | None, rounds: int, seconds: float) -> list[Bou
 
         rows = []
         calm = await read_others(seconds)
-        ours = await timed(gone_on(first, second))
+        ours = await gone_on(first, second)
         swept = asyncio.create_task(until(lambda: not first.floors.patterns.active))
         during = await read_others(min(seconds, 1.0) if SIZE < 1_000_000 else seconds)
         still = not swept.done()
@@ -84,22 +92,26 @@ async def operations(file: Path | None, rounds: int, seconds: float) -> list[Bou
         rows.append(Bounded(work, f"{ours * 1_000:.1f} ms", f"DELETE … LIKE: {deleted:.2f} s", deleted / ours, 500))
         name = "reads of other keys while it is swept" + ("" if still else " (the sweep ended first)")
         rows.append(Bounded(name, f"{during:,.0f} /s", f"before: {calm:,.0f} /s", during / calm, 0.8))
-        rows += await cascades(first, second, values)
-        rows.append(await warmed(first, values, others))
+        rows += await cascades(first, second, len(deep))
+        rows.append(await warmed(first, cold, others))
     rows.append(await many_patterns(values, rounds, seconds))
     return rows
 
 
-async def gone_on(first: Cache, second: Cache) -> None:
-    """Invalidate on one node, until the other has applied it too."""
-    done = await invalidate(first, draft_of(Invalidation("task:*")))
-    await until(lambda: second.applied.sequence >= done.written.receipt.version)
+async def gone_on(first: Cache, second: Cache) -> float:
+    """Invalidate on one node; seconds until neither serves what matches. The answer comes later: it counts first."""
+    began = time.perf_counter()
+    asked = asyncio.create_task(invalidate(first, draft_of(Invalidation("task:*"))))
+    await until(lambda: all(node.floors.patterns.find("task:*") for node in (first, second)), every=0.0002)
+    took = time.perf_counter() - began
+    await asked
+    return took
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(600):
+async def until(true: Callable[[], bool], *, every: float = 0.001) -> None:
+    async with asyncio.timeout(1_800):
         while not true():
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(every)
 
 
 async def scan_unlink(client: redis.asyncio.Redis) -> None:
@@ -113,34 +125,26 @@ async def scan_unlink(client: redis.asyncio.Redis) -> None:
         await client.unlink(*batch)
 
 
-async def cascades(first: Cache, second: Cache, values: Sequence[bytes]) -> list[Bounded]:
+async def cascades(first: Cache, second: Cache, deep: int) -> list[Bounded]:
     """Wide: all depend on one key. Deep: each on the one before it."""
     rows = []
     shapes = {
-        f"cascade over {DEPENDENTS:,} dependents, in effect on both nodes": [
-            (Key(f"wide:{i}"), "root") for i in range(DEPENDENTS)
-        ],
-        f"cascade {DEEP:,} levels deep": [(Key(f"deep:{i}"), f"deep:{i - 1}" if i else "root") for i in range(DEEP - 1)],
+        f"cascade over {DEPENDENTS:,} dependents, in effect on both nodes": ("root", DEPENDENTS),
+        f"cascade {DEEP:,} levels deep": ("deep", deep),
     }
-    for name, keys in shapes.items():
-        for at in range(0, len(keys), 2_000):
-            some = keys[at : at + 2_000]
-            await first.write_many([Draft(Operation.SET, key, values[0], parents=(parent,)) for key, parent in some])
+    for name, (root, reached) in shapes.items():
         began = time.perf_counter()
-        done = await invalidate(first, draft_of(Invalidation(keys=(Key("root"),), cascade=True)))
+        done = await invalidate(first, draft_of(Invalidation(keys=(Key(root),), cascade=True)))
         version = done.written.receipt.version
         await until(lambda version=version: second.applied.sequence >= version)  # type: ignore[misc]
         took = time.perf_counter() - began
-        assert done.written.receipt.cascaded == len(keys)
+        assert done.written.receipt.cascaded == reached
         rows.append(Bounded(name, f"{took:.2f} s", "1 s", 1 / took))
     return rows
 
 
-async def warmed(cache: Cache, values: Sequence[bytes], others: Sequence[Key]) -> Bounded:
+async def warmed(cache: Cache, keys: Sequence[Key], others: Sequence[Key]) -> Bounded:
     """Keys a second from the database, against reading them one by one, with the latency of who reads meanwhile."""
-    keys = [Key(f"cold:{i}") for i in range(DEPENDENTS)]
-    await load(cache, keys, list(values))
-    await cool(cache, keys)
     one_by_one = keys[: min(2_000, len(keys))]
 
     async def reading() -> None:
@@ -148,7 +152,7 @@ async def warmed(cache: Cache, values: Sequence[bytes], others: Sequence[Key]) -
             assert await cache.get(key) is not None
 
     single = len(one_by_one) / await timed(reading())
-    await cool(cache, keys)
+    await cool(cache, one_by_one)
     calm = await latency(cache, others, asyncio.sleep(1.0))
     warmer = Warmer(cache, cache.clock, hot=no_peers)
     body = pack_warming(Warming(WarmSource.DATABASE, tuple(keys), rate=1e7))

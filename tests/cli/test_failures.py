@@ -155,3 +155,12 @@ def test_an_output_that_is_full(arguments: str, url: str) -> None:
     )
     assert ran.returncode == 6
     assert ran.stderr == b"cachesvc: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_an_output_that_is_closed_is_told_of(url: str, closed: str) -> None:
+    ran = subprocess.run(
+        ["sh", "-c", f'exec "$0" stats --url "$1" {closed}', SCRIPT, url], capture_output=True, env=environment(), check=False
+    )
+    told = "" if "2>" in closed else "cachesvc: the output cannot be written: stdout is closed\n"
+    assert (ran.returncode, ran.stderr.decode()) == (6, told)

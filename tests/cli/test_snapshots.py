@@ -45,6 +45,23 @@ def test_there_and_back(url: str, inside: Inside, tmp_path: Path) -> None:
     assert job["kind"] == "restore"
 
 
+def test_by_a_pipe(url: str, inside: Inside, tmp_path: Path) -> None:
+    write(url, *(f"pipe:{number}" for number in range(3)))
+    ran = cachesvc("snapshot", "-", "--pattern", "pipe:*", url=url)
+    assert ran.code == 0
+    assert ran.err.startswith("3 entries, ")
+    assert inside("snapshot", tmp_path / "file", "--pattern", "pipe:*", url=url).code == 0
+    assert ran.out.count(b"\n") == (tmp_path / "file").read_bytes().count(b"\n")
+    restored = cachesvc("restore", "-", url=url, stdin=ran.out)
+    assert restored.code == 0
+    assert "3 of 3 keys" in restored.text
+    cut = cachesvc("restore", "-", url=url, stdin=ran.out[:-9])
+    assert (cut.code, "cut off" in cut.err) == (6, True)
+    mixed = cachesvc("snapshot", "-", "--json", url=url)
+    assert (mixed.code, mixed.out) == (2, b"")
+    assert not Path("-").exists()
+
+
 def test_a_damaged_one_is_not_sent(url: str, inside: Inside, tmp_path: Path) -> None:
     file = tmp_path / "file"
     write(url, *(f"hurt:{number}" for number in range(3)))

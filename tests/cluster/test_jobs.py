@@ -116,6 +116,41 @@ async def test_a_job_is_carried_out_and_says_how_far_it_is(site: Site) -> None:
     assert (done.state, done.done, done.reason, runner.ended["done"]) == (JobState.DONE, 10, "", 1)
 
 
+async def test_a_job_that_ends_its_nodes_is_given_up(site: Site) -> None:
+    job = await site.begin()
+    for attempt in range(1, LIMITS.max_attempts + 1):
+        async with site.node(f"n{attempt}"):
+            await site.until(lambda job, attempt=attempt: job.attempts == attempt, job.id)  # type: ignore[misc]
+        site.clock.advance(LIMITS.lease + 1)
+    async with site.node("last") as runner:
+        failed = await site.until(ended, job.id)
+    assert (failed.state, runner.ended["failed"], runner.resumed, site.steps) == (JobState.FAILED, 1, 1, [])
+    assert failed.reason == "5 times the node that ran it was gone before it came any further"
+
+
+async def test_what_comes_further_or_waits_is_not_given_up(site: Site) -> None:
+    job = await site.begin()
+    for step in range(1, LIMITS.max_attempts + 3):
+        async with site.node(f"n{step}"):
+            site.turn.release()
+            came = await site.until(lambda job, step=step: job.done == step, job.id)  # type: ignore[misc]
+            assert came.attempts == 0
+        site.clock.advance(LIMITS.lease + 1)
+
+    async def away(job: Job, body: bytes) -> AsyncGenerator[Job, None]:
+        raise Unavailable("away")
+        yield job
+
+    def tried_often(job: Job) -> bool:
+        site.clock.advance(LIMITS.poll)  # what waits is looked at again
+        return job.revision > 4 * LIMITS.max_attempts
+
+    other = await site.begin("y")
+    async with site.node("away", away):
+        tried = await site.until(tried_often, other.id)
+        assert not tried.state.ended
+
+
 async def test_another_node_goes_on_from_where_one_that_is_gone_was(site: Site) -> None:
     job = await site.begin()
     async with site.node("a"):

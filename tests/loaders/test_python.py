@@ -30,6 +30,15 @@ async def test_values_may_be_bytes_or_what_json_can_say() -> None:
     }
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), {"a": [None, (1.0, float("-inf"))]}])
+async def test_a_number_that_json_cannot_say_does_not_become_null(number: object) -> None:
+    with pytest.raises(Unavailable, match=r"^loader x: a value is not JSON \(it holds a number"):
+        await loader({A: number}).load([A])
+    found = await loader({A: number, B: [None, "null", 1.5]}).load([A, B])
+    assert isinstance(found[A], Unavailable)
+    assert found[B] == Loaded(b'[null,"null",1.5]', "application/json")
+
+
 @pytest.mark.parametrize("answer", [None, [1], {A: object()}])
 async def test_garbage_is_a_failure(answer: object) -> None:
     with pytest.raises(Unavailable, match="loader x"):

@@ -106,6 +106,22 @@ async def test_each_route_asks_for_its_scope(guarded: Site, method: str, path: s
         assert await asked(guarded, method, path, "admin", **dict(more)) < 500
 
 
+async def test_who_may_warm_is_told_how_a_warm_up_stands_by_its_id(guarded: Site) -> None:
+    async with guarded.client() as http:
+        warms, other = token("warm:task:*"), token("read:*", "invalidate:*", "write:task:*")
+        begun = await http.post("/v1/warm", json={"keys": ["task:1"]}, headers=warms)
+        assert begun.status_code == 202
+        place = begun.headers["Location"]
+        assert (await http.get(place, headers=warms)).json()["id"] == begun.json()["id"]
+        assert (await http.get("/v1/jobs/none", headers=warms)).status_code == 404
+        for path in (place, f"{place}/events"):
+            assert (await http.get(path, headers=other)).status_code == 403
+        assert (await http.delete(place, headers=warms)).status_code == 403
+        assert (await http.get("/v1/jobs", headers=warms)).status_code == 403
+        swept = await http.post("/v1/invalidate", json={"pattern": "task:*"}, headers=other)
+        assert (await http.get(f"/v1/jobs/{swept.json()['job']}", headers=warms)).status_code == 403
+
+
 async def test_an_operation_of_a_batch_fails_alone(guarded: Site) -> None:
     operations = [
         {"operation": "get", "key": "task:1"},

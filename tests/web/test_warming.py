@@ -54,12 +54,12 @@ async def begun(site: Site, answer: httpx.Response) -> Warming:
         (
             {"keys": ["p:1"], "source": "loader"},
             Warming(WarmSource.LOADER, (Key("p:1"),), rate=50.0),
-            "warm 1 keys from loaders",
+            "warm 1 key from loaders",
         ),
         (
             {"module": "p", "userId": "u", "dataTypes": ["x"], "source": "database"},
             Warming(WarmSource.DATABASE, (Key("p:u:x"),), rate=50.0),
-            "warm 1 keys from the authority",
+            "warm 1 key from the authority",
         ),
         ({"source": "peer"}, Warming(WarmSource.PEER, rate=50.0), "warm what is hot from a peer"),
         (
