@@ -432,6 +432,27 @@ def test_a_hole_in_the_numbers_is_asked_for(desk: Desk) -> None:
     assert desk.told() == [1005]
 
 
+def test_who_was_followed_since_is_not_left_to_a_session_that_does_not_know_of_it(desk: Desk) -> None:
+    """The second connection is lost before it has recovered: the first one's session never heard of notes."""
+    desk.connect()
+    desk.follow("task")
+    desk.session.lost(1006, "")
+    desk.clock.advance(1)
+    number = desk.session.subscribe({"resources": ["note"]}, ["note"])
+    tasks, notes = desk.connect()
+    desk.answer(tasks, "ack", {"resources": ["task"]}, epoch=7, position=1000)
+    desk.answer(notes, "ack", {"resources": ["note"]}, epoch=7, position=1003)
+    assert Opened(number) in desk.effects()
+    desk.session.lost(1006, "")
+    desk.clock.advance(2)
+    for asked, name in zip(desk.connect(), ("task", "note"), strict=True):
+        desk.answer(asked, "ack", {"resources": [name]}, epoch=7, position=1000)
+    (request,) = [effect for effect in desk.effects() if isinstance(effect, Send)]
+    asked = orjson.loads(request.frame)["payload"]
+    assert asked["sessionId"] not in ("s-1", "s-2", "s-3")  # so that the log is read, from what is whole of all
+    assert (asked["epoch"], asked["position"]) == (7, 1000)
+
+
 def test_what_is_held_back_is_bounded() -> None:
     desk = Desk(max_held=3)
     desk.connect()

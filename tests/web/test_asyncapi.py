@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,3 +43,36 @@ async def test_the_document(http: httpx.AsyncClient) -> None:
     subscribe = document["components"]["schemas"]["client.SubscribePayload"]
     assert subscribe["required"] == ["resources"]
     assert subscribe["properties"]["throttle"]["description"] == "milliseconds"
+
+
+async def test_the_document_keeps_the_rules_of_asyncapi_3(http: httpx.AsyncClient) -> None:
+    """Members that the specification of AsyncAPI 3.0.0 has, names that it allows; the messages of operations are those of their
+    channel."""
+    document = (await http.get("/asyncapi.json")).json()
+    assert document.keys() <= {
+        "asyncapi",
+        "id",
+        "info",
+        "servers",
+        "defaultContentType",
+        "channels",
+        "operations",
+        "components",
+    }
+    assert {"title", "version"} <= document["info"].keys()
+    channel = document["channels"]["realtime"]
+    assert channel.keys() <= {"address", "messages", "title", "summary", "description", "servers", "parameters", "bindings"}
+    for operation in document["operations"].values():
+        assert {"action", "channel"} <= operation.keys() <= {"action", "channel", "messages", "summary", "description", "reply"}
+        assert operation["action"] in ("send", "receive")
+        assert operation["channel"] == {"$ref": "#/channels/realtime"}
+        for reference in operation["messages"]:
+            place, _, name = reference["$ref"].rpartition("/")
+            assert place == "#/channels/realtime/messages"
+            assert name in channel["messages"]
+    components = document["components"]
+    names = [*components["messages"], *components["schemas"], *channel["messages"], *document["operations"]]
+    assert [name for name in names if not re.fullmatch(r"[\w.-]+", name)] == []
+    for message in components["messages"].values():
+        assert message.keys() <= {"name", "title", "summary", "description", "contentType", "payload", "headers", "examples"}
+        assert message["payload"]
