@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
@@ -12,6 +12,7 @@ from cachesvc.protocol.frames import FROM_CLIENTS
 from cachesvc.protocol.messages import FROM_SERVER
 from cachesvc.realtime.session import SERVED
 
+Schema = Mapping[str, Any]
 ENVELOPE: Final = frozenset(("type", "timestamp", "requestId", "correlationId", "seq", "version", "epoch", "position"))
 _SECTION: Final = re.compile(r"^### `([^`]+)`$(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
 _TABLES: Final = re.compile(
@@ -34,48 +35,62 @@ def filled(page: str) -> str:
     return _SECTION.sub(fill, page)
 
 
+def members(section: str) -> set[str]:
+    """What the tables of a section name."""
+    return set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
+
+
 def tables(kind: str) -> str:
-    """What either side sends."""
-    sides: list[tuple[str, type[BaseModel] | None, str]] = [
+    """What either side sends; nothing of what may be one of several objects."""
+    made = []
+    for side, shape, schema in _sides(kind):
+        rows = ["| member | is | |", "|---|---|---|"]
+        for name, member in _properties(shape).items():
+            said = member.get("description", "")
+            note = ", ".join(part for part in ("" if name in shape.get("required", ()) else "may be missing", said) if part)
+            rows.append(f"| `{name}` | {_type(member, schema)} | {note} |".replace("  |", " |"))
+        made.append(f"{side}:\n\n" + "\n".join(rows) + "\n\n")
+    return "".join(made)
+
+
+def properties(kind: str) -> tuple[set[str], set[str]]:
+    """The members that a type has, and those of them that are always there."""
+    shapes = [shape for _, shape, _ in _sides(kind)]
+    required = {name for shape in shapes for name in shape.get("required", ())}
+    every = {name for shape in shapes for name in _properties(shape)}
+    return every, every & required
+
+
+def _sides(kind: str) -> Iterator[tuple[str, Schema, Schema]]:
+    """For each side that sends it the object that it sends, and the schema that this is of."""
+    sides: list[tuple[str, type[BaseModel] | None, Literal["validation", "serialization"]]] = [
         ("A client sends", FROM_CLIENTS.get(kind) if kind in SERVED else None, "validation"),
         ("The service sends", FROM_SERVER.get(kind), "serialization"),
     ]
-    return "".join(f"{side}:\n\n{_table(model, mode)}\n" for side, model, mode in sides if model is not None)
+    for side, model, mode in sides:
+        if model is not None:
+            schema = model.model_json_schema(mode=mode)
+            payload = schema["properties"].get("payload")
+            shape = schema if payload is None else _resolved(payload, schema)
+            if "properties" in shape:
+                yield side, shape, schema
 
 
-def _table(model: type[BaseModel], mode: Any) -> str:
-    schema = model.model_json_schema(mode=mode)
-    shapes = _payloads(schema)
-    rows = ["| member | is | |", "|---|---|---|"]
-    for shape in shapes:
-        required = shape.get("required", ())
-        for name, member in shape.get("properties", {}).items():
-            if shape is schema and name in ENVELOPE:
-                continue
-            said = member.get("description", "")
-            note = ", ".join(part for part in ("" if name in required else "may be missing", said) if part)
-            rows.append(f"| `{name}` | {_type(member, schema)} | {note} |".replace("  |", " |"))
-    return "\n".join(rows) + "\n"
+def _properties(shape: Schema) -> Schema:
+    own = "payload" in shape["properties"] or "type" in shape["properties"]
+    return {name: member for name, member in shape["properties"].items() if not own or name not in ENVELOPE}
 
 
-def _payloads(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The objects that a payload may be, or the message itself where it has none."""
-    payload = schema["properties"].get("payload")
-    if payload is None:
-        return [schema]
-    return [_resolved(option, schema) for option in payload.get("anyOf", [payload])]
-
-
-def _resolved(part: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+def _resolved(part: Schema, schema: Schema) -> Schema:
     reference = part.get("$ref")
     return schema["$defs"][reference.rpartition("/")[2]] if reference else part
 
 
-def _type(member: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+def _type(member: Schema, schema: Schema) -> str:
     return " or ".join(dict.fromkeys(_types(member, schema))) or "anything"
 
 
-def _types(member: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
+def _types(member: Schema, schema: Schema) -> Iterator[str]:
     member = _resolved(member, schema)
     if "const" in member:
         yield f"`{member['const']}`".lower() if isinstance(member["const"], bool) else f"`{member['const']}`"
