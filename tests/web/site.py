@@ -8,7 +8,7 @@ import math
 import socket
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -28,7 +28,7 @@ from cachesvc.logs.memory_jobs import MemoryJobs
 from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.entry import Entry
 from cachesvc.model.fold import fold
-from cachesvc.model.fold_state import Result, State, Terms, buried
+from cachesvc.model.fold_state import Result, State, Terms, buried, noted
 from cachesvc.model.invalidation import InForce, Invalidation, Related
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
@@ -54,6 +54,7 @@ class Store(FakeAuthority, MemoryJobs):
         FakeAuthority.__init__(self)
         MemoryJobs.__init__(self)
         self.clock = clock
+        self.terms = Terms(max_patterns=3, remembers=Modules().remembers)
         self.results: dict[tuple[str, str], Result] = {}
         self.trimmed = 0
 
@@ -64,7 +65,9 @@ class Store(FakeAuthority, MemoryJobs):
         named = drafts[0].invalidation
         relations = related(named, self.rows.values(), depth=3, most=100) if named and named.relates else Related()
         state = State(before, self.clock.now(), dict(self.rows), dict(self.results), Seq(0), self.patterns, relations)
-        folded = fold(state, drafts, batch=batch, terms=Terms(max_patterns=3, remembers=Modules().remembers))
+        state = replace(state, items=self._held(noted(drafts, self.terms)))
+        folded = fold(state, drafts, batch=batch, terms=self.terms)
+        self._note(folded.items)
         self.rows |= folded.rows
         for pattern in folded.patterns:
             self.patterns.add(pattern)

@@ -15,12 +15,14 @@ import pytest
 from cachesvc.errors import SettingsError
 from cachesvc.model.change import Draft, Operation
 from cachesvc.model.keys import Key
+from cachesvc.model.merging import Policy, Strategy
 from cachesvc.realtime.identity import Identity
 from cachesvc.settings import load_settings
 from cachesvc.web.app import create_app, data_endpoints
 from cachesvc.web.live import Live
 from cachesvc.web.tokens import Tokens, own_keys
 from tests.web.site import Site, opened
+from tests.web.sockets import connected
 
 SECRET = "a secret that is long enough for its hash"
 JSON = {"Content-Type": "application/json"}
@@ -236,3 +238,39 @@ async def test_over_a_socket_too(guarded: Site) -> None:
     async with guarded.served() as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
         assert (await http.get("/v1/cache/task:1", headers=token("read:task:*"))).status_code == 200
         assert (await http.get("/v1/cache/email:1", headers=token("read:task:*"))).status_code == 403
+
+
+async def test_a_conflict_is_settled_and_read_by_who_may(guarded: Site) -> None:
+    guarded.store.terms = replace(guarded.store.terms, policies={"task": Policy(Strategy.MANUAL)})
+    async with (
+        guarded.served() as port,
+        connected(port, additional_headers=token("read:task:*", "write:task:*", sub="bob")) as writer,
+        connected(port, additional_headers=token("read:task:*", "resolve:task:1")) as judge,
+    ):
+        update = {"key": "task:1", "operation": "set", "value": 2, "baseVersion": 0}
+        conflict = (await writer.ask("cache:update", update))["payload"]["conflictId"]
+        other = (await writer.ask("cache:update", {**update, "key": "task:2"}))["payload"]["conflictId"]
+        choice = {"conflictId": conflict, "option": 0}
+        assert (await writer.ask("conflict:resolve", choice))["payload"]["code"] == "FORBIDDEN"
+        assert (await judge.ask("conflict:resolve", {**choice, "conflictId": other}))["payload"]["code"] == "FORBIDDEN"
+        assert guarded.store.rows[Key("task:1")].value == b"2"
+        assert (await judge.ask("conflict:resolve", choice))["type"] == "ack"
+        settled = guarded.store.rows[Key("task:1")]
+        assert (settled.value, settled.updated_by) == (b"1", "ann")
+    async with guarded.client() as http:
+        path = f"/v1/conflicts/{conflict}"
+        assert (await http.get(path, headers=token("read:task:1"))).status_code == 200
+        assert (await http.get(path, headers=token("read:task:2", "resolve:*"))).status_code == 403
+        assert (await http.get("/v1/conflicts", headers=token("read:task:*"))).status_code == 403
+        listed = await http.get("/v1/conflicts?pattern=task:*&limit=1", headers=token("read:task:*"))
+        assert [one["conflictId"] for one in listed.json()["conflicts"]] == [other]
+        rest = await http.get(f"/v1/conflicts?pattern=task:*&cursor={listed.json()['cursor']}", headers=token("read:task:*"))
+        assert ([one["conflictId"] for one in rest.json()["conflicts"]], rest.json()["cursor"]) == ([conflict], None)
+
+
+async def test_who_may_not_write_a_sync_has_none_of_its_batch_done(guarded: Site) -> None:
+    async with guarded.served() as port, connected(port, additional_headers=token("write:task:1")) as socket:
+        updates = [{"type": "cache:update", "payload": {"key": "task:1", "operation": "set", "value": 9}}]
+        answer = await socket.ask("batch:update", {"batchId": "b", "syncId": "s", "updates": updates})
+        assert answer["payload"]["code"] == "FORBIDDEN"
+        assert guarded.store.rows[Key("task:1")].value == b"1"
