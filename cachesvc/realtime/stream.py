@@ -146,9 +146,10 @@ class Stream:
         """A message that concerns this session, by the most eager of the subscriptions that want it."""
         if self.closed:
             return
-        if not (subscription.throttle or self.compression or self._waiting.size or self.outbox.pushed):
-            self._push(self._numbered(told))
-            if self.outbox.pushed:
+        outbox = self.outbox
+        if not (subscription.throttle or self.compression or self._waiting.size or outbox.pushed):
+            outbox.push(self._numbered(told))  # there is room: nothing is before it
+            if outbox.pushed:
                 self.wake()
             return
         now = self.clock.monotonic() if subscription.throttle or self.compression else 0.0
@@ -231,7 +232,7 @@ class Stream:
         self._push(packed(frames, compression, self.clock.now(), name=name))
 
     def _numbered(self, told: Told) -> bytes:
-        position = self.position
+        position = self.at() if self.recovering is None and not self._waiting.size else self.position
         self.seq = seq = self.seq + 1
         self.sent.add(seq, told, position)
         return told.frame(seq, position)

@@ -32,16 +32,16 @@ class Told:
     """One message. `entity` is what it tells of, "" for what stands for itself and is never conflated."""
 
     __slots__ = (
-        "_head",
-        "_size",
         "action",
         "at",
         "content",
         "entity",
         "epoch",
+        "head",
         "needs",
         "payload",
         "resource",
+        "size",
         "type",
         "version",
     )
@@ -70,31 +70,13 @@ class Told:
         self.action = action
         self.content = content  # the decoded value; None where there is none, or it is not told
         self.needs = needs  # what one must be allowed to do with the resource beside reading it
-        self._head = b""
-        self._size = 0
-
-    @property
-    def head(self) -> bytes:
-        if not self._head:
-            members = {
-                "type": self.type,
-                "payload": self.payload,
-                "timestamp": moment(self.at),
-                "version": self.version,
-                "epoch": self.epoch,
-            }
-            self._head = orjson.dumps(members)[:-1] + b',"seq":'
-        return self._head
-
-    @property
-    def size(self) -> int:
-        if not self._size:
-            self._size = len(self.head) + 43
-        return self._size
+        members = {"type": kind, "payload": payload, "timestamp": moment(at), "version": version, "epoch": epoch}
+        self.head = orjson.dumps(members)[:-1] + b',"seq":'
+        self.size = len(self.head) + 43
 
     def frame(self, seq: int, position: int) -> bytes:
         """The whole frame, for one session."""
-        return b'%b%d,"position":%d}' % (self._head or self.head, seq, position)
+        return b'%b%d,"position":%d}' % (self.head, seq, position)
 
     def changed(self, action: str, **members: object) -> Told:
         """The same with another action, and other members of its payload."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from websockets.utils import apply_mask
@@ -12,12 +13,17 @@ _MASKED: Final = 0x80
 
 def framed(text: bytes) -> bytes:
     """A whole message as a server sends it."""
-    size = len(text)
+    return _head(len(text)) + text
+
+
+@lru_cache(1_024)
+def _head(size: int) -> bytes:
+    """Made once for all messages of a size: what goes to thousands at once differs little in it."""
     if size < 126:
-        return b"\x81%c%b" % (size, text)
+        return b"\x81%c" % size
     if size < 1 << 16:
-        return b"\x81\x7e%c%c%b" % (size >> 8, size & 255, text)
-    return b"\x81\x7f" + size.to_bytes(8, "big") + text
+        return b"\x81\x7e" + size.to_bytes(2, "big")
+    return b"\x81\x7f" + size.to_bytes(8, "big")
 
 
 class Extent(NamedTuple):
