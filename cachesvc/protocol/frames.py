@@ -22,6 +22,7 @@ MAX_THROTTLE: Final = 3_600_000  # milliseconds
 MAX_FILTERS: Final = 32
 MAX_FILTERED: Final = 100  # values of one filter
 MAX_PREFIXES: Final = 256  # that two sites compare in one message
+MAX_CHECKSUMS: Final = MAX_PREFIXES * 32  # that one is answered with: of leaves that are full
 COMPRESSIONS: Final = ("gzip", "brotli")
 
 Id = Annotated[StrictStr, Field(min_length=1, max_length=MAX_ID)]
@@ -223,7 +224,7 @@ class ConflictResolve(Frame):
 
 class CacheSyncPayload(Wire):
     node_id: Id = Field(description="of the site that asks, or answers")
-    checksums: Annotated[dict[str, StrictStr], Field(max_length=MAX_PREFIXES * 16)] = Field(
+    checksums: Annotated[dict[str, StrictStr], Field(max_length=MAX_CHECKSUMS)] = Field(
         default_factory=dict, description="by prefix of the hash of a key, in hexadecimal: `sum:count` of what is held below it"
     )
     request_sync: Annotated[list[StrictStr], Field(max_length=MAX_PREFIXES)] = Field(

@@ -95,7 +95,7 @@ class Keeper:
             if len(rows) < PAGE:
                 break
             after = rows[-1].key
-            await self._clock.sleep(0)  # others have their turn
+            await asyncio.sleep(0)  # others have their turn
         self.digest, self.built = digest, self.built + 1
         self.seconds = self._clock.monotonic() - began
         self._stand(start)

@@ -1,0 +1,227 @@
+"""Comparing: what was lost, altered, added or not deleted is found and repaired; what a site says is not believed blindly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+import pytest
+
+from cachesvc.errors import Forbidden, InvalidInput
+from cachesvc.model.change import Operation
+from cachesvc.model.digest import hashed
+from cachesvc.model.entry import content_hash
+from cachesvc.model.keys import Key
+from cachesvc.model.position import Version
+from cachesvc.model.replica import mark_of
+from cachesvc.ports import Reply
+from cachesvc.protocol.api import parse
+from cachesvc.protocol.frames import CacheSyncPayload
+from cachesvc.protocol.replicated import entry_of, told
+from cachesvc.sites.comparison import Comparison
+from cachesvc.sites.intake import Intake
+from cachesvc.sites.report import PeerCounts, SiteReport
+from tests.sites.network import SimulatedSite, line, network
+
+KEYS = [Key(f"key:{number}") for number in range(400)]
+
+
+async def compared(sites: Mapping[str, SimulatedSite]) -> list[SiteReport]:
+    """Everyone compares with everyone, once."""
+    return [await peer.compare() for site in sites.values() for peer in site.peers.values()]
+
+
+async def healed(sites: Mapping[str, SimulatedSite]) -> None:
+    """Until nobody differs."""
+    for _ in range(5):
+        if all(report.agreed for report in await compared(sites)):
+            return
+    raise AssertionError("they do not come to the same")
+
+
+async def filled(sites: Mapping[str, SimulatedSite]) -> None:
+    for place, (name, site) in enumerate(sites.items()):
+        for key in KEYS[place :: len(sites)]:
+            await site.store.do(Operation.SET, key, f'"{name} {key}"'.encode())
+    await healed(sites)
+
+
+async def test_equal_sites_exchange_one_small_message() -> None:
+    async with network("berlin", "oslo") as sites:
+        await filled(sites)
+        report = await sites["berlin"].peers["oslo"].compare()
+        assert (report.entries, report.differing, report.rounds, report.error) == (len(KEYS), 0, 1, "")
+        assert report.sent + report.received < 1_000
+
+
+async def test_what_was_lost_altered_or_added_and_what_was_not_deleted_is_repaired() -> None:
+    async with network("berlin", "oslo") as sites:
+        await filled(sites)
+        berlin, oslo = sites["berlin"], sites["oslo"]
+        before = dict(oslo.store.rows_held)
+        lost, altered, extra, undeleted = KEYS[0], KEYS[2], Key("extra"), KEYS[4]  # which berlin wrote, but for the extra one
+        rows = oslo.store.rows_held
+        del rows[lost]
+        rows[altered] = rows[altered]._replace(value=b"666", content_hash=content_hash("application/json", b"666"))
+        rows[extra] = before[KEYS[1]]._replace(key=extra, version=Version(7))
+        oslo.keeper.digest.put(lost, None)
+        for key in (altered, extra):
+            oslo.keeper.digest.put(key, mark_of(rows[key], "oslo"))
+        await berlin.store.do(Operation.DELETE, undeleted)
+        await oslo.store.follow_on("berlin", berlin.store.position)  # and oslo missed it
+        first = await oslo.peers["berlin"].compare()
+        assert (first.differing, first.repaired, first.error) == (3, 3, "")
+        assert rows[lost].value == before[lost].value
+        assert rows[altered].value == before[altered].value
+        assert rows[undeleted].deleted
+        await healed(sites)
+        assert extra in berlin.store.rows_held
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_three_sites_come_to_the_same_whatever_happened(seed: int) -> None:
+    random = Random(seed)
+    async with network("berlin", "oslo", "porto") as sites:
+        added = 0
+        for _ in range(120):
+            site = random.choice(list(sites.values()))
+            key = f"key:{random.randrange(12)}"
+            match random.randrange(8):
+                case 0 | 1 | 2:
+                    await site.store.do(Operation.SET, key, str(random.randrange(100)).encode())
+                case 3:
+                    await site.store.do(Operation.DELETE, key)
+                case 4 | 5:
+                    await site.store.do(Operation.INCREMENT, "counter")
+                    added += 1
+                case 6:
+                    site.clock.advance(random.random())
+                case _:
+                    await random.choice(list(site.peers.values())).compare()
+        await healed(sites)
+        states = [site.store.state for site in sites.values()]
+        assert states[0] == states[1] == states[2]
+        assert {int(site.store.rows_held[Key("counter")].value) for site in sites.values() if added} <= {added}
+
+
+async def test_a_site_from_the_far_future_waits_until_then() -> None:
+    async with network("berlin", "oslo") as sites:
+        berlin, oslo = sites["berlin"], sites["oslo"]
+        clock = berlin.clock
+        clock.set_now(clock.now() + 100.0)
+        await berlin.store.do(Operation.SET, "ahead")
+        clock.set_now(clock.now() - 100.0)
+        report = await oslo.peers["berlin"].compare()
+        assert (report.held, report.error) == (1, "")
+        assert Key("ahead") not in oslo.store.rows_held
+        assert oslo.peers["berlin"].counts.held_ever == 1
+        clock.advance(41.0)
+        await oslo.peers["berlin"].compare()
+        assert oslo.store.rows_held[Key("ahead")].value == b"1"
+
+
+async def test_who_is_another_site_than_it_says_or_none_that_is_known_is_refused() -> None:
+    async with network("berlin", "oslo") as sites:
+        teller = sites["berlin"].teller
+        for named, proven in (("oslo", "porto"), ("porto", "porto"), ("porto", "oslo")):
+            with pytest.raises(Forbidden):
+                await teller.answer(CacheSyncPayload(nodeId=named), proven)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"checksums": {"xyz": "0:0"}},
+        {"checksums": {"a" * 17: "0:0"}},
+        {"checksums": {"a": "0"}},
+        {"checksums": {"a": "-1:0"}},
+        {"requestSync": ["g"], "checksums": {}},
+        {"checksums": {f"{number:04x}": "0:0" for number in range(5_000)}},
+        {"requestSync": [""] * 257},
+        {"position": "1"},
+        {"position": "x:y"},
+    ],
+)
+async def test_what_cannot_be_meant_is_refused(asked: dict[str, Any]) -> None:
+    async with network("berlin", "oslo") as sites:
+        with pytest.raises(InvalidInput):
+            await sites["berlin"].teller.answer(parse(CacheSyncPayload, {"nodeId": "oslo", **asked}), "oslo")
+
+
+class Liar:
+    """A peer that answers what it is told to."""
+
+    def __init__(self, *answers: Reply) -> None:
+        self.sent = self.received = 0
+        self._answers = list(answers)
+
+    async def ask(self, payload: Mapping[str, object]) -> Reply:
+        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+
+def sums(**checksums: str) -> Reply:
+    return Reply("cache:sync", {"nodeId": "oslo", "position": "1:1", "checksums": checksums}, b"")
+
+
+def comparison(site: SimulatedSite) -> tuple[Comparison, PeerCounts]:
+    counts = PeerCounts()
+
+    async def at_once(_: object) -> None:
+        return None
+
+    intake = Intake(site.store, site.clock, peer="oslo", counts=counts, limits=site.peers["oslo"]._limits.intake)
+    made = Comparison(site.keeper, intake, site.clock, site=site.name, peer="oslo", caught_up=at_once, pace=at_once)
+    return made, counts
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        (sums(zz="1:1"),),
+        (sums(a="1:1"), sums(b="1:1")),  # what it was not asked for
+        (sums(a="1:1"), sums(a="1:1")),  # and would be asked for again and again
+        (Reply("batch:update", {"updates": []}, b"{}"),),
+        (sums(a0b1c2d3e4f50617="1:1"), Reply("cache:sync", {}, b"{}")),
+        (
+            sums(a0b1c2d3e4f50617="1:1"),
+            Reply("batch:update", {"batchId": "1", "data": "H4sI", "compression": "gzip", "totalSize": 90}, b""),
+        ),
+    ],
+)
+async def test_a_peer_that_lies_ends_the_comparison_and_harms_nothing(answers: tuple[Reply, ...]) -> None:
+    async with network("berlin", "oslo") as sites:
+        berlin = sites["berlin"]
+        await berlin.store.do(Operation.SET, "key")
+        before = berlin.store.state
+        made, _ = comparison(berlin)
+        report = await made.run(Liar(*answers), SiteReport("oslo", 0.0))
+        assert report.error
+        assert berlin.store.state == before
+
+
+async def test_an_entry_that_is_not_what_its_checksum_says_is_refused() -> None:
+    async with network("berlin", "oslo") as sites:
+        await sites["oslo"].store.do(Operation.SET, "key", b'"right"')
+        payload = told(sites["oslo"].store.rows_held[Key("key")], "oslo")
+        assert entry_of({**payload, "value": None, "operation": "delete", "hash": "00" * 16}).deleted
+        wrongs: list[dict[str, object]] = [
+            {"hash": "11" * 16},
+            {"vector": {}},
+            {"vector": {"oslo": 0}},
+            {"origin": {"site": "a b", "sequence": 1}},
+        ]
+        for wrong in wrongs:
+            with pytest.raises(InvalidInput):
+                entry_of({**payload, **wrong})
+
+
+async def test_the_other_is_asked_for_no_more_than_differs() -> None:
+    async with network("berlin", "oslo") as sites:
+        await filled(sites)
+        await sites["oslo"].store.do(Operation.SET, KEYS[9], b'"new"')
+        async with line(sites["oslo"], "berlin") as link:
+            made, counts = comparison(sites["berlin"])
+            report = await made.run(link, SiteReport("oslo", 0.0))
+        assert (report.differing, counts.entries, report.error) == (1, 1, "")
+        assert sites["berlin"].keeper.digest.sum(hashed(KEYS[9])) != sites["oslo"].keeper.digest.sum("")
