@@ -8,7 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Column, Connection, and_, bindparam, func, literal_column, or_, select, union_all
+from sqlalchemy import (
+    Column,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+    union_all,
+)
 
 from cachesvc.errors import Refused
 from cachesvc.model import invalidation
@@ -35,11 +47,11 @@ class Relations:
         self._store = store
         self._terms = terms
         names = store.among("names").c.value
-        tag = select(tags.c.tag).join(names.table, tags.c.key == names)
-        theirs = tag.distinct().subquery()
-        by_name = select(dependencies.c.key).join(names.table, dependencies.c.parent == names)
-        by_tag = select(dependencies.c.key).join(theirs, dependencies.c.parent == theirs.c.tag)
-        self._tagged = _as_text(store, select(tags.c.key).join(names.table, tags.c.tag == names))
+        tag = _found(store, tags.c.tag, tags.c.key, names)
+        theirs = tag.distinct().subquery().c.tag
+        by_name = _found(store, dependencies.c.key, dependencies.c.parent, names)
+        by_tag = _found(store, dependencies.c.key, dependencies.c.parent, theirs)
+        self._tagged = _as_text(store, _found(store, tags.c.key, tags.c.tag, names))
         self._tags = _as_text(store, tag)
         self._dependents = _as_text(store, union_all(by_name, by_tag))
         of_them = entries.c.key == names
@@ -104,6 +116,17 @@ class Relations:
             return []
         first = min(one.sequence for one in patterns)
         return connection.execute(self._versions, {"names": self._store.texts(keys), "first": first}).all()
+
+
+def _found(store: Store, column: Column[Any], by: Column[Any], names: Any) -> Select[Any]:
+    """The column of the rows that are found by each of the names, one name after the other by the index.
+
+    PostgreSQL is held to that by the offset: it would look through all names for each row, where it takes few of them for many.
+    """
+    if store.dialect == "sqlite":
+        return select(column).join(names.table, by == names)
+    each = select(column).where(by == names).correlate(names.table).offset(literal_column("0")).lateral()
+    return select(each.c[0].label(column.name)).select_from(names.table.join(each, true()))
 
 
 def _as_text(store: Store, statement: Any) -> Callable[[Connection, Collection[str]], list[str]]:

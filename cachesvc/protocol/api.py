@@ -249,6 +249,6 @@ def parse(model: type[Model], members: Mapping[str, object], *, path: str = "") 
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
         reason = {"missing": "is missing", "extra_forbidden": "is not known here"}.get(error["type"])
         if error["type"] == "too_long":
-            reason = "has {actual_length} items; allowed are {max_length}".format_map(error["ctx"])
+            reason = "has {actual_length} items; allowed are up to {max_length}".format_map(error["ctx"])
         reason = reason or error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         raise InvalidInput(f"{path}{place}".removeprefix("."), reason[0].lower() + reason[1:]) from None

@@ -79,6 +79,7 @@ def _engine(url: URL, timeout: float) -> AsyncEngine:
                 "application_name": "cachesvc",
                 "idle_in_transaction_session_timeout": patience,  # a frozen node does not keep the lock
                 "jit": "off",
+                "enable_seqscan": "off",  # all that is asked is found by an index, whatever the statistics say
             },
         },
     )

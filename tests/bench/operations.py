@@ -56,7 +56,7 @@ async def operations(file: Path | None, rounds: int, seconds: float) -> list[Bou
         deep = [Key(f"deep:{i}") for i in range(DEEP - 1)]
         cold = [Key(f"cold:{i}") for i in range(DEPENDENTS)]
         keys = [*doomed, *others, *cold, *dependents, *deep]
-        parents = ["nobody"] * (len(keys) - len(dependents) - len(deep)) + ["root"] * len(dependents)
+        parents = [""] * (len(keys) - len(dependents) - len(deep)) + ["root"] * len(dependents)
         await fill(database, keys, values, [*parents, "deep", *deep[:-1]])
         first = await stack.enter_async_context(node(stack, database=database, redis_url=valkey.url, memory=SIZE // 2))
         second = await stack.enter_async_context(node(stack, database=database, redis_url=valkey.url, memory=SIZE // 2))

@@ -26,7 +26,7 @@ LIFE = 86_400.0
 
 
 async def fill(database: str, keys: Sequence[Key], values: Sequence[bytes], parents: Sequence[str]) -> None:
-    """Entries under these keys, in a database that no node has open; each depends on the parent at its place."""
+    """Entries under these keys, in a database that no node has open; each depends on the parent at its place, "" for none."""
     async with AsyncExitStack() as stack:  # which makes the tables, and begins the log
         await stack.enter_async_context(node(stack, database=database))
     connection = await asyncpg.connect(database)
@@ -38,15 +38,18 @@ async def fill(database: str, keys: Sequence[Key], values: Sequence[bytes], pare
         def row(place: int, key: Key) -> tuple[object, ...]:
             at = place % len(values)
             version = Version(head + 1 + place)
-            entry = Entry(key, version, values[at], JSON, now, now, now + LIFE, digests[at], parents=(parents[place],))
+            entry = Entry(key, version, values[at], JSON, now, now, now + LIFE, digests[at])
+            if parents[place]:
+                entry = entry._replace(parents=(parents[place],))
             return values_of_entry(entry, pack_details(entry))
 
         columns = [column.name for column in entries.c]
         await connection.copy_records_to_table(
             "entries", records=(row(place, key) for place, key in enumerate(keys)), columns=columns
         )
+        depending = [(key, parent) for key, parent in zip(keys, parents, strict=True) if parent]
         named = [column.name for column in dependencies.c]
-        await connection.copy_records_to_table("dependencies", records=zip(keys, parents, strict=True), columns=named)
+        await connection.copy_records_to_table("dependencies", records=depending, columns=named)
         await connection.execute("UPDATE log_state SET head = head + $1, trimmed_to = head + $1", len(keys))
         await connection.execute("DELETE FROM changes")
         await connection.execute("ANALYZE entries, dependencies")
