@@ -195,7 +195,9 @@ class Feed:
         covering = [following for following in opened if following.covers(members)]
         if not covering and "key" not in members["payload"] and members["type"] != "cache:invalidate":
             covering = opened  # whose it is cannot be told
-        fresh = [following for following in covering if version is None or following.accept(version)]
+        payload = members["payload"]
+        keys = [payload["key"]] if "key" in payload else []  # what names none, or several, stands for itself
+        fresh = [following for following in covering if version is None or following.accept(version, keys)]
         if fresh:
             event = event_of(members)
             self._effects.extend(Told(following.number, event) for following in fresh)

@@ -24,7 +24,8 @@ class Following:
         self.missed: str | None = None  # why something was, which is told once it is live again
         self.began = 0  # the position at which it was made on this connection
         self._seen: set[int] = set()
-        self._order: list[int] = []  # of those, a heap
+        self._newest: dict[str, int] = {}  # by key: the last of those
+        self._order: list[tuple[int, tuple[str, ...]]] = []  # of those with their keys, a heap
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -37,24 +38,32 @@ class Following:
         if not self.opened:
             self.opened, self.floor = True, position
 
-    def accept(self, version: int) -> bool:
-        """Whether a version was not told yet. From here on it was."""
+    def accept(self, version: int, keys: Sequence[str]) -> bool:
+        """Whether a version was not told yet, nor one that superseded it: a log tells what a throttle had passed over."""
         if version <= self.floor or version in self._seen:
             return False
+        if keys and all(self._newest.get(key, 0) > version for key in keys):
+            return False
         self._seen.add(version)
-        heapq.heappush(self._order, version)
+        self._newest.update(dict.fromkeys(keys, version))
+        heapq.heappush(self._order, (version, tuple(keys)))
         return True
 
     def complete(self, position: int) -> None:
         """Everything up to a position was told."""
         self.floor = max(self.floor, position)
-        while self._order and self._order[0] <= self.floor:
-            self._seen.discard(heapq.heappop(self._order))
+        while self._order and self._order[0][0] <= self.floor:
+            version, keys = heapq.heappop(self._order)
+            self._seen.discard(version)
+            for key in keys:
+                if self._newest.get(key) == version:
+                    del self._newest[key]
 
     def start_over(self) -> None:
         """What was told before does not count: from this connection's beginning on."""
         self.floor = self.began
         self._seen.clear()
+        self._newest.clear()
         self._order.clear()
 
     def covers(self, message: Mapping[str, Any]) -> bool:

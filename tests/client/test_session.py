@@ -391,6 +391,25 @@ def test_after_a_reconnect_it_asks_for_what_it_missed_and_drops_what_it_had(desk
     assert asked["payload"]["position"] == 1006
 
 
+def test_what_a_throttle_passed_over_is_not_told_by_the_log_after_what_superseded_it(desk: Desk) -> None:
+    desk.connect()
+    desk.follow("task")
+    desk.push(1, 1004, key="task:1", position=1001)  # 1003 of it was conflated, and 1002 of another key still waits
+    assert desk.told() == [1004]
+    desk.session.lost(1006, "")
+    desk.clock.advance(1)
+    (subscribe,) = desk.connect()
+    desk.answer(subscribe, "ack", {"resources": ["task"]}, epoch=7, position=1004)
+    asked = orjson.loads(desk.effects()[1].frame)  # type: ignore[union-attr]
+    data = [
+        {"type": "task:update", "payload": {"action": "updated", "task": v, "source": "x", "key": key}, "timestamp": NOW}
+        | {"seq": v - 1001, "version": v, "epoch": 7, "position": v}
+        for v, key in ((1002, "task:2"), (1003, "task:1"), (1004, "task:1"))
+    ]
+    desk.answer(asked, "recovery:response", {"sequenceNumber": 3, "data": data, "isComplete": False, "sessionId": "s-2"})
+    assert desk.told() == [1002]
+
+
 def test_what_cannot_be_recovered_is_told_as_missed_before_what_comes_after(desk: Desk) -> None:
     desk.connect()
     desk.follow("task")
