@@ -11,9 +11,11 @@ import pytest
 from cachesvc.errors import Unauthenticated
 from cachesvc.protocol.challenge import Challenge
 from cachesvc.protocol.codes import CloseCode
-from cachesvc.realtime.authentication import Proofs
+from cachesvc.protocol.frames import Auth
+from cachesvc.realtime.authentication import Authentication, AuthLimits, Names, Proofs, Rejected
 from cachesvc.realtime.identity import Identity
-from tests.realtime.sessions import Said
+from tests.fakes import FakeClock
+from tests.realtime.sessions import NOW, Said
 
 OLD, NEW, OTHER = b"o" * 32, b"n" * 32, b"x" * 32
 PROOFS = Proofs(nodes=(OLD, NEW), step_up=(OTHER,), scopes=("admin",))
@@ -156,6 +158,18 @@ def test_a_secret_of_nodes_is_none_of_those_who_step_up() -> None:
     said.session.open()
     said.send("auth", userId="ann", signature=challenged(said).signature(NEW, "ann"))
     assert closed(said) is CloseCode.BAD_TOKEN
+
+
+def test_whatever_answers_a_challenge_uses_it_up() -> None:
+    clock = FakeClock(NOW)
+    client = Authentication(Names("c", "s", "n"), AuthLimits(), clock, Issuer(), None, proofs=PROOFS, node=True)
+    assert client.asks
+    payload = client.ask()
+    asked = Challenge(str(payload["nonce"]), str(payload["connectionId"]), str(payload["timestamp"]))
+    for signature in ("0" * 64, asked.signature(NEW, "node:west")):
+        with pytest.raises(Rejected):
+            client.take(Auth(type="auth", user_id="node:west", signature=signature))
+    assert client.identity is None
 
 
 def test_who_has_no_such_scope_is_asked_for_nothing() -> None:

@@ -162,7 +162,7 @@ async def test_what_one_node_used_another_does_not_have() -> None:
         for _ in range(30):
             passed += taken(one, 1, user="ann")
             await drawn(one, other)
-        assert 20 <= passed <= 22
+        assert passed == 20  # what was advanced is paid
         assert taken(other, user="ann") <= 2
         await drawn(one, other)
         assert taken(other, user="ann") == 0
