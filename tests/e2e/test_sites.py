@@ -53,3 +53,17 @@ async def test_an_invalidation_reaches_the_other_site(tmp_path: Path) -> None:
             await agreed(sites, f"user:{number}", None)
         await agreed(sites, "task:0", None)
         assert await berlin.get("task:1") == 1
+
+
+async def test_sites_are_compared_when_that_is_asked_for(tmp_path: Path) -> None:
+    async with deployed(tmp_path, "berlin", "oslo") as sites:
+        berlin, oslo = sites
+        await oslo.put("task:1", 1)
+        await agreed(sites, "task:1", 1)
+        answer = await berlin.client.post("/v1/sync", json={"sites": ["oslo"]})
+        assert answer.status_code == 200, answer.text
+        report = answer.json()["sites"]["oslo"]
+        assert (report["differing"], report["repaired"], report["error"], report["entries"]) == (0, 0, None, 1)
+        answer = await berlin.client.post("/v1/sync", json={"sites": ["rome"]})
+        assert answer.status_code == 422
+        assert answer.json()["field"] == "sites[0]"
