@@ -26,7 +26,7 @@ check: $(VENV)/dev.stamp
 # make load [URL=http://127.0.0.1:8080] [WORKERS=] [USERS=] [SECONDS=] [KEYS=] [SKEW=] [SEED=] [TRACE=file] [RATE=]
 # [SUBSCRIBERS=] [OPERATIONS=] [REPORT=]; with the same, load-ui opens locust's page, and soak MINUTES=10 watches for drift
 LOAD := URL WORKERS USERS SECONDS MINUTES KEYS SKEW SEED TRACE RATE SUBSCRIBERS OPERATIONS REPORT
-load load-ui soak: $(VENV)/load.stamp
+soak load-ui load: $(VENV)/load.stamp
 	@$(BIN)/python -m tests.load $(MODE) $(call options,$(LOAD))
 load-ui: MODE := --ui
 soak: MODE := --soak
