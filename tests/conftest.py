@@ -6,10 +6,15 @@ import signal
 from collections.abc import Iterator
 
 import asyncpg
+import hypothesis
 import pytest
 import redis
 
 from tests import servers
+
+# a machine that is busy is no failure
+hypothesis.settings.register_profile("any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("any machine")
 
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -300,6 +300,6 @@ def _content(one: Sibling) -> bytes:
     return b"" if one.value is None else content_hash(one.content_type, one.value)
 
 
-def _order(one: Sibling) -> tuple[float, int, str, bytes]:
+def _order(one: Sibling) -> tuple[float, int, str, bytes, str]:
     """A total order: two that are the same by it are the same."""
-    return one.at, one.version, one.source, _content(one)
+    return one.at, one.version, one.source, _content(one), one.content_type
