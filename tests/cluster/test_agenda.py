@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from uuid import uuid4
+from itertools import count
 
 import pytest
 
@@ -29,11 +29,12 @@ class Site:
         self.authority = MemoryAuthority(tier, terms=TERMS, clock=self.clock)
         self.keeper = Keeper(self.authority, self.write, max_kept=max_kept)
         self.away = False
+        self.batches = count()  # their names are in the order of time, as those of a node are
 
     async def write(self, drafts: Sequence[Draft]) -> Sequence[object]:
         if self.away:
             return [TierUnavailable("database", "away")] * len(drafts)
-        return (await self.authority.append(drafts, batch=uuid4().hex)).outcomes
+        return (await self.authority.append(drafts, batch=f"{next(self.batches):032x}")).outcomes
 
     async def conflict(self, key: str) -> None:
         for value in (b"1", b"2"):

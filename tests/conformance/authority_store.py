@@ -6,10 +6,10 @@ Nothing here knows an implementation.
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
 from typing import Any, Protocol
-from uuid import uuid4
 
 from cachesvc.errors import Refusal, Refused
 from cachesvc.model.change import (
@@ -78,7 +78,7 @@ def refusal(appended: Appended, place: int = 0) -> Refusal:
 
 
 async def append(authority: Authority, *drafts: Draft) -> Appended:
-    return await authority.append(drafts, batch=uuid4().hex)
+    return await authority.append(drafts, batch=f"{time.time_ns():032x}")
 
 
 async def entry_at(authority: Authority, key: str) -> Entry | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html
+import signal
 import sys
 import time
 import webbrowser
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -126,8 +126,7 @@ def run(plan: Plan) -> bool:
         _show(environment)
     else:
         runner.start(plan.users, spawn_rate=plan.users)
-    with suppress(KeyboardInterrupt):
-        load.over.wait(timeout=plan.seconds)
+    load.over.wait(timeout=plan.seconds)
     runner.stop()
     elapsed = time.perf_counter() - begin
     gevent.killall(background)
@@ -147,6 +146,8 @@ def run(plan: Plan) -> bool:
 
 def _show(environment: Environment) -> None:
     """Locust's page, where the users are started and stopped by hand."""
+    # an exception would come to whichever greenlet runs at that moment
+    gevent.signal_handler(signal.SIGINT, environment.load.over.set)
     page = environment.create_web_ui("127.0.0.1", 0)
     while page.server is None or not page.server.started:
         gevent.sleep(0.01)

@@ -108,7 +108,7 @@ async def test_a_node_warms_for_no_longer_than_is_set(tmp_path: Path) -> None:
     levels = {"database": {"url": "sqlite:a.db"}}
     async with opened(settings(tmp_path, **levels)) as node:
         await fill(node)
-    slow = {"on_start": "database", "max_rate": 1.0, "on_start_within": 0.3}
+    slow = {"on_start": "database", "max_rate": 1.0, "on_start_within": 3.0}
     async with opened(settings(tmp_path, **levels, warm=slow)) as node:
         await until_ready(node)
         assert 0 < len(node.cache.memory.hot(1_000)) < len(KEYS)
