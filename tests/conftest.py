@@ -21,7 +21,16 @@ if (
 ):  # as in the background of a shell: processes of the tests would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SLOW = ("tests/e2e/", "tests/faults/", "tests/processes/", "tests/properties/", "tests/node/", "tests/cli/")
+SLOW = (
+    "tests/e2e/",
+    "tests/faults/",
+    "tests/clusters/",
+    "tests/processes/",
+    "tests/load/",
+    "tests/properties/",
+    "tests/node/",
+    "tests/cli/",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
