@@ -9,7 +9,7 @@ from cachesvc.model.revocation import GRACE, Revocation, Revocations, pack_revoc
 
 times = st.floats(0, 4e9)
 some = st.builds(Revocation, times, st.just(""), st.sampled_from(["ann", "bob"]), times) | st.builds(
-    Revocation, times, st.sampled_from(["t-1", "t-2"])
+    Revocation, times, st.sampled_from(["t-1", "t-2"]), st.just(""), st.just(0.0)
 )
 
 
