@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import select
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 Url = Annotated[str, typer.Option("--url", envvar="CACHESVC_URL", help="Where the service is.")]
 Token = Annotated[str | None, typer.Option("--token", envvar="CACHESVC_TOKEN", help="What it is told to let you in.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, and nothing else.")]
+_LOOK = 0.2  # seconds between two looks at whether a Ctrl-C has come
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _TAKEN = (
     inspect.Parameter("url", _KEYWORD, default=DEFAULT_URL, annotation=Url),
@@ -64,6 +66,8 @@ class Operator:
     def agrees(self, question: str) -> bool:
         """Ask; anything but yes is no."""
         typer.echo(f"{question} [y/N] ", nl=False, err=True)
+        while not select.select([sys.stdin], [], [], _LOOK)[0]:
+            pass  # a Ctrl-C that came just before the wait began is raised here: reading alone would not end for it
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
