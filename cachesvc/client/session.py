@@ -26,13 +26,12 @@ from cachesvc.client.told import unpacked
 from cachesvc.errors import InvalidInput
 from cachesvc.ports import Clock
 from cachesvc.protocol.codes import CloseCode
-from cachesvc.protocol.exact import parts, read_object
+from cachesvc.protocol.exact import read_message
 from cachesvc.protocol.messages import EstablishedPayload
 
 _HOPELESS: Final = frozenset({400, 401, 403, 404})  # statuses of a handshake that another attempt would meet again
 _JOB_ENDED: Final = frozenset({"done", "failed", "cancelled"})
 _ROOM: Final = 1_000  # bytes that a batch has around its messages
-_WHOLE: Final = parts()
 
 
 class State(Enum):
@@ -169,7 +168,7 @@ class Session:
         if self.state not in (State.GREETING, State.OPEN):
             return
         try:
-            self._take(_read(text), text)
+            self._take(read_message(text), text)
         except (InvalidInput, ValidationError, LookupError, TypeError, AttributeError) as exc:
             detail = f"what came is no message of this service: {exc!r}"
             self._over(Ended(detail), NotTheService(detail))
@@ -310,13 +309,3 @@ def _outcome(command: Command[Any], answer: Answer) -> object:
         return command.read(answer)
     except (InvalidInput, ValidationError, LookupError, TypeError, ValueError) as exc:
         return NotTheService(f"an answer to {command.kind} that no cachesvc gives: {exc!r}")
-
-
-def _read(text: str) -> Members:
-    try:
-        members = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return read_object(text.encode(), _WHOLE, field="message")  # numbers too large for orjson, or what is wrong
-    if not isinstance(members, dict):
-        raise InvalidInput("message", "is not a JSON object", malformed=True)
-    return members

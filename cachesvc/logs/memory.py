@@ -7,35 +7,34 @@ memory loses it: the key is absent then. What changed since when is known from t
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from itertools import islice
 from typing import Final
 
-from cachesvc.errors import EpochChanged, InvalidInput, LogTrimmed
+from cachesvc.errors import InvalidInput
 from cachesvc.logs.following import Bell, following
 from cachesvc.logs.memory_agenda import MemoryAgenda
+from cachesvc.logs.memory_answers import Answers
 from cachesvc.logs.memory_jobs import MemoryJobs
-from cachesvc.logs.outcomes import batches_of, pack_batch, pack_result, results_of_batches, unpack_result
-from cachesvc.model.change import MAX_RECORDED_VALUE, Appended, Change, Draft, Kind
+from cachesvc.logs.memory_ring import Ring
+from cachesvc.logs.outcomes import pack_batch
+from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.entry import Entry, tombstone
 from cachesvc.model.fold import fold
-from cachesvc.model.fold_state import Folded, Result, State, Terms, asked, base_of, based, noted, touched
-from cachesvc.model.invalidation import InForce, Invalidation, Patterns, Related, mark_of
+from cachesvc.model.fold_state import Folded, State, Terms, asked, base_of, based, noted, touched
+from cachesvc.model.invalidation import InForce, Invalidation, Patterns, Related
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
-from cachesvc.model.position import Epoch, Gap, Position, Seq, Version, first_sequence, pack_gaps, parse_gaps
+from cachesvc.model.position import Gap, Position, Seq, Version, first_sequence, pack_gaps, parse_gaps
 from cachesvc.model.relations import related
 from cachesvc.model.revocation import Revocation
 from cachesvc.ports import Burial, Clock, Holding, Listed, Memory, NodeRecord, Retention, Standing, TierStats, Trail
 
 RING: Final = Retention(count=100_000, bytes=64 << 20)
-_ANSWERS_BYTES: Final = 32 << 20
 _NODE_KEPT: Final = 86_400.0
 _TRIM_STEP: Final = 10_000
-_MARK: Final = mark_of("")
 
 
 class MemoryAuthority(MemoryJobs, MemoryAgenda):
@@ -63,9 +62,9 @@ class MemoryAuthority(MemoryJobs, MemoryAgenda):
         self._terms = terms
         self._clock = clock
         self._poll_interval = poll_interval
-        self._ring = _Ring(first_sequence(clock.now()), ring)
+        self._ring = Ring(first_sequence(clock.now()), ring)
         self._gaps: tuple[Gap, ...] = ()
-        self._answers = _Answers(clock, idempotency_ttl)
+        self._answers = Answers(clock, idempotency_ttl)
         self._patterns = Patterns()
         self._revocations: dict[str, Revocation] = {}
         self._burials: dict[Seq, Burial] = {}
@@ -296,121 +295,3 @@ class MemoryAuthority(MemoryJobs, MemoryAgenda):
     def _is_held(self, end: tuple[float, Key, Version]) -> bool:
         row = self._rows.peek(end[1])
         return row is not None and row.version == end[2]
-
-
-class _Ring:
-    """The latest changes, all those after `since`, and the last write of them by key. Never more than `bounds` allows."""
-
-    def __init__(self, first: Seq, bounds: Retention) -> None:
-        self.last: dict[Key, Seq] = {}
-        self._changes: deque[Change] = deque()
-        self._marks: deque[tuple[Seq, Key]] = deque()
-        self._bytes = 0
-        self._bounds = bounds
-        self.restart(first)
-
-    def restart(self, first: Seq) -> None:
-        """Empty, in the epoch that is named by its first sequence."""
-        self.head = Position(Epoch(first), first)
-        self.since = first
-        self._changes.clear()
-        self._marks.clear()
-        self.last.clear()
-        self._bytes = 0
-
-    def extend(self, changes: Sequence[Change]) -> None:
-        for change in changes:
-            entry = change.entry
-            if entry is not None and len(entry.value) > MAX_RECORDED_VALUE:
-                change = change._replace(entry=entry._replace(value=b""), value_held=False)  # noqa: PLW2901
-            self._changes.append(change)
-            self._bytes += change.size
-            if change.kind is not Kind.EXPIRE:  # which leaves nothing that what came before it could not know
-                for key in change.touches:
-                    self.last[key] = change.sequence
-        self.head = Position(self.head.epoch, changes[-1].sequence)
-        self.trim(self._bounds, before=0.0, limit=len(self._changes))
-
-    def note(self, rows: Mapping[Key, Entry]) -> None:
-        """The last change of what no record names: the marks of tags."""
-        for key, row in rows.items():
-            if key.startswith(_MARK):
-                self.last[key] = Seq(row.version)
-                self._marks.append((Seq(row.version), key))
-
-    def read(self, after: Position, limit: int) -> list[Change]:
-        if after.epoch != self.head.epoch or after.sequence > self.head.sequence:
-            raise EpochChanged(after.epoch, self.head.epoch)
-        if after.sequence < self.since:
-            raise LogTrimmed(after.sequence, self.since)
-        first = after.sequence - self.since  # sequences are dense
-        return [self._changes[place] for place in range(first, min(first + limit, len(self._changes)))]
-
-    def id_at(self, sequence: int) -> str:
-        """The id of the change there, "" where none is held."""
-        return self._changes[sequence - self.since - 1].id if self.since < sequence <= self.head.sequence else ""
-
-    def at(self, sequences: Iterable[int]) -> Iterator[Change]:
-        """The changes at those sequences that are held."""
-        held = (sequence for sequence in sequences if self.since < sequence <= self.head.sequence)
-        return (self._changes[sequence - self.since - 1] for sequence in held)
-
-    def trim(self, retention: Retention, *, before: float, limit: int) -> int:
-        """Drop up to `limit` of what is too much or older than `before`, never the last; how many."""
-        changes = self._changes
-        dropped = 0
-        while len(changes) > 1 and dropped < limit:
-            oldest = changes[0]
-            if oldest.at >= before and len(changes) <= retention.count and self._bytes <= retention.bytes:
-                break
-            changes.popleft()
-            dropped += 1
-            self._bytes -= oldest.size
-            self.since = oldest.sequence
-            for key in oldest.touches:
-                if self.last.get(key) == oldest.sequence:
-                    del self.last[key]
-        while self._marks and self._marks[0][0] <= self.since:
-            version, key = self._marks.popleft()
-            if self.last.get(key) == version:
-                del self.last[key]
-        return dropped
-
-
-class _Answers:
-    """Kept answers, in the order of their time: by idempotency key, and by batch. The oldest go first."""
-
-    def __init__(self, clock: Clock, ttl: float) -> None:
-        self._clock = clock
-        self._ttl = ttl
-        self._kept: OrderedDict[tuple[str, ...], tuple[float, bytes]] = OrderedDict()
-        self._bytes = 0
-
-    def find(self, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], Result]:
-        batches = {batch: kept[1] for batch in batches_of(wanted) if (kept := self._kept.get((batch,))) is not None}
-        own = {key: unpack_result(kept[1]) for key in wanted if (kept := self._kept.get(key)) is not None}
-        return results_of_batches(wanted, batches) | own
-
-    def keep(self, results: Mapping[tuple[str, str], Result], batch: str, record: bytes) -> None:
-        until = self._clock.now() + self._ttl
-        self._add((batch,), until, record)
-        for key, result in results.items():
-            self._add(key, until, pack_result(result))
-        while self._bytes > _ANSWERS_BYTES:
-            self._drop_oldest()
-
-    def sweep(self, limit: int) -> int:
-        now = self._clock.now()
-        dropped = 0
-        while dropped < limit and self._kept and next(iter(self._kept.values()))[0] <= now:
-            self._drop_oldest()
-            dropped += 1
-        return dropped
-
-    def _add(self, key: tuple[str, ...], until: float, record: bytes) -> None:
-        self._kept[key] = until, record
-        self._bytes += len(record) + 200
-
-    def _drop_oldest(self) -> None:
-        _, (_, record) = self._kept.popitem(last=False)
-        self._bytes -= len(record) + 200

@@ -9,7 +9,7 @@ import json
 import re
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import orjson
 
@@ -87,6 +87,17 @@ def read_object(body: bytes, read: Parts, *, field: str = "body") -> dict[str, o
         raise _malformed(field, wrong) from None
     except RecursionError:
         raise InvalidInput(field, f"is nested deeper than the limit of {MAX_NESTING} levels", malformed=True) from None
+    return members
+
+
+def read_message(text: str) -> dict[str, Any]:
+    """The members of a frame, numbers as Python has them. Raises `InvalidInput` (malformed) for what is no JSON object."""
+    try:
+        members = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return read_object(text.encode(), parts(), field="message")  # numbers too large for orjson, or what is wrong
+    if not isinstance(members, dict):
+        raise InvalidInput("message", "is not a JSON object", malformed=True)
     return members
 
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
-
-import orjson
+from typing import Any
 
 from cachesvc.errors import InvalidInput
-from cachesvc.protocol.exact import parts, read_object
+from cachesvc.protocol.exact import read_message
 from cachesvc.protocol.frames import MAX_FILTERED, MAX_ID
-
-_PLAIN: Final = parts()
 
 
 def filters_of(asked: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
@@ -31,13 +27,7 @@ def members_of(data: str | bytes) -> dict[str, Any]:
     """The members of a frame. Raises `InvalidInput`."""
     if isinstance(data, bytes):
         raise InvalidInput("message", "is binary: frames are JSON texts", malformed=True)
-    try:
-        members = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return read_object(data.encode(), _PLAIN, field="message")  # numbers too large for orjson, or what is wrong
-    if not isinstance(members, dict):
-        raise InvalidInput("message", "is not a JSON object", malformed=True)
-    return members
+    return read_message(data)
 
 
 def request_id_of(members: Mapping[str, Any]) -> str | None:

@@ -7,11 +7,11 @@ once, by `answer` or `fail`. It is told the time by a clock and wakes its driver
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import InitVar, dataclass, field
 from typing import Any, Final, NamedTuple
 
-from cachesvc.errors import CacheError, Forbidden, InvalidInput, LimitExceeded, TooManyRequests, Unauthenticated
+from cachesvc.errors import CacheError, Forbidden, InvalidInput, TooManyRequests, Unauthenticated
 from cachesvc.model.moments import moment
 from cachesvc.model.syncs import Sync
 from cachesvc.ports import Clock
@@ -37,10 +37,10 @@ from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import Doorman, Identity
 from cachesvc.realtime.meter import Meter
 from cachesvc.realtime.outbox import Outbox, nowhere
-from cachesvc.realtime.reading import filters_of, members_of, request_id_of, seconds_of
+from cachesvc.realtime.reading import members_of, request_id_of, seconds_of
 from cachesvc.realtime.replies import frame, rate_limit, refusal, refusal_of
-from cachesvc.realtime.resources import Resource, parse_resource
-from cachesvc.realtime.stream import Stream, StreamLimits, Subscription
+from cachesvc.realtime.stream import Stream, StreamLimits
+from cachesvc.realtime.subscribing import subscribe, unsubscribe
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,39 +280,14 @@ class Session:
         self._send("authz:result", told, received.request_id)
 
     def _subscribe(self, received: Subscribe) -> None:
-        identity, stream, asked = self.identity, self.stream, received.payload
-        assert identity is not None
-        filters = filters_of(asked.filters)
-        resources = self._resources(asked.resources)
-        for resource in resources:
-            if not identity.may_all("read", resource.reach):
-                raise Forbidden("read", resource.text)
+        assert self.identity is not None
         most = self.limits.max_subscriptions
-        if len(stream.subscriptions.keys() | {resource.text for resource in resources}) > most:
-            raise LimitExceeded("payload.resources", "makes too many subscriptions of one connection", most)
-        stream.compression = asked.compression or stream.compression
-        for resource in resources:
-            known = stream.subscriptions.get(resource.text)
-            since = self.hub.sequence() if known is None else known.since
-            if known is not None:
-                self.hub.remove(known)
-            made = Subscription(stream, resource, filters, asked.throttle / 1000, since)
-            stream.subscriptions[resource.text] = made
-            self.hub.add(made)
-        stream.saw(self.hub.sequence())  # who subscribes reads what there is
-        self.answer(received, "ack", {"resources": [resource.text for resource in resources]}, **self._place())
+        followed = subscribe(self.stream, self.hub, self.identity, received.payload, most=most)
+        self.answer(received, "ack", {"resources": followed}, **self._place())
 
     def _unsubscribe(self, received: Unsubscribe) -> None:
-        resources = self._resources(received.payload.resources)
-        for resource in resources:
-            known = self.stream.subscriptions.pop(resource.text, None)
-            if known is not None:
-                self.hub.remove(known)
-        self.answer(received, "ack", {"resources": [resource.text for resource in resources]}, **self._place())
-
-    def _resources(self, texts: Sequence[str]) -> list[Resource]:
-        modules = self.hub.modules
-        return [parse_resource(text, modules, field=f"payload.resources[{place}]") for place, text in enumerate(texts)]
+        left = unsubscribe(self.stream, self.hub, received.payload.resources)
+        self.answer(received, "ack", {"resources": left}, **self._place())
 
     # sending
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from abc import ABC, abstractmethod
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -49,7 +50,7 @@ class Followers:
         self._open -= 1
 
 
-class Stream(Response):
+class Stream(Response, ABC):
     """What `tell` sends, until it ends, the client leaves or the service closes."""
 
     def __init__(self, service: Service, followers: Followers) -> None:
@@ -98,9 +99,9 @@ class Stream(Response):
         """For how many seconds it may go on."""
         return math.inf
 
+    @abstractmethod
     async def tell(self, send: Send) -> None:
         """Send what there is to tell, to its end."""
-        raise NotImplementedError
 
     async def send(self, send: Send, body: bytes, *, more: bool = True) -> None:
         """Send, and wait until the client has room for more; one that never has loses the stream."""

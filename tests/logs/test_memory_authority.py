@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 
 from cachesvc.errors import LogTrimmed, Refusal, Refused
-from cachesvc.logs import memory
-from cachesvc.logs.memory import MemoryAuthority
+from cachesvc.logs import memory_answers
+from cachesvc.logs.memory import RING, MemoryAuthority
 from cachesvc.model.change import Appended, Draft, Idempotency, Operation, request_id
 from cachesvc.model.fold_state import Terms
 from cachesvc.model.keys import Key
@@ -20,7 +20,7 @@ from cachesvc.tiers.memory import MemoryTier
 from tests.fakes import FakeClock
 
 
-def made(clock: FakeClock, *, max_size: int = 1_000, ring: Retention = memory.RING) -> MemoryAuthority:
+def made(clock: FakeClock, *, max_size: int = 1_000, ring: Retention = RING) -> MemoryAuthority:
     tier = MemoryTier(ttl=300.0, max_size=max_size, max_bytes=1 << 20, clock=clock)
     return MemoryAuthority(tier, terms=Terms(default_ttl=600.0), clock=clock, idempotency_ttl=60.0, ring=ring)
 
@@ -91,7 +91,7 @@ async def test_the_ends_are_bounded() -> None:
 
 
 async def test_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_ANSWERS_BYTES", 5_000)
+    monkeypatch.setattr(memory_answers, "_ANSWERS_BYTES", 5_000)
     authority = made(FakeClock())
     nameless = Idempotency("ann", "", "f")
     batches = []

@@ -1,0 +1,53 @@
+"""Subscribing: what a session follows from now on, and what no more.
+
+The rule that must not break: all of a request holds or none of it, and there is no await in here, so that no change comes
+between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cachesvc.errors import Forbidden, LimitExceeded
+from cachesvc.protocol.frames import SubscribePayload
+from cachesvc.realtime.hub import Hub
+from cachesvc.realtime.identity import Identity
+from cachesvc.realtime.reading import filters_of
+from cachesvc.realtime.resources import Resource, parse_resource
+from cachesvc.realtime.stream import Stream, Subscription
+
+
+def subscribe(stream: Stream, hub: Hub, identity: Identity, asked: SubscribePayload, *, most: int) -> list[str]:
+    """Follow resources, by their names. Raises `InvalidInput`, `Forbidden` and `LimitExceeded`."""
+    filters = filters_of(asked.filters)
+    resources = _resources(hub, asked.resources)
+    for resource in resources:
+        if not identity.may_all("read", resource.reach):
+            raise Forbidden("read", resource.text)
+    if len(stream.subscriptions.keys() | {resource.text for resource in resources}) > most:
+        raise LimitExceeded("payload.resources", "makes too many subscriptions of one connection", most)
+    stream.compression = asked.compression or stream.compression
+    for resource in resources:
+        known = stream.subscriptions.get(resource.text)
+        since = hub.sequence() if known is None else known.since
+        if known is not None:
+            hub.remove(known)
+        made = Subscription(stream, resource, filters, asked.throttle / 1000, since)
+        stream.subscriptions[resource.text] = made
+        hub.add(made)
+    stream.saw(hub.sequence())  # who subscribes reads what there is
+    return [resource.text for resource in resources]
+
+
+def unsubscribe(stream: Stream, hub: Hub, texts: Sequence[str]) -> list[str]:
+    """Follow resources no more, by their names, whether they were followed or not. Raises `InvalidInput`."""
+    resources = _resources(hub, texts)
+    for resource in resources:
+        known = stream.subscriptions.pop(resource.text, None)
+        if known is not None:
+            hub.remove(known)
+    return [resource.text for resource in resources]
+
+
+def _resources(hub: Hub, texts: Sequence[str]) -> list[Resource]:
+    return [parse_resource(text, hub.modules, field=f"payload.resources[{place}]") for place, text in enumerate(texts)]
