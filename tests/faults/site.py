@@ -64,10 +64,11 @@ class Machine:
         if self.service is None or self.service.process.poll() is not None:
             return []
         found = []
-        for process in self.service.children():
-            with suppress(psutil.NoSuchProcess):
-                if "cachesvc.node" in process.cmdline():
-                    found.append((process.create_time(), process))
+        with suppress(psutil.NoSuchProcess):  # killed meanwhile
+            for process in self.service.children():
+                with suppress(psutil.NoSuchProcess):
+                    if "cachesvc.node" in process.cmdline():
+                        found.append((process.create_time(), process))
         return [process for _, process in sorted(found, key=lambda one: one[0])]
 
     def whose(self, port: int) -> str:
