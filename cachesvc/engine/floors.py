@@ -104,8 +104,12 @@ class Floors:
         return True
 
     def invalidate(self, pattern: InForce) -> None:
-        """From now on nothing that matches and is older is served here. Memory must drop it in the same step."""
-        self.patterns.add(pattern)
+        """From now on nothing that matches and is older is served here. Memory must drop it in the same step.
+
+        One that was applied before, by following the log, is told late: by now it may have been retired and forgotten.
+        """
+        if pattern.sequence > self.applied.sequence:
+            self.patterns.add(pattern)
 
     def retire(self, name: str, sequence: Seq, *, at: Seq) -> None:
         """The authority has been swept of what the pattern kills. Redis has when its cursor is past the retirement."""

@@ -342,9 +342,7 @@ class History:
             self._same(node, "with its memory")
             node.memory.clear()
             self._same(node, "without its memory")
-            active = [one.pattern.text for one in node.cache.floors.patterns if not one.retired]
-            if active:
-                site.truth.violated("a pattern stays", f"{node.name} has {active} in force, which were retired")
+            site.look_at_patterns(node)
         self._exact()
 
     def _same(self, node: Node, how: str) -> None:

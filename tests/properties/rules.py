@@ -162,6 +162,11 @@ RULES: Final = {
             lambda: patch.object(Flights, "part", _never),
         ),
         Rule(
+            "late pattern",
+            "An invalidation that was followed is not put in force again when its node is told that it was made.",
+            lambda: patch.object(Floors, "invalidate", lambda self, pattern: self.patterns.add(pattern)),
+        ),
+        Rule(
             "keep",
             "A retired pattern is kept until the horizon passes.",
             lambda: patch.object(Floors, "retire", _retire_at_once),

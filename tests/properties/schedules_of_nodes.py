@@ -166,6 +166,19 @@ def a_loader_that_knows_nothing_is_slow(site: Site) -> None:
     assert late.done()
 
 
+@schedule("late pattern", "a pattern stays")
+def an_invalidation_of_ones_own_is_acknowledged_when_its_retirement_is_forgotten(site: Site) -> None:
+    n1, n2, _ = three(site)
+    with site.hold(n1, "database", "append", answer=True):
+        slow = n1.start(clients.change_origin(n1, LOADED, wipe("l:*")))
+        site.settle()
+        retire(n2)
+        forget(n1)
+    site.settle()
+    assert slow.done()
+    site.look_at_patterns(n1)
+
+
 @schedule("keep", "invalidated served")
 def redis_is_set_back_to_before_the_sweep(site: Site) -> None:
     n1, n2, _ = three(site)

@@ -254,6 +254,12 @@ class Site:
         if self.trace is not None:
             self.trace.append(f"{self.time.seconds:8.3f} {what} {more}")
 
+    def look_at_patterns(self, node: Node) -> None:
+        """Where all patterns were retired, and the node knows it, none is in force there."""
+        active = [one.pattern.text for one in node.cache.floors.patterns if not one.retired]
+        if active:
+            self.truth.violated("a pattern stays", f"{node.name} has {active} in force, which were retired")
+
     @property
     def broken(self) -> Iterable[str]:
         """What was violated, in words."""
