@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 import time
 from collections import Counter
@@ -13,7 +12,7 @@ from typing import Final
 
 from tests.properties.history import History
 from tests.properties.rules import RULES
-from tests.properties.run import Convicted, convict_all
+from tests.properties.run import Convicted, convict_all, unlogged
 from tests.properties.site import small
 
 _TOLD: Final = 20  # violations told in words; the report has all
@@ -58,8 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _replay(seed: int, without: str) -> int:
-    logging.disable(logging.CRITICAL)
-    with small(), RULES[without].without() if without else small():
+    with unlogged(), small(), RULES[without].without() if without else small():
         history = History(seed, trace=True, without=without)
         violations = history.run()
     for line in history.site.trace or ():

@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,10 +37,9 @@ class Convicted:
 def convict(seeds: range, *, without: str = "") -> list[Convicted]:
     """Play the histories of these seeds, in this process."""
     found: list[Convicted] = []
-    logging.disable(logging.CRITICAL)  # what nodes say of faults that are meant
     gc.disable()
     try:
-        with small():
+        with small(), unlogged():
             for seed in seeds:
                 violations = play_without(seed, without)
                 if violations:
@@ -47,8 +47,18 @@ def convict(seeds: range, *, without: str = "") -> list[Convicted]:
     finally:
         gc.enable()
         gc.collect()
-        logging.disable(logging.NOTSET)
     return found
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Without what nodes log of faults that are meant."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def play_without(seed: int, without: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 
 import pytest
@@ -63,6 +64,7 @@ def test_a_violation_says_how_to_see_it_again(capsys: pytest.CaptureFixture[str]
     told = capsys.readouterr().out
     assert all(f"VIOLATION {violation}" in told for violation in convicted.violations)
     assert main(["--replay", str(convicted.seed)]) == 0
+    assert logging.getLogger("tests").isEnabledFor(logging.CRITICAL)  # what comes after is logged again
     assert Convicted(5, ()).replay.endswith("--replay 5")
 
 
