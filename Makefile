@@ -35,9 +35,9 @@ soak: MODE := --soak
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python -W ignore::RuntimeWarning -m tests.bench $(ARGS)
 
-# make faults [HISTORIES=] [SCENARIO=stores,realtime] [SECONDS=] [SEED=] [STORES=postgres,cluster,sqlite] [RATE=] [CLIENTS=]
+# make faults [HISTORIES=] [SCENARIO=stores,realtime,sites] [SECONDS=] [SEED=] [STORES=postgres,cluster,sqlite] [RATE=] [CLIENTS=]
 # [CHANGES=] [REPORTS=]: break everything, and check what was promised: random interleavings of engines in one process first, then
-# real nodes over real stores, then clients of their sockets
+# real nodes over real stores, clients of their sockets, sites that are cut off from each other
 INTERLEAVED := HISTORIES SEED REPORTS
 FAULTS := SCENARIO SECONDS SEED STORES RATE CLIENTS CHANGES REPORTS
 options = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))

@@ -2,17 +2,18 @@
 
 Each site does this by itself, so that what one lacks it fetches. The rule that must not break: only what differs on a second
 look is repaired, when all is taken in that the other's log had at the first; so what is on its way is never taken for a fault.
+Nor is what a third site wrote, which that one tells by its log itself: while it is out of reach, it comes by way of the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Final
 
 from cachesvc.errors import CacheError, InvalidInput, Overloaded
 from cachesvc.model.digest import DIGITS, Digest, Sum, hashed, parse_prefix, parse_sum
 from cachesvc.model.position import Position, parse_position
-from cachesvc.model.replica import mark_of
+from cachesvc.model.replica import mark_of, origin_of
 from cachesvc.ports import Clock, Link, Reply
 from cachesvc.protocol.api import parse
 from cachesvc.protocol.frames import MAX_PREFIXES, CacheSyncPayload
@@ -25,7 +26,10 @@ MOST_ROUNDS: Final = 1_000_000  # no store has more; who answers for ever is lef
 
 
 class Comparison:
-    """Compares with one other site. `caught_up(position)` waits until that site's log has been taken in up to there."""
+    """Compares with one other site. `caught_up(position)` waits until that site's log has been taken in up to there.
+
+    `others` are the sites that this one follows besides: the other's log does not tell of their writes.
+    """
 
     def __init__(
         self,
@@ -35,6 +39,7 @@ class Comparison:
         *,
         site: str,
         peer: str,
+        others: Collection[str],
         caught_up: Callable[[Position], Awaitable[None]],
         pace: Callable[[int], Awaitable[None]],
         compression: str = "gzip",
@@ -44,6 +49,7 @@ class Comparison:
         self._clock = clock
         self._site = site
         self._peer = peer
+        self._others = others
         self._caught_up = caught_up
         self._pace = pace
         self._compression = compression
@@ -67,7 +73,7 @@ class Comparison:
         return report
 
     async def _differing(self, link: Link, digest: Digest, report: SiteReport) -> tuple[dict[str, Sum], Position]:
-        """What the other has below the prefixes of single keys of which this site has something else, and its position."""
+        """What the other has below the prefixes of single keys of which this site has something else, and its position then."""
         suspects: dict[str, Sum] = {}
         position: Position | None = None
         waiting = [""]
@@ -78,7 +84,7 @@ class Comparison:
             if reply.type != "cache:sync":
                 raise InvalidInput("type", f"of the answer of {self._peer} is not cache:sync")
             said = parse(CacheSyncPayload, reply.payload)
-            position = position or parse_position(said.position or "", field="payload.position")
+            position = parse_position(said.position or "", field="payload.position")
             for prefix, theirs in self._below(said, asked):
                 if theirs.entries == 0 or digest.sum(prefix) == theirs:
                     continue
@@ -114,7 +120,10 @@ class Comparison:
             report.refused += taken.refused
             for key, entry in taken.news.items():
                 looked_at = suspects.get(hashed(key))
-                report.repaired += looked_at is not None and looked_at.total == int.from_bytes(mark_of(entry, self._peer))
+                if looked_at is not None and looked_at.total == int.from_bytes(mark_of(entry, self._peer)):
+                    relayed = not entry.rivals and origin_of(entry, self._peer).site in self._others
+                    report.relayed += relayed
+                    report.repaired += not relayed
             came = {hashed(key) for key in taken.came}
             rest = [prefix for prefix in asked if prefix not in came]
             if came:  # one answer holds no more than a few large values

@@ -172,11 +172,13 @@ class Peer:
                 self._clock,
                 site=self._site,
                 peer=self.name,
+                others=self._others,
                 caught_up=self._caught_up,
                 pace=self._pace,
             )
             self.latest = await comparison.run(link, report)
-        self._unseen = report.initial and bool(report.error)
+            report.initial = report.initial or self._unseen  # it started over meanwhile
+        self._unseen = self._unseen or (report.initial and bool(report.error))
         counts = self.counts
         counts.synced += 1
         counts.sync_failures += bool(report.error)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class SiteReport:
     """One comparison; counts of entries, bytes both ways, seconds.
 
-    `differing` were different on the first look. `repaired` still were on the second, though the other site's had not changed:
-    in normal operation each is a fault found.
+    `differing` were different on the first look. `relayed` and `repaired` still were on the second, though the other site's had
+    not changed: writes of a third site, which it was the first to tell of; and what in normal operation is a fault found.
     """
 
     site: str
@@ -19,6 +19,7 @@ class SiteReport:
     initial: bool = False  # the first since its log could not be gone on with
     entries: int = 0  # that this site has
     differing: int = 0
+    relayed: int = 0
     repaired: int = 0
     held: int = 0  # of a time that is still to come
     refused: int = 0
@@ -41,6 +42,7 @@ class SiteReport:
             "initial": self.initial,
             "entries": self.entries,
             "differing": self.differing,
+            "relayed": self.relayed,
             "repaired": self.repaired,
             "held": self.held,
             "refused": self.refused,

@@ -16,8 +16,9 @@ from tests.faults.checker import check
 from tests.faults.history import Kind, Outcome, read_history, write_history
 from tests.faults.plan import CLIENTS, Stores
 from tests.faults.run import Result, plan_text, replay, run
+from tests.faults.sites import run as sites
 
-SCENARIOS: Final = ("stores", "realtime")
+SCENARIOS: Final = ("stores", "realtime", "sites")
 _TOLD: Final = 20  # violations told in words; the report has all
 _LONGEST: Final = 24 * 3_600.0
 
@@ -58,7 +59,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failed = _realtime(asked, seed)
     if "stores" in asked.scenario:
         failed = _over_stores(asked, seed) or failed
+    if "sites" in asked.scenario:
+        failed = _sites(asked, seed) or failed
     return 1 if failed else 0
+
+
+def _sites(asked: argparse.Namespace, seed: int) -> bool:
+    """Whether something was violated."""
+    with tempfile.TemporaryDirectory(prefix="cachesvc-faults-") as directory:
+        outcomes = sites.run(seed, asked.seconds, Path(directory), tell=_tell)
+    name = asked.reports / f"faults-sites-{seed}"
+    write_history(name.with_suffix(".jsonl"), outcomes.history)
+    name.with_suffix(".log").write_text("\n".join(outcomes.said) + "\n")
+    name.with_suffix(".md").write_text(sites.report(outcomes))
+    for violation in outcomes.violations[:_TOLD]:
+        _tell(f"VIOLATION {violation}")
+    _tell(f"sites, seed {seed}: {len(outcomes.history)} operations, {len(outcomes.violations)} violations; {name}.md")
+    if outcomes.violations:
+        _tell(f"the same plan again (how it falls together is the machine's doing): {sites.replay(outcomes)}")
+    return bool(outcomes.violations)
 
 
 def _realtime(asked: argparse.Namespace, seed: int) -> bool:
@@ -111,7 +130,9 @@ def _check_again(history: Path) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Break everything but the promises.")
-    parser.add_argument("--scenario", type=_scenarios, default=list(SCENARIOS), help="stores, realtime, or both with a comma")
+    parser.add_argument(
+        "--scenario", type=_scenarios, default=list(SCENARIOS), help="stores, realtime, sites, or several with commas"
+    )
     parser.add_argument("--clients", type=int, default=100, help="of the scenario realtime")
     parser.add_argument("--changes", type=_within(1.0, 1_000.0), default=20.0, help="a second, of the scenario realtime")
     parser.add_argument(

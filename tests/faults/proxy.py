@@ -42,6 +42,7 @@ class Proxy:
     commits: Commits = ""  # a connection that commits is cut before the server sees it, or after it did it
     deaf: bool = False  # a connection that listens hears nothing
     cuts: int = 0
+    carried: int = 0  # bytes, both ways
     links: set[Link] = field(default_factory=set)
     _flowing: asyncio.Event = field(default_factory=asyncio.Event)
     _hearing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -97,6 +98,7 @@ class Proxy:
                     if self.commits == "before":
                         break
                     link.committed = True
+                self.carried += len(data)
                 link.server.write(data)
                 await link.server.drain()
         except (OSError, RuntimeError):
@@ -113,6 +115,7 @@ class Proxy:
                     await self._hearing.wait()
                 if link.committed:
                     break
+                self.carried += len(data)
                 link.client.write(data)
                 await link.client.drain()
         except (OSError, RuntimeError):

@@ -143,6 +143,16 @@ def started_stores(stores: Stores) -> Iterator[Servers]:
 @asynccontextmanager
 async def opened(stores: Servers, directory: Path) -> AsyncIterator[Site]:
     """The site, every node of it serving."""
+    async with laid_out(stores, directory) as site:
+        await all_started(site.machines)
+        yield site
+
+
+@asynccontextmanager
+async def laid_out(
+    stores: Servers, directory: Path, *, nodes: int | None = None, options: Sequence[str] = ()
+) -> AsyncIterator[Site]:
+    """The site before its services have started. `options` are of each of them; those that run at the end are killed."""
     async with AsyncExitStack() as stack:
         shared = [
             await stack.enter_async_context(proxy.opened(valkey.port, port))
@@ -150,9 +160,9 @@ async def opened(stores: Servers, directory: Path) -> AsyncIterator[Site]:
         ]
         machines: list[Machine] = []
         redis, database = list(shared), []
-        for number in range(1 if stores.stores is Stores.SQLITE else stores.stores.nodes):
+        for number in range(1 if stores.stores is Stores.SQLITE else nodes or stores.stores.nodes):
             settings = dict(SETTINGS)
-            machine = Machine(directory / f"node-{number}", (), settings)
+            machine = Machine(directory / f"node-{number}", tuple(options), settings)
             if shared:
                 settings["levels__redis__url"] = f"redis+cluster://127.0.0.1:{shared[0].port}"
             else:
@@ -161,7 +171,7 @@ async def opened(stores: Servers, directory: Path) -> AsyncIterator[Site]:
                 machine.redis.append(own)
                 redis.append(own)
             if stores.postgres is None:
-                machine.options = ("--workers", str(Stores.SQLITE.nodes))
+                machine.options = (*options, "--workers", str(Stores.SQLITE.nodes))
             else:
                 own = await stack.enter_async_context(proxy.opened(stores.postgres.port))
                 machine.clock_ahead = _CLOCKS[number]
@@ -171,14 +181,13 @@ async def opened(stores: Servers, directory: Path) -> AsyncIterator[Site]:
             machines.append(machine)
         site = Site(stores.stores, machines, stores.valkeys, stores.postgres, redis, database)
         try:
-            await _all_started(machines)
             yield site
         finally:
             for machine in machines:
                 await asyncio.to_thread(machine.kill)
 
 
-async def _all_started(machines: Sequence[Machine]) -> None:
+async def all_started(machines: Sequence[Machine]) -> None:
     async with asyncio.TaskGroup() as group:
         for machine in machines:
             group.create_task(asyncio.to_thread(machine.start))

@@ -64,6 +64,7 @@ class Service:
             self.lines.append(line)
             if found := re.search(pattern, line):
                 return found
+        self._said.put(None)  # for whoever waits for the end
         raise AssertionError(f"it ended without saying {pattern!r}: {self.lines}")
 
     def ready(self) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -13,9 +15,9 @@ from cachesvc.model.change import Operation
 from cachesvc.model.digest import hashed
 from cachesvc.model.entry import content_hash
 from cachesvc.model.keys import Key
-from cachesvc.model.position import Version
+from cachesvc.model.position import Position, Version
 from cachesvc.model.replica import mark_of
-from cachesvc.ports import Reply
+from cachesvc.ports import Link, Reply
 from cachesvc.protocol.api import parse
 from cachesvc.protocol.frames import CacheSyncPayload
 from cachesvc.protocol.replicated import entry_of, told
@@ -171,7 +173,7 @@ def comparison(site: SimulatedSite) -> tuple[Comparison, PeerCounts]:
         return None
 
     intake = Intake(site.store, site.clock, peer="oslo", counts=counts, limits=site.peers["oslo"]._limits.intake)
-    made = Comparison(site.keeper, intake, site.clock, site=site.name, peer="oslo", caught_up=at_once, pace=at_once)
+    made = Comparison(site.keeper, intake, site.clock, site=site.name, peer="oslo", others=(), caught_up=at_once, pace=at_once)
     return made, counts
 
 
@@ -225,3 +227,74 @@ async def test_the_other_is_asked_for_no_more_than_differs() -> None:
             report = await made.run(link, SiteReport("oslo", 0.0))
         assert (report.differing, counts.entries, report.error) == (1, 1, "")
         assert sites["berlin"].keeper.digest.sum(hashed(KEYS[9])) != sites["oslo"].keeper.digest.sum("")
+
+
+async def test_what_a_third_site_wrote_and_has_not_told_yet_is_no_fault() -> None:
+    async with network("berlin", "oslo", "porto") as sites:
+        berlin, oslo, porto = sites.values()
+        await porto.store.do(Operation.SET, "task:1", b"1")
+        await oslo.peers["porto"].compare()
+        porto.cut = True  # berlin follows it, and cannot hear of it
+        report = await berlin.peers["oslo"].compare()
+        assert (report.differing, report.relayed, report.repaired, report.error) == (1, 1, 0, "")
+        assert berlin.store.state == oslo.store.state
+        assert berlin.peers["oslo"].counts.repaired == 0
+
+
+class Writing:
+    """A line over which somebody writes, before each question that is not the first."""
+
+    def __init__(self, link: Link, write: Callable[[], Awaitable[None]]) -> None:
+        self._link = link
+        self._write = write
+        self._asked = 0
+        self.sent = self.received = 0
+
+    async def ask(self, payload: Mapping[str, object]) -> Reply:
+        self._asked += 1
+        if self._asked > 1:
+            await self._write()
+        return await self._link.ask(payload)
+
+
+async def test_what_was_written_while_it_was_compared_is_waited_for() -> None:
+    async with network("berlin", "oslo") as sites:
+        berlin, oslo = sites.values()
+        await filled(sites)
+        await oslo.store.do(Operation.SET, KEYS[0], b'"first"')
+        made, _ = comparison(berlin)
+        waited: list[Position] = []
+        first = oslo.store.position
+
+        async def caught_up(position: Position) -> None:
+            waited.append(position)
+
+        made._caught_up = caught_up
+        async with line(oslo, "berlin") as link:
+            report = await made.run(Writing(link, lambda: oslo.store.do(Operation.SET, "more")), SiteReport("oslo", 0.0))
+        ((_, sequence),) = waited
+        assert sequence > first.sequence  # of the last look, not of the first
+
+
+async def test_what_is_fetched_since_the_log_was_trimmed_is_no_fault() -> None:
+    async with network("berlin", "oslo") as sites:
+        berlin, oslo = sites.values()
+        await filled(sites)
+        peer = berlin.peers["oslo"]
+        await peer.compare()
+        await oslo.store.do(Operation.SET, KEYS[0], b'"new"')
+        await berlin.store.follow_on("oslo", oslo.store.position)
+        began = asyncio.Event()
+        made = Comparison.run
+
+        async def run(self: Comparison, link: Link, report: SiteReport) -> SiteReport:
+            began.set()
+            await peer._start_over(oslo.store.position, "")  # while it compares
+            return await made(self, link, report)
+
+        with patch.object(Comparison, "run", run):
+            report = await peer.compare()
+        assert began.is_set()
+        assert (report.initial, report.repaired, peer.counts.repaired) == (True, 1, 0)
+        assert (await peer.compare()).initial  # what was compared before it started over may differ still
+        assert not (await peer.compare()).initial
