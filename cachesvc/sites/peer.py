@@ -1,7 +1,7 @@
 """Peer: another site, followed by this one over one connection at a time, and compared with now and then.
 
-The rule that must not break: how far its log was taken in is kept only when all up to there is in the authority. What was taken
-in twice is news once.
+The rule that must not break: how far its log was taken in is kept only when all up to there is in the authority; after it has
+started over, that is when all before was compared. What was taken in twice is news once.
 """
 
 from __future__ import annotations
@@ -124,17 +124,16 @@ class Peer:
         kept = await self._store.followed(self.name)
         silent = kept is not None and self._clock.now() - kept.at > self._limits.remembered
         if kept is None or kept.position.epoch != head.epoch or kept.position > head or silent:
-            await self._start_over(head, "it was silent for longer than deletions are remembered" if silent else "")
+            self._start_over(head, "it was silent for longer than deletions are remembered" if silent else "")
             return head
         self._stand(kept.position)
         return kept.position
 
-    async def _start_over(self, head: Position, why: str) -> None:
+    def _start_over(self, head: Position, why: str) -> None:
         self.counts.started_over += 1
         self._unseen = True
         if why:
             _log.warning("the site %s starts over: %s; entries deleted meanwhile may come back", self.name, why)
-        await self._store.follow_on(self.name, head)
         self._stand(head)
 
     async def _follow(self, link: Link, position: Position) -> None:
@@ -144,13 +143,14 @@ class Peer:
             except PositionLost as lost:
                 _log.warning("the log of %s cannot be gone on with: %s", self.name, lost)
                 position = (await self._ask(link, "")).position
-                await self._start_over(position, "")
+                self._start_over(position, "")
                 continue
             await self._intake.take(answer.reply)
             await self._intake.take_due()
             if answer.position != position:
                 position = answer.position
-                await self._store.follow_on(self.name, position)
+                if not self._unseen:
+                    await self._store.follow_on(self.name, position)
             self._stand(position)
 
     async def _ask(self, link: Link, position: str) -> _Told:
@@ -165,7 +165,7 @@ class Peer:
 
     async def _compare(self, link: Link, report: SiteReport) -> SiteReport:
         async with self._turn:
-            report.initial, self._unseen = self._unseen, False
+            started_over = self.counts.started_over
             comparison = Comparison(
                 self._keeper,
                 self._intake,
@@ -177,8 +177,11 @@ class Peer:
                 pace=self._pace,
             )
             self.latest = await comparison.run(link, report)
-            report.initial = report.initial or self._unseen  # it started over meanwhile
-        self._unseen = self._unseen or (report.initial and bool(report.error))
+            report.initial = self._unseen  # it may have started over meanwhile
+            begun = self._unseen and started_over == self.counts.started_over
+            if begun and self.position is not None and not report.error:
+                await self._store.follow_on(self.name, self.position)
+                self._unseen = False
         counts = self.counts
         counts.synced += 1
         counts.sync_failures += bool(report.error)

@@ -271,7 +271,7 @@ async def test_what_was_written_while_it_was_compared_is_waited_for() -> None:
 
         made._caught_up = caught_up
         async with line(oslo, "berlin") as link:
-            report = await made.run(Writing(link, lambda: oslo.store.do(Operation.SET, "more")), SiteReport("oslo", 0.0))
+            await made.run(Writing(link, lambda: oslo.store.do(Operation.SET, "more")), SiteReport("oslo", 0.0))
         ((_, sequence),) = waited
         assert sequence > first.sequence  # of the last look, not of the first
 
@@ -289,7 +289,7 @@ async def test_what_is_fetched_since_the_log_was_trimmed_is_no_fault() -> None:
 
         async def run(self: Comparison, link: Link, report: SiteReport) -> SiteReport:
             began.set()
-            await peer._start_over(oslo.store.position, "")  # while it compares
+            peer._start_over(oslo.store.position, "")  # while it compares
             return await made(self, link, report)
 
         with patch.object(Comparison, "run", run):
@@ -298,3 +298,24 @@ async def test_what_is_fetched_since_the_log_was_trimmed_is_no_fault() -> None:
         assert (report.initial, report.repaired, peer.counts.repaired) == (True, 1, 0)
         assert (await peer.compare()).initial  # what was compared before it started over may differ still
         assert not (await peer.compare()).initial
+
+
+async def test_who_goes_on_for_one_that_had_not_compared_yet_starts_over_too() -> None:
+    async with network("berlin", "oslo") as sites:
+        berlin, oslo = sites.values()
+        await oslo.store.do(Operation.SET, "task:1")
+        dead = berlin.peers["oslo"]
+        async with line(oslo, "berlin") as link:
+            head = (await dead._ask(link, "")).position
+            following = asyncio.create_task(dead._follow(link, await dead._begin(head)))
+            await oslo.store.do(Operation.SET, "task:2")
+            while dead.position == head:
+                await asyncio.sleep(0)
+            following.cancel()  # and no more, before it is killed
+        berlin.meet(sites)
+        report = await berlin.peers["oslo"].compare()
+        assert (report.initial, report.differing, report.error) == (True, 1, "")  # the one before
+        assert berlin.peers["oslo"].counts.repaired == 0
+        berlin.meet(sites)
+        assert not (await berlin.peers["oslo"].compare()).initial
+        assert berlin.peers["oslo"].counts.started_over == 0
