@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from cachesvc.protocol.conflicts import ConflictList, ConflictWhole
-from cachesvc.protocol.messages import FROM_SERVER
 from tests.e2e.services import NO_REDIS, kill_at_once, started
+from tests.web.examples import play
 from tests.web.sockets import Socket, connected
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "conflicts.md").read_text()
@@ -47,30 +47,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-def shows(shown: object, said: object) -> bool:
-    """Whether what is shown is what was said, as far as it is shown."""
-    if isinstance(shown, dict):
-        return isinstance(said, dict) and all(name in said and shows(value, said[name]) for name, value in shown.items())
-    return shown == said or shown == "…"
-
-
 @pytest.mark.parametrize("title", EXAMPLES)
 async def test_an_example_of_the_page_is_what_happens(service: str, title: str) -> None:
     soon = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
-    lines = EXAMPLES[title].replace("SOON", soon).splitlines()
-    conflict = ""
     async with connected(port_of(service)) as socket:
-        for line in lines:
-            shown = json.loads(line[2:])
-            if line[0] == "→":
-                if "conflictId" in shown["payload"]:
-                    shown["payload"]["conflictId"] = conflict
-                await socket.connection.send(json.dumps(shown))
-                continue
-            said = await socket.next()
-            assert shows(shown, said), (shown, said)
-            FROM_SERVER[said["type"]].model_validate(said)
-            conflict = said["payload"].get("conflictId", conflict)
+        await play(socket, EXAMPLES[title].replace("SOON", soon))
 
 
 async def test_a_conflict_is_told_everywhere_and_kept_for_who_asks(service: str) -> None:

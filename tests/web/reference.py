@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
-from cachesvc.protocol.frames import FROM_CLIENTS
+from cachesvc.protocol.frames import RECEIVED
 from cachesvc.protocol.messages import FROM_SERVER
 from cachesvc.realtime.session import SERVED
 
@@ -64,7 +64,7 @@ def properties(kind: str) -> tuple[set[str], set[str]]:
 def _sides(kind: str) -> Iterator[tuple[str, Schema, Schema]]:
     """For each side that sends it the object that it sends, and the schema that this is of."""
     sides: list[tuple[str, type[BaseModel] | None, Literal["validation", "serialization"]]] = [
-        ("A client sends", FROM_CLIENTS.get(kind) if kind in SERVED else None, "validation"),
+        ("A client sends", RECEIVED.get(kind) if kind in SERVED else None, "validation"),
         ("The service sends", FROM_SERVER.get(kind), "serialization"),
     ]
     for side, model, mode in sides:

@@ -54,7 +54,7 @@ class Store(FakeAuthority, MemoryJobs):
         FakeAuthority.__init__(self)
         MemoryJobs.__init__(self)
         self.clock = clock
-        self.terms = Terms(max_patterns=3, remembers=Modules().remembers)
+        self.terms = Terms(max_patterns=3, remembers=Modules().remembers, reminds=Modules().reminds)
         self.results: dict[tuple[str, str], Result] = {}
         self.trimmed = 0
 

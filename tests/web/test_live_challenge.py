@@ -12,9 +12,9 @@ from cachesvc.realtime.authentication import Proofs
 from cachesvc.web.app import create_app
 from cachesvc.web.live import Live, LiveLimits
 from cachesvc.web.tokens import Tokens, own_keys
+from tests.web.examples import shows
 from tests.web.site import Site
 from tests.web.sockets import Frame, connected
-from tests.web.test_live_docs import shows
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "secure.md").read_text()
 (EXAMPLE,) = re.findall(r"^```frames node\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

@@ -19,10 +19,10 @@ from cachesvc.realtime.rates import ADDRESS, USER, Rate, RateLimits, Rates
 from cachesvc.settings.rates import COSTS
 from cachesvc.web.app import create_app
 from cachesvc.web.live import Live, LiveLimits
+from tests.web.examples import shows
 from tests.web.site import Site, opened
 from tests.web.sockets import connected
 from tests.web.test_hot import PLAIN, Both, answered, both
-from tests.web.test_live_docs import shows
 
 __all__ = ["answered"]  # a fixture
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "secure.md").read_text()
