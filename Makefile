@@ -12,9 +12,9 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --co
 run: $(VENV)/run.stamp
 	@$(BIN)/cachesvc serve --config config/embedded.toml $(ARGS)
 
-# Four processes on two cores, since tests mostly wait for servers; each starts its own.
+# Six processes on two cores, since tests mostly wait for servers; each starts its own. The slow files come first (tests/conftest.py).
 test: $(VENV)/dev.stamp
-	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/dev.stamp
 	@$(BIN)/ruff format --check .

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from cachesvc.errors import CacheError
 from cachesvc.model.change import Draft, Operation
 from cachesvc.ports import Authority, Retention
 
@@ -14,15 +15,16 @@ ROUNDS = 20  # batches a step at most, so that a step ends
 
 
 class Sweeper:
-    """One step at a time, by the node that holds the duty. `write_many` appends drafts.
+    """One step at a time, by the node that holds the duty. `write_many` appends drafts, and returns what came of each.
 
-    What is past its life is ended `grace` seconds later, since it may be served stale until then.
+    One whose key was written again meanwhile is refused: it lives on. What is past its life is ended `grace` seconds later,
+    since it may be served stale until then.
     """
 
     def __init__(
         self,
         authority: Authority,
-        write_many: Callable[[Sequence[Draft]], Awaitable[object]],
+        write_many: Callable[[Sequence[Draft]], Awaitable[Sequence[object]]],
         *,
         retention: Retention,
         batch: int,
@@ -41,10 +43,10 @@ class Sweeper:
         for _ in range(ROUNDS):
             found = await self._authority.expired(limit=self._batch, past=self._grace)
             if found:
-                await self._write_many(
+                outcomes = await self._write_many(
                     [Draft(Operation.EXPIRE, key, expected=version, source="sweep", actor="sweep") for key, version in found]
                 )
-                self.expired += len(found)
+                self.expired += sum(not isinstance(outcome, CacheError) for outcome in outcomes)
             dropped = await self._authority.sweep(limit=self._batch)
             if max(len(found), dropped) < self._batch:
                 break

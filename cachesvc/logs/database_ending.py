@@ -44,11 +44,19 @@ def end_some(store: Store, connection: Connection, *, limit: int, keep: float) -
 
 def _bury_absent(store: Store, connection: Connection, one: InForce, keys: list[Key], *, now: float, keep: float) -> None:
     """What is not there, or was deleted before, is known to be as new as the invalidation too."""
-    bound = {"keys": store.texts(keys)}
     named = store.one_of(entries.c.key, "keys")
-    older = entries.update().where(named, entries.c.deleted, entries.c.version < one.sequence)
-    connection.execute(older.values(version=one.sequence, updated_at=now, expires_at=now + keep), bound)
-    there = set(connection.execute(select(entries.c.key).where(named), bound).scalars())
+    rows = connection.execute(
+        select(entries.c.key, entries.c.version, entries.c.deleted).where(named), {"keys": store.texts(keys)}
+    )
+    there: set[str] = set()
+    older: list[str] = []
+    for key, version, deleted in rows:
+        there.add(key)
+        if deleted and version < one.sequence:
+            older.append(key)
+    if older:
+        newer = entries.update().where(named).values(version=one.sequence, updated_at=now, expires_at=now + keep)
+        connection.execute(newer, {"keys": store.texts(older)})
     gone = [tombstone(key, Version(one.sequence), now=now, keep=keep) for key in keys if key not in there]
     if gone:
         RowWriter(store.dialect).insert(connection, entries, [values_of_entry(entry, b"") for entry in gone])

@@ -48,12 +48,12 @@ class Relations:
         self._terms = terms
         names = store.among("names").c.value
         tag = _found(store, tags.c.tag, tags.c.key, names)
-        theirs = tag.distinct().subquery().c.tag
+        theirs = tag.distinct().cte("theirs").c.tag
         by_name = _found(store, dependencies.c.key, dependencies.c.parent, names)
         by_tag = _found(store, dependencies.c.key, dependencies.c.parent, theirs)
-        self._tagged = _as_text(store, _found(store, tags.c.key, tags.c.tag, names))
-        self._tags = _as_text(store, tag)
-        self._dependents = _as_text(store, union_all(by_name, by_tag))
+        self._tagged = _as_texts(store, _found(store, tags.c.key, tags.c.tag, names))
+        self._tags = _as_texts(store, tag)
+        self._dependents = _as_texts(store, union_all(by_name, by_tag), select(theirs))  # and the tags of the names
         of_them = entries.c.key == names
         ends = or_(entries.c.expires_at.is_(None), entries.c.expires_at > store.now())
         live = and_(~entries.c.deleted, ends)
@@ -67,12 +67,16 @@ class Relations:
         `patterns` are those in force.
         """
 
-        def dependents_of(names: Collection[str]) -> list[Key]:
-            return [Key(key) for key in self._standing(connection, self._dependents(connection, names), patterns)]
+        def dependents_of(names: Collection[str]) -> Sequence[str]:
+            dependents, theirs = self._dependents(connection, names)
+            followed.update(theirs)
+            return self._standing(connection, dependents, patterns)
 
-        tagged = list(map(Key, self._standing(connection, self._tagged(connection, named.tags), patterns)))
+        [named_by_tag] = self._tagged(connection, named.tags)
+        tagged = list(map(Key, self._standing(connection, named_by_tag, patterns)))
         dependents: list[Key] = []
         marks: set[str] = set()
+        followed: set[str] = set()  # tags of all that the cascade looked at
         if named.cascade:
             start: set[str] = {*named.keys, *named.tags, *tagged}
             pattern = parse_pattern(named.pattern) if named.pattern else None
@@ -91,12 +95,14 @@ class Relations:
         counted: tuple[int, int] | None = None
         if len(meant) + len(dependents) > invalidation.MANY and not self._terms.site:
             counted = self._count(connection, meant, patterns), self._count(connection, dependents, patterns)
-            marks.update(self._tags(connection, [*meant, *dependents]))
+            marks.update(followed if named.cascade else self._tags(connection, meant)[0])
         return Related(tuple(tagged), tuple(dependents), tuple(sorted(marks)), counted=counted)
 
     def _standing(self, connection: Connection, keys: Sequence[str], patterns: Patterns) -> Sequence[str]:
         """Those whose rows no pattern has ended, though they may not be swept yet."""
-        doubtful = [key for key in keys if patterns.ended(key, 0)]
+        if not len(patterns):
+            return keys
+        doubtful = [key for key in keys if patterns.newest(key) and patterns.ended(key, 0)]
         ended = set(doubtful)
         since = self._since(connection, doubtful, patterns)
         ended.difference_update(key for key, version, _ in since if not patterns.ended(key, version))
@@ -129,18 +135,21 @@ def _found(store: Store, column: Column[Any], by: Column[Any], names: Any) -> Se
     return select(each.c[0].label(column.name)).select_from(names.table.join(each, true()))
 
 
-def _as_text(store: Store, statement: Any) -> Callable[[Connection, Collection[str]], list[str]]:
-    """What a statement of one column says of names, each once."""
-    answer = statement.subquery()
+def _as_texts(store: Store, *statements: Any) -> Callable[[Connection, Collection[str]], list[list[str]]]:
+    """What statements of one column each say of names, each once."""
+    answers = [statement.subquery() for statement in statements]
     if store.dialect == "postgresql":
-        joined = func.string_agg(answer.c[0], func.chr(literal_column("10")))
+        joined = [func.string_agg(answer.c[0], func.chr(literal_column("10"))) for answer in answers]
     else:
-        joined = func.group_concat(answer.c[0], func.char(literal_column("10")))
-    told = store.ready(select(joined).select_from(answer))
+        joined = [func.group_concat(answer.c[0], func.char(literal_column("10"))) for answer in answers]
+    each = [select(text).select_from(answer).scalar_subquery() for text, answer in zip(joined, answers, strict=True)]
+    told = store.ready(select(*each))
 
-    def ask(connection: Connection, names: Collection[str]) -> list[str]:
-        text: str | None = told(connection, {"names": store.texts(names)})[0][0] if names else None
-        return list(dict.fromkeys(text.split(_BETWEEN))) if text is not None else []
+    def ask(connection: Connection, names: Collection[str]) -> list[list[str]]:
+        if not names:
+            return [[] for _ in each]
+        found: Sequence[str | None] = told(connection, {"names": store.texts(names)})[0]
+        return [list(dict.fromkeys(text.split(_BETWEEN))) if text is not None else [] for text in found]
 
     return ask
 

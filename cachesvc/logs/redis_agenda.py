@@ -17,9 +17,10 @@ class RedisAgenda:
         self._names = names
 
     async def due_items(self, *, limit: int) -> Sequence[Item]:
-        now = repr(await self._server.time())
-        due = await self._server.ask("ZRANGE", self._names.agenda_due, "-inf", now, "BYSCORE", "LIMIT", 0, limit)
-        return await self._named(due)
+        now = await self._server.time()
+        due = await self._server.ask("ZRANGE", self._names.agenda_due, "-inf", repr(now), "BYSCORE", "LIMIT", 0, limit)
+        # one that another has looked at since the names were read may be due at another time
+        return [item for item in await self._named(due) if item.due <= now]
 
     async def find_item(self, name: str) -> Item | None:
         names = self._names

@@ -14,7 +14,7 @@ from cachesvc.model.invalidation import Invalidation, Related
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import parse_pattern
 
-DependentsOf = Callable[[Collection[str]], Iterable[Key]]
+DependentsOf = Callable[[Collection[str]], Iterable[str]]
 
 
 def closure(names: Iterable[str], dependents_of: DependentsOf, *, depth: int, most: int) -> list[Key]:

@@ -157,7 +157,8 @@ class PostgresStore:
         self._wake(sequence)
 
     def now(self) -> ColumnElement[float]:
-        return cast(extract("epoch", func.clock_timestamp()), Double)
+        # the same for a whole statement: an index is no help against what might be another time for each row
+        return cast(extract("epoch", func.statement_timestamp()), Double)
 
     def one_of(self, column: ColumnElement[str], name: str) -> ColumnElement[bool]:
         return column == any_(bindparam(name, type_=ARRAY(Text)))

@@ -23,7 +23,7 @@ SELECT (SELECT count(*) FROM entries)
     (SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size())
 """)
 _POSTGRES: Final = text("""
-SELECT count(*) FILTER (WHERE NOT deleted AND (expires_at IS NULL OR expires_at > extract(epoch FROM clock_timestamp()))),
+SELECT count(*) FILTER (WHERE NOT deleted AND (expires_at IS NULL OR expires_at > extract(epoch FROM statement_timestamp()))),
     count(*), (SELECT reltuples FROM pg_class WHERE oid = 'entries'::regclass), pg_total_relation_size('entries')
 FROM (SELECT deleted, expires_at FROM entries LIMIT :most) AS first
 """)

@@ -23,8 +23,9 @@ from cachesvc.ports import Clock, Holding, TierStats
 from cachesvc.tiers.s3fifo import S3FIFOCache
 
 EvictionPolicy = Literal["LRU", "FIFO", "S3FIFO"]
-# also the monotonic times from which it is no hit (no wall clock is asked then) and since when it is held, and its size
-Held = tuple[Entry, float, float, int]
+# also the monotonic times from which it is no hit (no wall clock is asked then) and since when it is held, its size, and which
+# doubt it has been found to be beyond
+Held = tuple[Entry, float, float, int, int]
 
 
 class _LRU(LRUCache[Key, None]):
@@ -46,6 +47,9 @@ _POLICIES: Final[Mapping[EvictionPolicy, type[_LRU | _FIFO | S3FIFOCache[Key, No
 }
 _SCAN_STEP: Final = 1_000  # keys looked at before others have a turn
 _SETTLE_STEP: Final = 250  # the same where each is matched against patterns
+_SETTLE_AT_ONCE: Final = 10_000  # keys; to look through more begins later, so that other nodes hear of the pattern first
+_SETTLE_LATER: Final = 0.1  # seconds
+_SETTLE_REST: Final = 9  # times as long as it looks others have their turn
 
 
 class MemoryTier:
@@ -82,14 +86,15 @@ class MemoryTier:
         self._misses = 0
         self._evictions = 0
         self._doubts = Patterns()  # what they kill may still be held, and is no hit
-        self._doubted = 0  # the newest of them: nothing as new is in doubt
+        self._doubted = 0  # how many there have ever been, 0 where there is none now: each entry is looked at once for each
+        self._doubts_ever = 0
 
     def hit(self, key: Key) -> Entry | None:
         """The entry, counted and refreshed; None when absent, or past its stay or its life."""
         held = self._held.get(key)
         if held is not None:
-            entry, deadline, _, _ = held
-            if self._monotonic() < deadline and not (self._doubted and self._doubts.newest(key, entry.version)):
+            entry, deadline, _, _, beyond = held
+            if self._monotonic() < deadline and (beyond >= self._doubted or self._is_beyond(held)):
                 self._use(key)
                 self._hits += 1
                 return entry
@@ -130,7 +135,7 @@ class MemoryTier:
             stay = ends - now
         if self._ahead and ends is not None and (share := self._ahead.get(module_of(key))):
             stay = min(stay, ends - share * (ends - entry.updated_at) - now)
-        self._held[key] = (entry, monotonic + stay, monotonic, size)
+        self._held[key] = (entry, monotonic + stay, monotonic, size, 0)
         self._order[key] = None
         self.nbytes += size
         if older is not None:
@@ -159,19 +164,26 @@ class MemoryTier:
     def doubt(self, pattern: InForce) -> None:
         """From now on what matches and is older is not held; `settle` forgets it."""
         self._doubts.add(pattern)
-        self._doubted = self._doubts.highest
+        self._doubts_ever += 1
+        self._doubted = self._doubts_ever
 
     async def settle(self) -> None:
         """Forget what is in doubt and dead, paced; what came into doubt meanwhile is left for the next time."""
-        upto = self._doubted
+        if len(self._held) > _SETTLE_AT_ONCE:
+            await asyncio.sleep(_SETTLE_LATER)
+        settling, doubted = list(self._doubts), self._doubted
+        began = self._monotonic()
         for place, key in enumerate(list(self._held)):
             if place % _SETTLE_STEP == _SETTLE_STEP - 1:
-                await asyncio.sleep(0)
+                await asyncio.sleep((self._monotonic() - began) * _SETTLE_REST)
+                began = self._monotonic()
             held = self._held.get(key)
             if held is not None and self._doubts.newest(key, held[0].version):
                 self._forget(held)
-        self._doubts = Patterns(one for one in self._doubts if one.sequence > upto)
-        self._doubted = self._doubts.highest
+        if self._doubted == doubted:
+            self._doubts, self._doubted = Patterns(), 0
+        else:
+            self._doubts = Patterns(one for one in self._doubts if one not in settling)
 
     def room(self, entry: Entry) -> bool:
         """Whether it would enter without anything else going."""
@@ -181,9 +193,9 @@ class MemoryTier:
         """What is held, as the policy ranks it, the hottest first."""
         found: list[tuple[Key, Version]] = []
         for key in islice(self._order.hottest(), limit):
-            version = self._held[key][0].version
-            if not (self._doubted and self._doubts.newest(key, version)):
-                found.append((key, version))
+            held = self._held[key]
+            if held[4] >= self._doubted or self._is_beyond(held):
+                found.append((key, held[0].version))
         return found
 
     def clear(self) -> None:
@@ -226,7 +238,7 @@ class MemoryTier:
         held = self._find(key)
         if held is None:
             return Holding()
-        entry, deadline, since, _ = held
+        entry, deadline, since, _, _ = held
         now = self._monotonic()
         stays = deadline - now
         return Holding(
@@ -246,13 +258,21 @@ class MemoryTier:
     def _find(self, key: Key) -> Held | None:
         """What is held, without using it."""
         held = self._held.get(key)
-        if held is not None and self._doubted and self._doubts.newest(key, held[0].version):
+        if held is not None and held[4] < self._doubted and not self._is_beyond(held):
             self._forget(held)
             return None
         return held
 
+    def _is_beyond(self, held: Held) -> bool:
+        """Whether nothing that is in doubt kills it; then it is not looked at for that again."""
+        entry = held[0]
+        if self._doubts.newest(entry.key, entry.version):
+            return False
+        self._held[entry.key] = (*held[:4], self._doubted)
+        return True
+
     def _forget(self, held: Held) -> None:
-        entry, _, _, size = held
+        entry, _, _, size, _ = held
         del self._held[entry.key]
         del self._order[entry.key]
         self.nbytes -= size

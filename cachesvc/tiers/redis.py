@@ -35,6 +35,7 @@ from cachesvc.tiers.redis_replay import Replay
 from cachesvc.tiers.redis_url import connected
 
 _PUT: Final = load_script("put")
+_TURN: Final = 16  # entries that are compressed at a time
 
 
 class RedisTier:
@@ -117,6 +118,8 @@ class RedisTier:
             # what is past its life only takes the place of what is older, as a tombstone does
             ttl = 0 if entry.deleted else self._milliseconds(entry, now)
             stored = self._codec.encode(entry) if ttl else b""
+            if place % _TURN == _TURN - 1:
+                await asyncio.sleep(0)  # others have a turn: to compress a batch takes milliseconds
             offers.setdefault(partition_of(entry.key), []).append(Offer(place, entry, ttl, stored))
         for call in calls(offers):
             moved = await self._put(call, token, winners)

@@ -11,7 +11,7 @@ from typing import Final
 
 from cachesvc.model.entry import Entry
 
-MAX_CALL_ENTRIES: Final = 256
+MAX_CALL_ENTRIES: Final = 64
 MAX_CALL_BYTES: Final = 1 << 20
 
 

@@ -214,7 +214,7 @@ async def test_a_killed_holder_of_the_lock_keeps_nobody_out(sqlite_store: Databa
 
 
 async def test_a_frozen_holder_of_the_lock_is_not_waited_for_longer_than_allowed(sqlite_store: DatabaseStore) -> None:
-    async with replace(sqlite_store, timeout=0.2).opened() as authority, sqlite_store.opened() as other:
+    async with replace(sqlite_store, timeout=1.0).opened() as authority, sqlite_store.opened() as other:
         turns: Any = other._store._turns  # type: ignore[attr-defined]
         with turns.taken():
             with pytest.raises(TierUnavailable, match="no answer in time"):

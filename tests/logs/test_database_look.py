@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from cachesvc.logs.database import DatabaseAuthority
+from cachesvc.model.invalidation import Invalidation, Patterns, Related
+from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Seq, Version
 from cachesvc.tiers import database_size
 from cachesvc.tiers.database_size import size
@@ -52,6 +54,41 @@ async def test_sqlite_looks_through_indexes_only(sqlite_store: DatabaseStore) ->
             lambda connection: connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {expired}", (1.0, 0.0, 10, 0)).all()
         )
         assert "USING INDEX entries_expire" in looked_up[0][3]
+
+
+async def test_postgresql_finds_what_is_past_its_life_by_its_index(postgres_store: DatabaseStore) -> None:
+    async with postgres_store.opened() as authority:
+        expired = authority._expired.params(past=0.0, limit=10).compile(dialect=authority._store._engine.dialect)  # type: ignore[attr-defined]
+        given = tuple(expired.params[name] for name in expired.positiontup or ())
+        explained = await authority._store.read(
+            lambda connection: connection.exec_driver_sql(f"EXPLAIN {expired}", given).all()
+        )
+        plan = [row[0].strip() for row in explained]
+        assert any(line.startswith("Index Cond: (expires_at <= ") for line in plan), plan
+
+
+async def test_postgresql_looks_all_dependents_up_by_an_index(postgres_store: DatabaseStore) -> None:
+    """By statistics of one parent that all depend on, to look through the whole table for each seems cheap."""
+    children = [f"child:{place}" for place in range(3_000)]
+    async with postgres_store.opened() as authority:
+        await append(authority, *(put(key, parents=("root",), tags=("t",)) for key in children))
+        await authority._store.change(
+            lambda connection: connection.execute(text("ANALYZE entries, dependencies, tags")).close()
+        )
+        named = Invalidation(keys=(Key("root"),), cascade=True)
+
+        def scanned(connection: Connection) -> int:
+            """How often this connection has looked through the whole of a table."""
+            return int(connection.execute(text("SELECT sum(seq_scan) FROM pg_stat_xact_user_tables")).scalar_one())
+
+        def look(connection: Connection) -> tuple[Related, int]:
+            before = scanned(connection)
+            found = authority._relations.of(connection, named, Patterns())
+            return found, scanned(connection) - before
+
+        found, scans = await authority._store.change(look)
+        assert sorted(found.dependents) == sorted(children)
+        assert scans == 0
 
 
 async def test_dependents_come_in_order_and_end_with_their_entry(store: DatabaseStore) -> None:

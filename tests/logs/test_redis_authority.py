@@ -17,7 +17,8 @@ from cachesvc.clock import SystemClock
 from cachesvc.errors import CacheError, EpochChanged, OutcomeUnknown, SettingsError, TierUnavailable
 from cachesvc.logs import redis
 from cachesvc.logs.redis_rows import Names, pack_row, unpack_row
-from cachesvc.logs.redis_server import Server
+from cachesvc.logs.redis_server import Argument, Server
+from cachesvc.model.agenda import CONFLICT, pack_item
 from cachesvc.model.change import Appended, Draft, Idempotency, Operation, Receipt, request_id
 from cachesvc.model.entry import Entry, Origin, content_hash
 from cachesvc.model.fold_state import Terms
@@ -286,6 +287,28 @@ async def test_a_full_server_refuses_and_nothing_is_written() -> None:
             assert await value(authority) == b"1"
             client.config_set("maxmemory", "0")
             assert (await append(authority, add())).before == head
+
+
+async def test_what_is_given_another_time_while_it_is_looked_up_is_not_due(
+    authority: redis.RedisAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when two settle a conflict that nobody has: the second would take it for a settled one whose time has come."""
+    await append(authority, put("a:1"), Draft(Operation.SET, Key("a:1"), b"2", base=Version(0)))
+    [item] = await authority.list_items(CONFLICT, limit=10)
+    ask = Server.ask
+
+    async def later(_: Server) -> float:
+        return item.due + 1.0
+
+    async def raced(server: Server, *command: Argument) -> Any:
+        if command[0] == "HMGET":
+            await ask(server, "HSET", authority._names.agenda, item.name, pack_item(item._replace(due=item.due + 9.0)))
+        return await ask(server, *command)
+
+    monkeypatch.setattr(Server, "time", later)
+    assert [one.name for one in await authority.due_items(limit=10)] == [item.name]
+    monkeypatch.setattr(Server, "ask", raced)
+    assert await authority.due_items(limit=10) == []
 
 
 async def test_an_emptied_store_is_another_epoch(authority: redis.RedisAuthority, valkey_server: servers.Server) -> None:
