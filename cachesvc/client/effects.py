@@ -7,6 +7,7 @@ from typing import NamedTuple
 from cachesvc.client.commands import Members
 from cachesvc.client.errors import ClientError
 from cachesvc.client.told import Event
+from cachesvc.protocol.challenge import Challenge
 
 
 class Dial(NamedTuple):
@@ -25,6 +26,12 @@ class Hang(NamedTuple):
 
 class Renew(NamedTuple):
     """Another token is asked for; say it by `renew`, if there is one."""
+
+
+class Prove(NamedTuple):
+    """The service asks for a proof before it believes who this is; say it by `prove`, or `cannot_prove`."""
+
+    challenge: Challenge
 
 
 class Answered(NamedTuple):
@@ -61,4 +68,4 @@ class Stopped(NamedTuple):
     error: ClientError | None
 
 
-Effect = Dial | Send | Hang | Renew | Answered | Progressed | Opened | Told | Stopped
+Effect = Dial | Send | Hang | Renew | Prove | Answered | Progressed | Opened | Told | Stopped

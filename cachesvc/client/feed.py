@@ -59,7 +59,7 @@ class Feed:
         clock: Clock,
         effects: MutableSequence[Effect],
         send: Callable[[str, Mapping[str, object]], str],
-        hang: Callable[[], None],
+        hang: Callable[[float], None],
     ) -> None:
         self._options = options
         self._clock = clock
@@ -175,7 +175,7 @@ class Feed:
         payload = answer.payload
         if answer.members["type"] == "error":
             if payload["recoverable"]:
-                self._hang()
+                self._hang(payload.get("retryAfter") or 0.0)
                 return
             self._followings.pop(following.number, None)
             self._effects.append(Stopped(following.number, refused(payload, None)))
@@ -228,7 +228,7 @@ class Feed:
         if refusal is not None:
             del line.expected[name]
             if answer.members["type"] == "error" and refusal["recoverable"]:
-                self._hang()  # and try on another connection
+                self._hang(refusal.get("retryAfter") or 0.0)  # and try on another connection
                 return
             for following in self._opened():
                 following.start_over()
@@ -260,4 +260,4 @@ class Feed:
             following.opened, following.missed = False, reason
             following.start_over()
         self._line = None
-        self._hang()
+        self._hang(0.0)

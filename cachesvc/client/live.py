@@ -14,32 +14,32 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any, Final, Literal, TypeVar, cast
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
-from websockets.typing import Subprotocol
 
 from cachesvc.client import commands
 from cachesvc.client.commands import Command, Got, Members
-from cachesvc.client.connection import checked_token, checked_url
-from cachesvc.client.effects import Answered, Dial, Effect, Hang, Opened, Progressed, Renew, Send, Stopped, Told
+from cachesvc.client.connection import checked_url
+from cachesvc.client.credentials import Credentials, NoToken, Token
+from cachesvc.client.effects import Answered, Dial, Effect, Hang, Opened, Progressed, Prove, Renew, Send, Stopped, Told
 from cachesvc.client.options import SessionOptions
 from cachesvc.client.session import Session
+from cachesvc.client.signing import Signer
 from cachesvc.client.subscription import Subscription
 from cachesvc.clock import SystemClock
 from cachesvc.errors import CacheError
 from cachesvc.ports import Clock
 from cachesvc.protocol.api import Done, Invalidate, Invalidated, Previewed
+from cachesvc.protocol.challenge import Challenge
 from cachesvc.protocol.messages import PongPayload, WarmPayload
 from cachesvc.protocol.operations import JobTold, Warm
 
 T = TypeVar("T")
-Token = str | Callable[[], Awaitable[str]]
-
 PATH: Final = "/v1/ws/realtime"
 TIMEOUT: Final = 30.0  # seconds that a command may take, reconnects and retries among it
 _CONNECTING: Final = 10.0
@@ -54,16 +54,20 @@ async def connected(
     url: str,
     *,
     token: Token | None = None,
+    signer: Signer | None = None,
     options: SessionOptions | None = None,
     clock: Clock | None = None,
     random: Random | None = None,
 ) -> AsyncIterator[LiveClient]:
     """A client of the service at a URL (`http://…` or `https://…`), which connects by itself, now and whenever it has to.
 
-    `token`: a token, or what gives one each time that one is needed. What is asked for before there is a connection waits for
+    `token`: a token, or what gives one each time that one is needed. `signer` proves more than that, where the service asks for
+    it; without a token it proves to be a node. What is asked for before there is a connection waits for
     it. Raises `InvalidInput` for a URL or a token that cannot be one.
     """
-    client = LiveClient(url, token, options or SessionOptions(), clock or SystemClock(), random or Random())
+    client = LiveClient(
+        url, Credentials(token, signer), options or SessionOptions(), clock or SystemClock(), random or Random()
+    )
     failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
         group.create_task(client._run(group))
@@ -82,9 +86,16 @@ class LiveClient:
     """The socket of a service. Commands raise `ServiceError` for what the service refused, `Unreachable` where no answer came
     in time and nothing was done, `Unknown` where it may have been done, `QueueFull` and `Ended`."""
 
-    def __init__(self, url: str, token: Token | None, options: SessionOptions, clock: Clock, random: Random) -> None:
+    def __init__(
+        self,
+        url: str,
+        credentials: Credentials,
+        options: SessionOptions,
+        clock: Clock,
+        random: Random,
+    ) -> None:
         self.url = checked_url(url)
-        self._token = checked_token(token) if isinstance(token, str) else token
+        self._credentials = credentials
         self._options = options
         self._clock = clock
         self._session = Session(options, clock, random)
@@ -278,8 +289,13 @@ class LiveClient:
                     self._outgoing.append(frame)
                     self._to_send.set()
                 case Renew():
-                    if self._token is not None and not isinstance(self._token, str):
-                        group.create_task(self._renew(self._token))
+                    if self._credentials.renews:
+                        group.create_task(self._renew())
+                case Prove(challenge):
+                    if self._credentials.signer is None:
+                        self._session.cannot_prove()
+                    else:
+                        group.create_task(self._prove(self._credentials.signer, challenge))
                 case effect:
                     self._hand_on(effect)
 
@@ -327,15 +343,11 @@ class LiveClient:
 
     async def _connect(self) -> ClientConnection | None:
         """None where there is none, which the session is told."""
-        headers = {}
         try:
-            if self._token is not None:
-                token = self._token if isinstance(self._token, str) else await _given(self._token)
-                headers["Authorization"] = f"Bearer {token}"
             return await connect(
                 f"ws{self.url.removeprefix('http')}{PATH}",
-                subprotocols=[Subprotocol("v1")],
-                additional_headers=headers,
+                subprotocols=self._credentials.protocols,
+                additional_headers=await self._credentials.headers(),
                 open_timeout=_CONNECTING,
                 close_timeout=_CLOSING,
                 ping_interval=_HEARTBEAT,
@@ -347,7 +359,7 @@ class LiveClient:
         except InvalidStatus as exc:
             status, after = exc.response.status_code, exc.response.headers.get("Retry-After", "")
             self._session.failed(f"HTTP {status}", status, float(after) if after.isdecimal() else None)
-        except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed, _NoToken) as exc:
+        except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed, NoToken) as exc:
             self._session.failed(str(exc) or type(exc).__name__)
         return None
 
@@ -370,19 +382,12 @@ class LiveClient:
                 self._to_send.clear()
                 await self._to_send.wait()
 
-    async def _renew(self, token: Callable[[], Awaitable[str]]) -> None:
-        with suppress(_NoToken):  # the service asks for none again, and closes: there is another attempt then
-            self._session.renew(await _given(token))
+    async def _renew(self) -> None:
+        with suppress(NoToken):  # the service asks for none again, and closes: there is another attempt then
+            self._session.renew(await self._credentials.token())
             self._woken.set()
 
-
-class _NoToken(Exception):
-    """None was given."""
-
-
-async def _given(token: Callable[[], Awaitable[str]]) -> str:
-    try:
-        return checked_token(await token())
-    except Exception as exc:
-        _log.warning("no token is given: %r", exc)
-        raise _NoToken(f"no token was given: {exc!r}") from exc
+    async def _prove(self, signer: Signer, challenge: Challenge) -> None:
+        signature = await self._credentials.sign(signer, challenge)
+        self._session.prove(challenge, signer.subject, signature)
+        self._woken.set()

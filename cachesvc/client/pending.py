@@ -80,9 +80,10 @@ class Pending:
         self._waiting.clear()
         return left
 
-    def take(self, now: float) -> list[Asked]:
-        """Those to be sent now, which are under way from here on."""
-        taken = [asked for asked in self._waiting.values() if asked.due is not None and asked.due <= now]
+    def take(self, now: float, most: int) -> list[Asked]:
+        """Those to be sent now, the first that were asked for first, which are under way from here on."""
+        ready = [asked for asked in self._waiting.values() if asked.due is not None and asked.due <= now]
+        taken = sorted(ready, key=lambda asked: asked.number)[:most]
         for asked in taken:
             asked.due = None
             del self._waiting[asked.name]
@@ -127,11 +128,11 @@ class Pending:
         self.remove(asked)
         return out_of_time(asked) if again and asked.perhaps_done else refused(payload, asked.command.key)
 
-    def due(self, *, connected: bool) -> float | None:
-        """When something is to be sent, or given up."""
+    def due(self, sends_at: float | None) -> float | None:
+        """When something is to be sent, or given up. `sends_at`: nothing is sent before; None: there is no connection."""
         times = [self._next_deadline()]
-        if connected:
-            times += [asked.due for asked in self._waiting.values()]
+        if sends_at is not None:
+            times += [max(asked.due, sends_at) for asked in self._waiting.values() if asked.due is not None]
         return min((time for time in times if time is not None), default=None)
 
     def _next_deadline(self) -> float | None:

@@ -16,18 +16,20 @@ import orjson
 from pydantic import ValidationError
 
 from cachesvc.client.commands import Answer, Command, Members
-from cachesvc.client.effects import Answered, Dial, Effect, Hang, Progressed, Renew, Send
+from cachesvc.client.effects import Answered, Dial, Effect, Hang, Progressed, Prove, Renew, Send
 from cachesvc.client.errors import ClientError, Ended, NotTheService, Unreachable
 from cachesvc.client.feed import Feed
 from cachesvc.client.following import Following
 from cachesvc.client.options import SessionOptions
+from cachesvc.client.pace import Pace
 from cachesvc.client.pending import Asked, Pending, batch
 from cachesvc.client.told import unpacked
 from cachesvc.errors import InvalidInput
 from cachesvc.ports import Clock
-from cachesvc.protocol.codes import CloseCode
+from cachesvc.protocol.challenge import Challenge
+from cachesvc.protocol.codes import CloseCode, Code
 from cachesvc.protocol.exact import read_message
-from cachesvc.protocol.messages import EstablishedPayload
+from cachesvc.protocol.messages import AuthChallengePayload, EstablishedPayload, RateLimitPayload
 
 _HOPELESS: Final = frozenset({400, 401, 403, 404})  # statuses of a handshake that another attempt would meet again
 _JOB_ENDED: Final = frozenset({"done", "failed", "cancelled"})
@@ -61,7 +63,10 @@ class Session:
         self._numbers = 0
         self._until = self._since = clock.monotonic()  # of the state that it is in
         self._attempts = 0
+        self._pace = Pace()
+        self._challenge: Challenge | None = None  # that is to be signed
         self._hint: float | None = None  # seconds, after which the service asked to come back
+        self._away = 0.0  # seconds, for which it does not want to be asked
 
     # what the client wants
 
@@ -101,6 +106,22 @@ class Session:
             frame = {"type": "auth", "token": token, "userId": self._greeting.user_id, "timestamp": self.moment()}
             self.effects.append(Send(orjson.dumps(frame).decode()))
 
+    def prove(self, challenge: Challenge, subject: str, signature: str | None) -> None:
+        """The challenge is signed, after `Prove`; None: it could not be, and there is another attempt."""
+        if challenge != self._challenge:
+            return
+        self._challenge = None
+        if signature is None:
+            self._hang(0.0)
+        else:
+            frame = {"type": "auth", "userId": subject, "signature": signature, "timestamp": self.moment()}
+            self.effects.append(Send(orjson.dumps(frame).decode()))
+
+    def cannot_prove(self) -> None:
+        """There is nobody who could sign."""
+        error = Ended("the service asks for a proof (auth:challenge), and no signer was given")
+        self._over(error, error)
+
     def close(self) -> None:
         """The client has had enough."""
         self._over(Ended("the client was closed"), None)
@@ -126,6 +147,7 @@ class Session:
     def lost(self, code: int | None, reason: str) -> None:
         """The connection is gone. `code`: by which it was closed."""
         was, self._greeting = self._greeting, None
+        self._challenge = None
         self._feed.leave()
         if self.state is State.OVER:
             return
@@ -138,13 +160,13 @@ class Session:
             error = Ended(f"the service closed the connection for good: {reason or 'no reason given'} ({code})", code=code)
             self._over(error, error)
             return
-        hint, self._hint = self._hint, None
-        self._wait(self._jitter() if hint is None else hint)
+        (hint, self._hint), (away, self._away) = (self._hint, None), (self._away, 0.0)
+        self._wait((self._jitter() if hint is None else hint) + away)
 
     @property
     def due(self) -> float | None:
         """When `tick` has something to do, by the monotonic clock."""
-        times = [self._pending.due(connected=self.state is State.OPEN), self._answer_due]
+        times = [self._pending.due(self._pace.free_at if self.state is State.OPEN else None), self._answer_due]
         if self.state in (State.WAITING, State.GREETING):
             times.append(self._until)
         return min((time for time in times if time is not None), default=None)
@@ -159,7 +181,7 @@ class Session:
             self._enter(State.DIALLING, 0.0)
             self.effects.append(Dial())
         elif (self.state is State.GREETING and self._until <= now) or (answer_due is not None and answer_due <= now):
-            self._hang()
+            self._hang(0.0)
         else:
             self._flush()
 
@@ -190,11 +212,18 @@ class Session:
                 self._feed.pushed(update)
         elif kind == "connection:status":
             self._hint = members["payload"]["nextReconnectIn"] / 1000
-        elif kind == "auth:challenge":
+        elif kind == "auth:challenge" and self._greeting is not None:
             self.effects.append(Renew())
+        elif kind == "auth:challenge":
+            asked = AuthChallengePayload.model_validate(members["payload"])
+            self._challenge = Challenge(asked.nonce, asked.connection_id, asked.timestamp)
+            self.effects.append(Prove(self._challenge))
+        elif kind == "rate-limit":
+            self._pace.told(RateLimitPayload.model_validate(members["payload"]), members["timestamp"], self._clock.monotonic())
 
     def _establish(self, greeting: EstablishedPayload) -> None:
         self._greeting = greeting
+        self._pace = Pace()
         self._enter(State.OPEN, 0.0)
         self._feed.begin(greeting)
         self._flush()
@@ -208,6 +237,8 @@ class Session:
             error = self._pending.refuse(asked, payload, self._clock.monotonic())
             if error is not None:
                 self.effects.append(Answered(asked.number, error))
+            elif payload["code"] == Code.TOO_MANY_REQUESTS and asked.due is not None:
+                self._pace.hold(asked.due)
         elif not asked.command.progress:
             self._pending.remove(asked)
             self.effects.append(Answered(asked.number, _outcome(asked.command, answer)))
@@ -234,7 +265,8 @@ class Session:
         self._attempts += 1
         self._enter(State.WAITING, seconds)
 
-    def _hang(self) -> None:
+    def _hang(self, away: float) -> None:
+        self._away = away
         self._enter(State.LEAVING, 0.0)
         self.effects.append(Hang())
 
@@ -269,10 +301,12 @@ class Session:
         """Send the commands that are due, as few frames as may be."""
         if self.state is not State.OPEN or self._greeting is None:
             return
-        limits, timestamp = self._greeting.limits, self.moment()
+        limits, timestamp, now = self._greeting.limits, self.moment(), self._clock.monotonic()
         together: list[bytes] = []
         size = 0
-        for asked in self._pending.take(self._clock.monotonic()):
+        taken = self._pending.take(now, self._pace.allows(now))
+        self._pace.spend(len(taken))
+        for asked in taken:
             frame = orjson.dumps(asked.members(timestamp))
             if len(frame) > limits.max_frame_size:
                 self._pending.remove(asked)

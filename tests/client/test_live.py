@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -15,16 +16,21 @@ from cachesvc.client.commands import Command
 from cachesvc.client.errors import Conflict, Ended, QueueFull, ServiceError, Unreachable
 from cachesvc.client.live import LiveClient
 from cachesvc.client.options import SessionOptions
+from cachesvc.client.signing import SharedSecret, Signer
 from cachesvc.client.subscription import Subscription
 from cachesvc.client.told import Event, Missed
+from cachesvc.clock import SystemClock
 from cachesvc.errors import InvalidInput, Unauthenticated
 from cachesvc.model.position import Seq
 from cachesvc.protocol.api import Invalidate
+from cachesvc.protocol.challenge import Challenge
 from cachesvc.protocol.exact import RawJson
 from cachesvc.protocol.messages import CacheInvalidate, Published, WarmPayload
 from cachesvc.protocol.operations import JobTold, Warm
 from cachesvc.protocol.pushed import CacheUpdate, TaskUpdate
+from cachesvc.realtime.authentication import Proofs
 from cachesvc.realtime.identity import Doorman, Identity, OpenDoor
+from cachesvc.realtime.rates import CONNECTION, Rate, RateLimits, Rates
 from cachesvc.web.live import LiveLimits
 from tests.web.site import Site, opened
 
@@ -351,6 +357,68 @@ async def test_a_provider_is_asked_for_each_connection(site: Site) -> None:
         cut(site)
         await client.set("task:1", 2)
         assert asked == 2
+
+
+SECRET = b"a secret that is shared by those who may prove something"
+
+
+class Late:
+    """A signer that cannot sign at first."""
+
+    subject = "ann"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def sign(self, challenge: Challenge) -> str:
+        self.asked += 1
+        if self.asked == 1:
+            raise OSError("the vault is away")
+        return challenge.signature(SECRET, self.subject)
+
+
+def stepped_up(site: Site) -> None:
+    door(site, Clerk("good"))
+    site.live.limits = replace(site.live.limits, proofs=Proofs(step_up=(SECRET,), scopes={"write:task:*"}))
+
+
+@pytest.mark.parametrize("signer", [SharedSecret("ann", SECRET), Late()])
+async def test_a_challenge_is_signed(site: Site, signer: Signer) -> None:
+    stepped_up(site)
+    async with site.served() as port, client_of(port, token="good", signer=signer) as client:
+        assert (await client.set("task:1", 1)).key == "task:1"
+
+
+@pytest.mark.parametrize(
+    ("signer", "reason"),
+    [(None, "no signer"), (SharedSecret("ann", b"another"), "4500"), (SharedSecret("bob", SECRET), "4500")],
+)
+async def test_a_challenge_that_is_not_met_ends_the_client(site: Site, signer: Signer | None, reason: str) -> None:
+    stepped_up(site)
+    async with site.served() as port, client_of(port, token="good", signer=signer) as client:
+        with pytest.raises(Ended, match=reason):
+            await client.get("task:1")
+
+
+async def test_who_signs_without_a_token_is_a_node(site: Site) -> None:
+    site.live.limits = replace(site.live.limits, proofs=Proofs(nodes=(SECRET,)))
+    async with site.served() as port, client_of(port, signer=SharedSecret("node:paris", SECRET)) as client:
+        assert await client.get("task:1") is None
+        assert not await client.may("write", "task:1")
+
+
+async def test_more_than_the_rate_allows_is_done_in_its_time(site: Site) -> None:
+    rates = Rates(RateLimits({CONNECTION: Rate(100.0, 10.0)}), SystemClock())
+    site.live.service = replace(site.service, rates=rates)
+    async with site.served() as port, client_of(port) as client:
+        await client.batch([commands.increment("sum") for _ in range(30)])
+        refused = rates.refused[CONNECTION]
+        assert refused > 0
+        sums = [await client.increment("sum") for _ in range(10)]
+        assert sums[-1].value == b"40"
+        got = await client.get("sum")
+        assert got is not None
+        assert got.data == b"40"
 
 
 async def test_an_error_of_the_user_comes_as_it_is(site: Site) -> None:

@@ -10,12 +10,13 @@ import pytest
 
 from cachesvc.client import commands
 from cachesvc.client.commands import Command
-from cachesvc.client.effects import Answered, Dial, Effect, Hang, Opened, Renew, Send, Stopped, Told
+from cachesvc.client.effects import Answered, Dial, Effect, Hang, Opened, Prove, Renew, Send, Stopped, Told
 from cachesvc.client.errors import Away, Conflict, Ended, NotTheService, ServiceError, Unknown, Unreachable
 from cachesvc.client.options import SessionOptions
 from cachesvc.client.session import Session
 from cachesvc.client.told import Missed, Other
 from cachesvc.errors import InvalidInput
+from cachesvc.protocol.challenge import Challenge
 from cachesvc.protocol.pushed import TaskUpdate
 from tests.fakes import FakeClock
 
@@ -168,6 +169,71 @@ def test_what_may_work_later_is_asked_again_after_the_time_that_was_named(desk: 
     assert [frame["payload"] for frame in desk.sent()] == [asked["payload"]]
 
 
+def rate_limit(desk: Desk, remaining: int, reset_at: str) -> None:
+    desk.say("rate-limit", {"limit": 10, "remaining": remaining, "resetAt": reset_at, "window": "20s"})
+
+
+def test_no_more_is_sent_than_a_rate_limit_leaves(desk: Desk) -> None:
+    """Half a token comes back each second; when all of them are there again, as many as wanted are sent."""
+    desk.connect()
+    rate_limit(desk, 2, "2024-01-15T10:30:16Z")
+    desk.session.ask([commands.get("a")] * 5, 60.0)
+    assert [frame["requestId"] for frame in desk.sent()[0]["payload"]["updates"]] == ["c-1", "c-2"]
+    assert desk.session.due == desk.clock.monotonic() + 2.0
+    desk.clock.advance(1.9)
+    assert desk.sent() == []
+    desk.clock.advance(0.1)
+    assert [frame["requestId"] for frame in desk.sent()] == ["c-3"]
+    desk.clock.advance(20.0)
+    desk.session.ask([commands.get("a")] * 12, 60.0)
+    assert sum(len(frame["payload"]["updates"]) if frame["type"] == "batch:update" else 1 for frame in desk.sent()) == 14
+
+
+def test_what_was_refused_by_the_rate_goes_before_what_was_asked_since(desk: Desk) -> None:
+    desk.connect()
+    desk.ask(commands.increment("a"))
+    (asked,) = desk.sent()
+    rate_limit(desk, 0, "2024-01-15T10:30:20Z")
+    desk.answer(asked, "error", refusal("TOO_MANY_REQUESTS", retryAfter=8.0))
+    desk.ask(commands.get("b"))
+    desk.clock.advance(7.9)
+    assert desk.sent() == []
+    desk.clock.advance(0.5)
+    assert [frame["payload"] for frame in desk.sent()] == [asked["payload"]]
+    desk.clock.advance(2.0)
+    assert [frame["type"] for frame in desk.sent()] == ["cache:get"]
+
+
+def test_another_connection_is_not_held_to_what_was_told_of_the_last(desk: Desk) -> None:
+    desk.connect()
+    rate_limit(desk, 0, "2024-01-15T10:30:20Z")
+    desk.session.lost(1006, "")
+    desk.clock.advance(1)
+    desk.ask(commands.get("a"))
+    assert [frame["type"] for frame in desk.connect()] == ["cache:get"]
+
+
+@pytest.mark.parametrize("reset_at", ["2024-01-15T10:29:00Z", "soon"])
+def test_a_rate_limit_that_makes_no_sense_holds_nothing_back(desk: Desk, reset_at: str) -> None:
+    desk.connect()
+    rate_limit(desk, 0, reset_at)
+    desk.ask(commands.get("a"))
+    assert [frame["type"] for frame in desk.sent()] == ["cache:get"]
+
+
+def test_a_subscription_that_is_refused_by_the_rate_is_asked_for_again_when_it_can_be_paid(desk: Desk) -> None:
+    desk.connect()
+    desk.session.subscribe({"resources": ["task"]}, ["task"])
+    (asked,) = desk.sent()
+    desk.answer(asked, "error", refusal("TOO_MANY_REQUESTS", retryAfter=8.0))
+    assert desk.effects() == [Hang()]
+    desk.session.lost(1006, "")
+    desk.clock.advance(7.9)
+    assert desk.effects() == []
+    desk.clock.advance(1.0)
+    assert [frame["type"] for frame in desk.connect()] == ["subscribe"]
+
+
 def test_what_is_refused_is_raised_as_over_http(desk: Desk) -> None:
     desk.connect()
     desk.ask(commands.put("a", 1, expected_version=3))
@@ -308,6 +374,46 @@ def test_a_token_is_asked_for_and_said(desk: Desk) -> None:
     desk.session.renew("another")
     (frame,) = desk.sent()
     assert (frame["type"], frame["token"], frame["userId"]) == ("auth", "another", "ann")
+
+
+CHALLENGE = Challenge("n", "c-1", NOW)
+
+
+def challenged(desk: Desk) -> None:
+    """Connected, and asked for a proof before the greeting."""
+    assert desk.effects() == [Dial()]
+    desk.session.opened()
+    desk.say("auth:challenge", {"nonce": "n", "timestamp": NOW, "expiresAt": NOW, "connectionId": "c-1"})
+
+
+def test_a_challenge_before_the_greeting_is_signed(desk: Desk) -> None:
+    challenged(desk)
+    assert desk.effects() == [Prove(CHALLENGE)]
+    desk.session.prove(CHALLENGE, "ann", "s1gn3d")
+    (frame,) = desk.sent()
+    assert (frame["type"], frame["userId"], frame["signature"]) == ("auth", "ann", "s1gn3d")
+    desk.session.prove(CHALLENGE, "ann", "s1gn3d")
+    assert desk.sent() == []  # it is of use once
+
+
+def test_a_challenge_of_a_connection_that_is_gone_is_not_answered(desk: Desk) -> None:
+    challenged(desk)
+    desk.effects()
+    desk.session.lost(1006, "")
+    desk.clock.advance(1)
+    assert desk.effects() == [Dial()]
+    desk.session.opened()
+    desk.session.prove(CHALLENGE, "ann", "s1gn3d")
+    assert desk.sent() == []
+
+
+def test_who_cannot_sign_is_at_an_end(desk: Desk) -> None:
+    challenged(desk)
+    desk.effects()
+    desk.session.cannot_prove()
+    assert desk.effects() == [Hang()]
+    with pytest.raises(Ended, match="no signer"):
+        desk.ask(commands.get("a"))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"type":"batch:update","payload":{}}', '{"type":"task:update","seq":"x"}'])
