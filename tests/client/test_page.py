@@ -26,7 +26,8 @@ async def test_the_examples() -> None:
     names: dict[str, Any] = {"print": lambda *texts: printed.append(" ".join(map(str, texts)))}
     async with opened() as site:
         await play(site, names)
-    assert len(EXAMPLES) == 4
+    assert len(EXAMPLES) == 5
+    assert "True" in printed
     text = "\n".join(printed)
     assert "{'title': 'Write', 'status': 'open'} 1001" in printed
     assert "b'0.5'" in printed
