@@ -29,6 +29,7 @@ from cachesvc.realtime.identity import ANONYMOUS, Doorman, Identity, OpenDoor
 from cachesvc.realtime.rates import Rates
 from cachesvc.web.call import decoded
 from cachesvc.web.conditions import unchanged
+from cachesvc.web.heads import HOST
 from cachesvc.web.protocol import LimitedProtocol
 from cachesvc.web.service import Service
 
@@ -42,7 +43,7 @@ _HEADERS: Final = re.compile(rb"(?:[A-Za-z-]+: ?[\x21-\x7e](?:[\t\x20-\x7e]*[\x2
 _END: Final = b"\r\n\r\n"
 # Headers that say nothing to this service. All others change what is answered, or may one day.
 _SAY_NOTHING: Final = frozenset(
-    b"accept accept-charset accept-encoding accept-language dnt host origin priority referer sec-ch-ua sec-ch-ua-mobile"
+    b"accept accept-charset accept-encoding accept-language dnt origin priority referer sec-ch-ua sec-ch-ua-mobile"
     b" sec-ch-ua-platform sec-fetch-dest sec-fetch-mode sec-fetch-site sec-fetch-user traceparent tracestate user-agent"
     b" x-forwarded-for x-forwarded-host x-forwarded-proto x-real-ip x-request-id".split()
 )
@@ -168,7 +169,8 @@ class HotProtocol(LimitedProtocol):
             name, _, value = line.partition(b":")
             said[name.lower()] = value.strip(b" \t")
         many = len(lines) > self.limits.headers or len(headers) > self.limits.header_bytes
-        if many or len(said) < len(lines) or b"host" not in said:
+        host = said.pop(b"host", None)
+        if many or len(said) + 1 < len(lines) or host is None or not HOST.fullmatch(host):
             return None
         if said.pop(b"connection", b"keep-alive").lower() != b"keep-alive":
             return None

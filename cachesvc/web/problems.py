@@ -49,8 +49,10 @@ _PHRASES: Final = {
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
+    501: "Not Implemented",
     503: "Service Unavailable",
     504: "Gateway Timeout",
+    505: "HTTP Version Not Supported",
 }
 _REFUSED_STATUS: Final = {
     Refusal.VERSION_CONFLICT: 412,

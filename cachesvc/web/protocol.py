@@ -13,10 +13,12 @@ from functools import lru_cache
 from typing import Any, Final
 from uuid import uuid4
 
+from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from cachesvc.protocol.codes import Code
 from cachesvc.web.admission import Admission
+from cachesvc.web.heads import fault
 from cachesvc.web.problems import Problem, ProblemRaised
 
 
@@ -64,6 +66,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._steps = 0  # of the parser: with bytes that make none, it may be gathering without end
         self._gathered = 0
         self._refusal: Problem | None = None
+        self._owed: Problem | None = None  # a refusal that waits for the answers before it
         self._earlier: list[RequestResponseCycle] = []  # pipelined: those that the latest waits for
         self._surplus = False  # one connection too many
         self._shedding = False  # the request that is being received was refused already
@@ -103,7 +106,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._answer_overloaded(_CROWDED)
                 return
         steps = self._steps
-        super().data_received(data)
+        self._feed(data)
         if self.transport.is_closing():
             return
         self._gathered = self._gathered + len(data) if self._steps == steps else 0
@@ -114,6 +117,19 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self._deadline is None and not self._busy():
             self._wait_for_client()
 
+    def _feed(self, data: bytes) -> None:
+        """As uvicorn does, but for what comes behind a request for a protocol that is not spoken here: it is read, too."""
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            elif len(data) > upgrade.args[0]:
+                self._feed(data[upgrade.args[0] :])
+        except HttpParserError:
+            self._refuse(self._refusal or Problem(400, Code.BAD_MESSAGE, "this is not a request of HTTP/1.1"))
+
     # what the parser calls
 
     def on_message_begin(self) -> None:
@@ -122,7 +138,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._steps += 1
 
     def on_headers_complete(self) -> None:
-        self._refusal = self._too_much()
+        self._refusal = self._too_much() or fault(self.parser.get_http_version(), self.headers)
         if self._refusal is not None:
             raise ProblemRaised(self._refusal)  # stops the parser, which forgets why
         if self.admission is not None and not self._busy() and not self._admitted(self.admission):
@@ -151,21 +167,26 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_body = self._shedding = False
         self._steps += 1
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._busy() or self.transport.is_closing():
+            return
+        if self._owed is not None:
+            self._refuse(self._owed)
+        elif self._in_head and self._deadline is None:  # its end is waited for no longer than that of any other
+            self._unset_keepalive_if_required()
+            self._wait_for_client()
+
     # refusing
 
     def _too_much(self) -> Problem | None:
-        size = hosts = 0
-        for name, value in self.headers:
-            size += len(name) + len(value) + 4
-            hosts += name == b"host"
+        size = sum(len(name) + len(value) + 4 for name, value in self.headers)
         if len(self.url) > self.limits.request_line:
             return self._long_target()
         if size > self.limits.header_bytes or len(self.headers) > self.limits.headers:
             return self._large_headers()
         if len(self.pipeline) >= self.limits.pipelined:
             return Problem(400, Code.LIMIT_EXCEEDED, f"over {self.limits.pipelined} requests wait for the one before")
-        if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
-            return Problem(400, Code.BAD_MESSAGE, "must be given, once", "Host")
         return None
 
     def _long_target(self) -> Problem:
@@ -175,16 +196,17 @@ class LimitedProtocol(HttpToolsProtocol):
         allowed = f"{self.limits.headers} headers of together {self.limits.header_bytes} bytes"
         return Problem(431, Code.TOO_LARGE, f"the headers are over the limit: {allowed}")
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(self._refusal or Problem(400, Code.BAD_MESSAGE, "this is not a request of HTTP/1.1"))
-
     def _refuse(self, problem: Problem) -> None:
-        """Answer with a problem and close; where an earlier request is still to be answered, its answer is the last."""
+        """Answer with a problem and close, once all that was asked before is answered."""
         if self.transport.is_closing():
             return
         if self._busy():
-            if not self._in_body or self.pipeline:
-                self.cycle.keep_alive = False
+            if self._in_body and self.pipeline:  # it waits itself, and will not be asked for
+                self.pipeline.popleft()
+                self.cycle = self._earlier.pop()
+                self._in_body = False
+            if not self._in_body:
+                self._owed = problem
                 self.flow.pause_reading()
                 return
             self.cycle.disconnected = True

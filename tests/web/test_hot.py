@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,68 +19,11 @@ from cachesvc.realtime.identity import Identity
 from cachesvc.web import hot as hot_module
 from cachesvc.web.app import create_app
 from cachesvc.web.hot import HotProtocol, hot
-from cachesvc.web.protocol import HeadLimits, LimitedProtocol, limited
-from tests.web.site import Server, Site, opened
+from cachesvc.web.protocol import LimitedProtocol, limited
+from tests.web.both import LIMITS, Both, both
+from tests.web.site import Site, opened
 
-LIMITS = HeadLimits(request_line=2_000, header_bytes=2_000, headers=12, pipelined=20, timeout=1.0)
-OWN = re.compile(rb"(x-request-id: |\"requestId\":\")[0-9a-f]{32}")
-DATE = re.compile(rb"date: [^\r]+\r\n")
 PLAIN = b"GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-class Both:
-    """One site behind two listening sockets: with the hot path, and without. `hits` counts what the hot path answered."""
-
-    def __init__(self, site: Site, ports: tuple[int, int]) -> None:
-        self.site = site
-        self.ports = ports
-
-    async def ask(self, request: bytes, *, cut: int = 0) -> list[bytes]:
-        """What each sends back until it falls silent or closes; ids and dates taken out. `cut`: sent in two pieces."""
-        return list(await asyncio.gather(*(self._ask(port, request, cut) for port in self.ports)))
-
-    async def _ask(self, port: int, request: bytes, cut: int) -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for piece in (request[:cut], request[cut:]) if cut else (request,):
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(0)
-        # a last request whose answer closes, so that the end is known; where it is swallowed the time limit closes
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        async with asyncio.timeout(20):
-            told = await reader.read()
-        writer.close()
-        return DATE.sub(b"", OWN.sub(rb"\1-", told))
-
-
-@asynccontextmanager
-async def both(site: Site) -> AsyncIterator[Both]:
-    plain = limited(LIMITS)
-    made = hot(plain, site.service)
-    assert issubclass(made, HotProtocol)
-    with ExitStack() as stack:
-        servers: list[Server] = []
-        ports = []
-        async with asyncio.TaskGroup() as group:
-            for protocol in (made, plain):
-                # pytest's own handlers make uvicorn think that somebody reads an access log
-                protocol = type("Quiet", (protocol,), {"access_log": property(lambda _: False, lambda *_: None)})  # noqa: PLW2901
-                listening = stack.enter_context(socket.socket())
-                listening.bind(("127.0.0.1", 0))
-                config = uvicorn.Config(
-                    site.app, http=protocol, log_config=None, access_log=False, lifespan="off", ws="none",
-                    timeout_graceful_shutdown=5,
-                )  # fmt: skip
-                servers.append(Server(config))
-                ports.append(listening.getsockname()[1])
-                group.create_task(servers[-1].serve([listening]))
-            for server in servers:
-                await server.ready.wait()
-            try:
-                yield Both(site, (ports[0], ports[1]))
-            finally:
-                for server in servers:
-                    server.should_exit = True
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -217,7 +218,7 @@ async def test_a_body_that_never_ends_is_cut_off_after_the_answer() -> None:
         assert rest.exception() is not None or rest.result() == b""
 
 
-async def test_what_was_asked_before_garbage_is_answered_and_is_the_last() -> None:
+async def test_what_was_asked_before_garbage_is_answered_before_that_is_refused() -> None:
     app = App()
     async with served(HeadLimits(), app) as port, connected(port) as (reader, writer):
         writer.write(b"GET /late HTTP/1.1\r\nHost: x\r\n\r\nGET /two HTTP/1.1\r\nHost: x\r\n\r\ngarbage\r\n\r\n")
@@ -225,8 +226,17 @@ async def test_what_was_asked_before_garbage_is_answered_and_is_the_last() -> No
         app.may_answer.set()
         answers = await reader.read()
         assert answers.count(b"HTTP/1.1 200") == 2
-        assert b"/late" in answers
-        assert answers.endswith(b"/two")
+        assert answers.index(b"/late") < answers.index(b"/two") < answers.index(b"HTTP/1.1 400")
+
+
+async def test_a_bad_body_behind_others_is_refused_after_their_answers() -> None:
+    app = App()
+    async with served(HeadLimits(), app) as port, connected(port) as (reader, writer):
+        writer.write(b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n" + PUT + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\nzz\r\n")
+        await app.began.wait()
+        app.may_answer.set()
+        answers = await reader.read()
+        assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"400"]
 
 
 def test_a_client_that_leaves_with_requests_unanswered_is_no_error(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,10 +19,11 @@ from cachesvc.realtime.rates import ADDRESS, USER, Rate, RateLimits, Rates
 from cachesvc.settings.rates import COSTS
 from cachesvc.web.app import create_app
 from cachesvc.web.live import Live, LiveLimits
+from tests.web.both import both
 from tests.web.examples import shows
 from tests.web.site import Site, opened
 from tests.web.sockets import connected
-from tests.web.test_hot import PLAIN, Both, answered, both
+from tests.web.test_hot import PLAIN, answered
 
 __all__ = ["answered"]  # a fixture
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "secure.md").read_text()
@@ -87,17 +88,12 @@ async def test_hot_and_plain_answer_alike(answered: list[int], scope: str, reque
     async with limited(None, **{scope: Rate(0.5, 2.0 * count + 1.0)}) as site, both(site) as pair:
         answered.clear()  # of the trial before it is taken up
         for refused in (0, count):  # by both, one after the other; then one is left
-            told = await each(pair, request_)
+            told = await pair.ask_each(request_)
             assert told[0] == told[1]
             assert told[0].count(b"HTTP/1.1 429") == refused
             if not refused:
-                await each(pair, PLAIN)
+                await pair.ask_each(PLAIN)
         assert len(answered) == count + 1
-
-
-async def each(pair: Both, request: bytes) -> list[bytes]:
-    """The same to both, one after the other."""
-    return [await pair._ask(port, request, 0) for port in pair.ports]
 
 
 async def test_the_example_of_the_page_is_what_happens() -> None:

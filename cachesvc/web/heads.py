@@ -1,0 +1,37 @@
+"""Heads: what is refused of the head of a request though the parser lets it pass (RFC 9112).
+
+The rule that must not break: what has two readings is refused, since who is in front of this service may have read it the other
+way. httptools itself refuses bare CRs and LFs, folded headers, spaces before colons, lengths that are given twice or together
+with chunks, and chunks that are not as they say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from cachesvc.protocol.codes import Code
+from cachesvc.web.problems import Problem
+
+HOST: Final = re.compile(  # RFC 3986, 3.2.2, with a port; a user is none of it
+    rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
+)
+_SPOKEN: Final = frozenset(("1.0", "1.1"))
+
+
+def fault(version: str, headers: Iterable[tuple[bytes, bytes]]) -> Problem | None:
+    """What is wrong with these headers, their names in small letters, in a request of this version."""
+    hosts = [value for name, value in headers if name == b"host"]
+    codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
+    if version not in _SPOKEN:
+        return Problem(505, Code.BAD_MESSAGE, "HTTP/1.1 is spoken here")
+    if len(hosts) > 1 or (not hosts and version == "1.1"):
+        return Problem(400, Code.BAD_MESSAGE, "must be given, once", "Host")
+    if hosts and not HOST.fullmatch(hosts[0].strip()):
+        return Problem(400, Code.BAD_MESSAGE, "must be a host, and may have a port", "Host")
+    if codings and version == "1.0":
+        return Problem(400, Code.BAD_MESSAGE, "is not known to HTTP/1.0", "Transfer-Encoding")
+    if codings not in ([], [b"chunked"]):
+        return Problem(501, Code.BAD_MESSAGE, "must be chunked, without another coding", "Transfer-Encoding")
+    return None
