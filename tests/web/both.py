@@ -58,8 +58,14 @@ class Both:
 
     async def forgotten(self) -> None:
         """Until neither has a connection, nor a request, that it still holds on to."""
+        for place in range(len(self.ports)):
+            await self.until(place, held=False)
+
+    async def until(self, place: int, *, held: bool) -> None:
+        """Until one of the two holds on to something, or to nothing."""
+        state = self._servers[place].server_state
         async with asyncio.timeout(30):
-            while any(server.server_state.connections or server.server_state.tasks for server in self._servers):
+            while bool(state.connections or state.tasks) is not held:
                 await asyncio.sleep(0)
 
 

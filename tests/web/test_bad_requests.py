@@ -5,6 +5,7 @@ What a strict server refuses (RFC 9112) is refused: who is in front of this serv
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from enum import Enum
 
@@ -183,3 +184,15 @@ async def test_both_paths_answer_alike_and_forget_it(name: str) -> None:
             await pair.forgotten()
     assert hot == plain
     assert statuses(hot) == [*expected, *([200] if end is STAYS else [])]
+
+
+async def test_who_never_reads_is_let_go() -> None:
+    asked = line(b"/v1/cache/large") * 100  # 30 MB of answers: more than any buffer on the way takes
+    async with opened() as site:
+        await site.cache.write(Draft(Operation.SET, Key("large"), b"x" * 300_000, content_type="text/plain"))
+        async with both(site, replace(PATIENT, pipelined=100, stall=0.1)) as pair:
+            for place, port in enumerate(pair.ports):
+                with socket.create_connection(("127.0.0.1", port)) as connection:
+                    connection.sendall(asked)
+                    await pair.until(place, held=True)
+                    await pair.until(place, held=False)
