@@ -147,7 +147,7 @@ class Cache:
 
     def hit(self, key: Key) -> Entry | None:
         """The live entry that memory has, without an await. A miss is not counted: who is not answered goes on to `read`."""
-        return self._sampled_hit(key) if self.memory.peek(key) is not None else None
+        return self._sampled_hit(key) if key in self.memory else None
 
     async def read(self, key: Key, want: Want = ANY) -> Answer:
         """The entry with where it was found, read as `want` says. Raises `Unavailable`."""

@@ -20,6 +20,9 @@ class NoMemory:
     def hit(self, key: Key) -> Entry | None:
         return None
 
+    def __contains__(self, key: Key) -> bool:
+        return False
+
     def peek(self, key: Key) -> Entry | None:
         return None
 

@@ -26,19 +26,27 @@ _MOST_SAMPLES: Final = 1_000
 SHOWN: Final = tuple(sorted(BOUNDS[::10] + BOUNDS[4::10] + BOUNDS[7::10]))  # 1, 2.5 and 5 of each decade
 
 
+Place = tuple[str, str, int]  # what a request is counted under
+
+
+def place_of(route: str, method: str, status: int) -> Place:
+    return route, method if method in _METHODS else "other", status // 100
+
+
 class Metrics:
     """What is counted of requests, and what a node tells of itself."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._requests = _Requests()
+        self.note = self._requests.note
         self._stats = _Stats()
         self.registry.register(self._requests)
         self.registry.register(self._stats)
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request by its route's template and the class of its status."""
-        self._requests.note((route, method if method in _METHODS else "other", status // 100), seconds)
+        self.note(place_of(route, method, status), seconds)
 
     def render(self, stats: Mapping[str, object], delays: Mapping[str, Delays]) -> bytes:
         """All metrics as text, with these numbers of the node."""
@@ -53,10 +61,10 @@ class _Requests(Collector):
     """
 
     def __init__(self) -> None:
-        self._counted: dict[tuple[str, str, int], list[int]] = {}  # by bucket, the last without a bound
-        self._seconds: dict[tuple[str, str, int], float] = {}
+        self._counted: dict[Place, list[int]] = {}  # by bucket, the last without a bound
+        self._seconds: dict[Place, float] = {}
 
-    def note(self, place: tuple[str, str, int], seconds: float) -> None:
+    def note(self, place: Place, seconds: float) -> None:
         try:
             self._counted[place][bisect_left(_BUCKETS, seconds)] += 1
             self._seconds[place] += seconds

@@ -122,6 +122,10 @@ class Memory(Tier, Protocol):
         """The entry, counted and refreshed; None when absent, or past its stay or its life."""
         ...
 
+    def __contains__(self, key: Key) -> bool:
+        """Whether something is held under the key, be it a hit or not."""
+        ...
+
     def peek(self, key: Key) -> Entry | None:
         """The entry if it is held at all, also past its time; neither counted nor refreshed."""
         ...

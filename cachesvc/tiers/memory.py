@@ -101,6 +101,9 @@ class MemoryTier:
         self._misses += 1
         return None
 
+    def __contains__(self, key: Key) -> bool:
+        return key in self._held
+
     def peek(self, key: Key) -> Entry | None:
         """The entry if it is held at all, also past its time; neither counted nor refreshed."""
         held = self._find(key)

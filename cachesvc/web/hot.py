@@ -6,33 +6,31 @@ nothing before it on its connection is still to be answered. Whatever is in any 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from itertools import count
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
 import uvicorn
-from starlette.types import Receive, Scope, Send
-from uvicorn.server import ServerState
 
-from cachesvc.clock import SystemClock
 from cachesvc.engine.leash import Leash
 from cachesvc.errors import CacheError, TooManyRequests
 from cachesvc.model.entry import Entry
 from cachesvc.model.keys import MAX_KEY_BYTES, Key, parse_key
 from cachesvc.model.position import Version
-from cachesvc.observability.metrics import Metrics
+from cachesvc.observability.metrics import Metrics, place_of
 from cachesvc.ports import Clock
-from cachesvc.realtime.identity import ANONYMOUS, Doorman, Identity, OpenDoor
+from cachesvc.realtime.identity import ANONYMOUS, Doorman, Identity
 from cachesvc.realtime.rates import Rates
 from cachesvc.web.call import decoded
 from cachesvc.web.conditions import unchanged
 from cachesvc.web.heads import HOST
+from cachesvc.web.hot_trial import works
 from cachesvc.web.protocol import LimitedProtocol
 from cachesvc.web.service import Service
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 ROUTE: Final = "/v1/cache/{key}"
 COUNTED_AS: Final = "/v1/cache"
@@ -43,12 +41,12 @@ _HEADERS: Final = re.compile(rb"(?:[A-Za-z-]+: ?[\x21-\x7e](?:[\t\x20-\x7e]*[\x2
 _END: Final = b"\r\n\r\n"
 # Headers that say nothing to this service. All others change what is answered, or may one day.
 _SAY_NOTHING: Final = frozenset(
-    b"accept accept-charset accept-encoding accept-language dnt origin priority referer sec-ch-ua sec-ch-ua-mobile"
+    b"accept accept-charset accept-encoding accept-language content-type dnt origin priority referer sec-ch-ua sec-ch-ua-mobile"
     b" sec-ch-ua-platform sec-fetch-dest sec-fetch-mode sec-fetch-site sec-fetch-user traceparent tracestate user-agent"
     b" x-forwarded-for x-forwarded-host x-forwarded-proto x-real-ip x-request-id".split()
 )
-_KNOWN: Final = 1_000  # heads that are remembered as they were sent
-_LONGEST_KNOWN: Final = 2 << 10  # bytes of one
+_KNOWN: Final = 2_000  # requests, and blocks of headers, that are remembered as they were sent
+_LONGEST_KNOWN: Final = 1 << 10  # bytes of one
 _AT_ONCE: Final = 256 << 10  # bytes of answers that are handed over together; then the client must have taken some
 
 _OK: Final = (
@@ -60,8 +58,7 @@ _NOT_MODIFIED: Final = (
     b'HTTP/1.1 304 Not Modified\r\n%betag: "%d"\r\nage: %d\r\ncache-status: cachesvc; hit;%b detail=memory\r\n'
     b"cache-control: no-cache\r\nx-request-id: %b\r\n\r\n"
 )
-
-
+_PLACES: Final = {(method, status): place_of(ROUTE, method, status) for method in ("GET", "HEAD") for status in (200, 304)}
 _PATH: Final = "/v1/cache/"
 _OURS: Final = uuid4().hex[:16].encode()  # the ids of this process' answers begin so
 _numbers: Final = count(1)
@@ -75,6 +72,15 @@ class Head(NamedTuple):
 
     def has(self, version: Version) -> bool:
         return self.if_none_match is not None and unchanged({"if-none-match": self.if_none_match}, version)
+
+
+class Asked(NamedTuple):
+    """A usual request, and how many bytes it has."""
+
+    key: Key
+    method: str
+    head: Head
+    size: int
 
 
 class Hits(Protocol):
@@ -99,6 +105,7 @@ class HotProtocol(LimitedProtocol):
     doorman: Doorman
     rates: Rates | None
     heads: dict[bytes, Head | None]
+    known: dict[bytes, Asked]
     _given: object = None  # by uvicorn: the headers of every answer, and below as bytes
     _rendered = b""
 
@@ -114,16 +121,12 @@ class HotProtocol(LimitedProtocol):
 
     def _serve(self, data: bytes) -> int:
         """Answer the requests that `data` begins with, as many as can be; how many bytes they were."""
-        began = self.clock.monotonic()
-        now = self.clock.now()
+        began, now = self.clock.monotonic(), self.clock.now()
         answers: list[bytes] = []
         size = done = sent = 0
-        while found := _LINE.match(data, done):
-            end = data.find(_END, found.end())
-            method, target = found.groups()
-            head = self._head(data[found.end() : end + 2]) if end > 0 else None
-            key = self._key(target) if head is not None else None
-            if key is None or head is None or not self._may_read(head.identity, key, now):
+        while done < len(data) and (asked := self._asked(data, done)):
+            key, method, head, length = asked
+            if head.identity is not ANONYMOUS and not self._may_read(head.identity, key, now):
                 break
             entry = self.hits.hit(key)
             if entry is None:
@@ -133,10 +136,10 @@ class HotProtocol(LimitedProtocol):
             ended = self.clock.monotonic()
             if ended >= self.hits.leash.until:  # this node was frozen: what it looked up before is not sent
                 return sent
-            done = end + len(_END)
-            status = 304 if head.has(entry.version) else 200
-            answers.append(self._answer(entry, now, status, bodiless=method == b"HEAD"))
-            self.metrics.answered(ROUTE, method.decode(), status, ended - began)
+            done += length
+            status = 200 if head.if_none_match is None or not head.has(entry.version) else 304
+            answers.append(self._answer(entry, now, status, bodiless=method == "HEAD"))
+            self.metrics.note(_PLACES[method, status], ended - began)
             size += len(answers[-1])
             if size > _AT_ONCE:
                 self.transport.write(b"".join(answers))
@@ -148,6 +151,24 @@ class HotProtocol(LimitedProtocol):
             self.transport.write(answers[0] if len(answers) == 1 else b"".join(answers))
         return done
 
+    def _asked(self, data: bytes, at: int) -> Asked | None:
+        """The usual request that is there; None where it is not for here. What comes alone is often what came before."""
+        known = self.known.get(data) if not at else None
+        if known is not None:
+            return known
+        found = _LINE.match(data, at)
+        end = data.find(_END, found.end()) if found is not None else -1
+        if found is None or end < 0:
+            return None
+        head = self._head(data[found.end() : end + 2])
+        key = self._key(found[2]) if head is not None else None
+        if head is None or key is None:
+            return None
+        asked = Asked(key, found[1].decode(), head, end + len(_END) - at)
+        if asked.size == len(data) <= _LONGEST_KNOWN:
+            _remember(self.known, data, asked)
+        return asked
+
     def _head(self, headers: bytes) -> Head | None:
         """What a block of headers says; None where it is not for here. Clients send the same block again and again."""
         try:
@@ -155,10 +176,7 @@ class HotProtocol(LimitedProtocol):
         except KeyError:
             if len(headers) > _LONGEST_KNOWN:
                 return None
-            if len(self.heads) >= _KNOWN:
-                self.heads.clear()
-            head = self.heads[headers] = self._read(headers)
-            return head
+            return _remember(self.heads, headers, self._read(headers))
 
     def _read(self, headers: bytes) -> Head | None:
         if not _HEADERS.fullmatch(headers):
@@ -193,6 +211,7 @@ class HotProtocol(LimitedProtocol):
         if identity.live(now) and self.doorman.knows(identity):
             return True
         self.heads.clear()
+        self.known.clear()
         return False
 
     def _paid(self, rates: Rates, identity: Identity) -> bool:
@@ -232,6 +251,14 @@ class HotProtocol(LimitedProtocol):
         return self._rendered
 
 
+def _remember(known: dict[bytes, T], sent: bytes, meant: T) -> T:
+    """Bounded: what was remembered is forgotten, all of it, when there is too much."""
+    if len(known) >= _KNOWN:
+        known.clear()
+    known[sent] = meant
+    return meant
+
+
 def hot(plain: type[LimitedProtocol], service: Service) -> type[LimitedProtocol]:
     """The protocol `plain` with its reads of memory answered at once; `plain` itself where uvicorn is not as it was."""
     parts = {
@@ -241,76 +268,10 @@ def hot(plain: type[LimitedProtocol], service: Service) -> type[LimitedProtocol]
         "doorman": service.doorman,
         "rates": service.rates,
         "heads": {},
+        "known": {},
     }
     made = type("HotProtocol", (HotProtocol, plain), parts)
-    if not _works(made):
+    if not works(made):
         _log.warning("hits in memory take the plain route: uvicorn %s is not as it was", uvicorn.__version__)
         return plain
     return made
-
-
-class _Always:
-    """Hits for a trial: every key has an entry."""
-
-    def __init__(self) -> None:
-        self.leash = Leash(SystemClock())
-
-    def hit(self, key: Key) -> Entry | None:
-        return Entry(key, Version(1), key.encode(), "text/plain", 0.0, 0.0, None, b"")
-
-
-class _Wire(asyncio.Transport):
-    """A transport that keeps what is written to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += bytes(data)
-
-    def is_closing(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
-
-    def get_protocol(self) -> asyncio.BaseProtocol:
-        return asyncio.Protocol()
-
-
-async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
-    """The application of a trial, which is answered before it comes to one."""
-
-
-def _parsed(_: LimitedProtocol) -> None:
-    raise RuntimeError("a trial is answered before it comes to the parser")
-
-
-def _works(made: type[LimitedProtocol]) -> bool:
-    """Whether a request of a trial connection is answered at once, and the connection left as it was."""
-    parts = {
-        "hits": _Always(),
-        "metrics": Metrics(),
-        "doorman": OpenDoor(),
-        "rates": None,
-        "admission": None,
-        "on_message_begin": _parsed,
-    }
-    trial = type("Trial", (made,), parts)
-    loop = asyncio.new_event_loop()
-    try:
-        wire = _Wire()
-        config = uvicorn.Config(_nowhere, log_config=None, lifespan="off", ws="none")
-        connection = trial(config=config, server_state=ServerState(), app_state={}, _loop=loop)
-        connection.access_log = False
-        connection.connection_made(wire)
-        for _ in range(2):
-            connection.data_received(b"GET /v1/cache/trial HTTP/1.1\r\nHost: trial\r\n\r\n")
-        connection.connection_lost(None)
-        return wire.written.count(b"\r\n\r\ntrial") == 2
-    except Exception as exc:  # noqa: BLE001 - whatever it is, the plain route does without
-        _log.warning("a trial of the hot path failed: %r", exc)
-        return False
-    finally:
-        loop.close()

@@ -237,6 +237,9 @@ class FakeMemory:
         entry = self.entries.get(key)
         return entry if entry is not None and entry.live(self._authority.now) else None
 
+    def __contains__(self, key: Key) -> bool:
+        return key in self.entries
+
     def peek(self, key: Key) -> Entry | None:
         return self.entries.get(key)
 

@@ -60,7 +60,7 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         b"GET /v1/cache/short HTTP/1.1\r\nhost:x\r\nConnection: Keep-Alive\r\n\r\n",
         b"GET /v1/cache/a%3A1 HTTP/1.1\r\nHost: x\r\nAccept: */*\r\nUser-Agent: some client/1.0 (x; y)\r\n\r\n",
         b"GET /v1/cache/%C3%BC%20%F0%9F%98%80/b%25 HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /v1/cache/large HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /v1/cache/large HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\r\n",
         b'GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nIf-None-Match: "1001"\r\n\r\n',
         b'GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nIf-None-Match: W/"7", "1001"\r\n\r\n',
         b'GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nIf-None-Match: "7"\r\n\r\n',
