@@ -1,11 +1,9 @@
-"""`make bench`: every row, both sides, as a Markdown table. `--rows` picks some, `--records` takes an NDJSON file."""
+"""`make bench`: every row, both sides, as tables and plots. `--rows` picks some, `--records` takes an NDJSON file."""
 
 from __future__ import annotations
 
 import argparse
 import gc
-import os
-import platform
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -13,32 +11,36 @@ from pathlib import Path
 import uvloop
 
 from cachesvc.node.__main__ import GARBAGE
-from tests.bench import growth
+from tests.bench.growth import growth
+from tests.bench.http import http
 from tests.bench.operations import operations
+from tests.bench.policies import policies
 from tests.bench.realtime import realtime
+from tests.bench.report import keep
 from tests.bench.rows import ROWS as OTHERS
-from tests.bench.sides import HEADER, Bounded, Row
+from tests.bench.sides import HEADER, Bounded, Curve, Missing, Row
+from tests.bench.syncs import syncs
 
-ROWS: dict[str, Callable[[Path | None, int, float], Awaitable[Sequence[Row | Bounded | growth.Curve]]]] = {
+ROWS: dict[str, Callable[[Path | None, int, float], Awaitable[Sequence[Row | Bounded | Missing | Curve]]]] = {
+    "http": http,
     **OTHERS,
     "operations": operations,
     "realtime": realtime,
-    "growth": growth.growth,
+    "sync": syncs,
+    "policies": policies,
+    "growth": growth,
 }
 
 
-async def run(names: list[str], file: Path | None, rounds: int, seconds: float) -> str:
-    lines = [HEADER]
-    sys.stdout.write(HEADER + "\n")
+async def run(names: list[str], options: argparse.Namespace) -> None:
+    print(HEADER)
     for name in names:
-        if name == "growth":
-            lines += ["", growth.HEADER]
-            sys.stdout.write(f"\n{growth.HEADER}\n")
-        for row in await ROWS[name](file, rounds, seconds):
-            lines.append(row.markdown())
-            sys.stdout.write(row.markdown() + "\n")
-            sys.stdout.flush()
-    return "\n".join(lines)
+        rows = await ROWS[name](options.records, options.rounds, options.seconds)
+        told = [row if isinstance(row, Curve) else row.line() for row in rows]
+        if any(isinstance(row, Curve) for row in told):
+            print(f"\n{Curve.HEADER}")
+        print(*(row.markdown() for row in told), sep="\n", flush=True)
+        keep(options.out, name, told, rounds=options.rounds, seconds=options.seconds)
 
 
 def main() -> int:
@@ -47,14 +49,11 @@ def main() -> int:
     parser.add_argument("--records", type=Path, help="an NDJSON file of records; without it they are made up")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each round, for each side")
-    parser.add_argument("--out", type=Path, help="where to write the table, besides the terminal")
+    parser.add_argument("--out", type=Path, default=Path("reports/bench"), help="where tables and plots go")
     options = parser.parse_args()
     gc.set_threshold(*GARBAGE)  # as a worker does, and for both sides
-    table = uvloop.run(run(options.rows, options.records, options.rounds, options.seconds))
-    if options.out is not None:
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(f"# Benchmarks\n\n{machine}. Medians of {options.rounds} rounds.\n\n{table}\n")
+    uvloop.run(run(options.rows, options))
+    print(f"\nTables and plots: {options.out}")
     return 0
 
 

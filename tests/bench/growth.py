@@ -1,19 +1,17 @@
 """How the cost of an operation grows with keys by tier, values, tags, dependencies, patterns, subscriptions and nodes.
 
 What it costs is CPU time of this process, so that what others on the machine take does not count. `BENCH_KEYS` is the most
-keys of any curve, 100,000 unless set; each curve has three steps of ten up to it.
+keys of any curve, 100,000 unless set, and `BENCH_MEMORY_KEYS` the most in memory; each curve has a step for each power of ten.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import math
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -31,43 +29,21 @@ from cachesvc.realtime.resources import parse_resource
 from cachesvc.realtime.stream import Subscription
 from cachesvc.settings import load_settings
 from tests import servers
+from tests.bench.http import connections
 from tests.bench.records import records
 from tests.bench.rows import fresh_database, load, node
-from tests.bench.sides import by_many, on_the_other_core
+from tests.bench.sides import Curve, by_many, on_the_other_core
 
 MOST = int(os.environ.get("BENCH_KEYS", "100000"))
-STEPS = (MOST // 100, MOST // 10, MOST)
+IN_MEMORY = int(os.environ.get("BENCH_MEMORY_KEYS", str(MOST)))
 CALLERS = 64
 COUNTS = (0, 8, 32, 128)
 SIZES = (100, 1_000, 10_000, 100_000)
 
 
-@dataclass(slots=True)
-class Curve:
-    """What something costs at each of several sizes. `bound` says how it may grow: as the logarithm, or in proportion."""
-
-    work: str
-    against: str
-    unit: str = "µs"
-    bound: str = "log"
-    points: list[tuple[int, float]] = field(default_factory=list)
-
-    @property
-    def growth(self) -> float:
-        """The exponent of the power of the size that the cost grows with, between the first point and the last."""
-        (x, first), (y, last) = next(point for point in self.points if point[0]), self.points[-1]
-        return math.log(last / first) / math.log(y / x)
-
-    def markdown(self) -> str:
-        costs = ", ".join(f"{x:,}: {cost:,.2f}" for x, cost in self.points)
-        (x, first), (y, last) = next(point for point in self.points if point[0]), self.points[-1]
-        allowed = math.log(y) / math.log(x) if self.bound == "log" and x > 1 else y / x
-        ok = last / first <= 1.25 * allowed
-        said = "" if ok else " **more**"
-        return f"| {self.work} | {self.against} | {costs} {self.unit} | size^{self.growth:.2f} | {self.bound}{said} |"
-
-
-HEADER = "| cost of | against the number of | CPU at each | grows as | at most as |\n|---|---|---|---|---|"
+def steps(most: int) -> list[int]:
+    """The powers of ten from 1,000 up to there."""
+    return [10**power for power in range(3, 10) if 10**power <= most]
 
 
 async def cpu(work: Callable[[], Awaitable[int]]) -> float:
@@ -86,7 +62,7 @@ async def growth(file: Path | None, rounds: int, seconds: float) -> list[Curve]:
     curves = await _memory(values)
     curves += await _tiers(values, seconds)
     curves += await _entries(values, seconds)
-    curves += [_subscriptions(), await _nodes(values, seconds)]
+    curves += [_subscriptions(), await _nodes(values, seconds), await connections(rounds, seconds)]
     return curves
 
 
@@ -101,7 +77,7 @@ async def alone(keys: int) -> AsyncIterator[Cache]:
 
 async def _memory(values: list[bytes]) -> list[Curve]:
     hits, held = Curve("a hit in memory", "keys in memory"), Curve("a key in memory", "keys in memory", "bytes")
-    for size in STEPS:
+    for size in steps(IN_MEMORY):
         async with alone(size) as cache:
             before = psutil.Process().memory_info().rss
             keys = [Key(f"product:{i}") for i in range(size)]
@@ -132,7 +108,7 @@ async def _tiers(values: list[bytes], seconds: float) -> list[Curve]:
         over_both = await stack.enter_async_context(node(stack, database=database, redis_url=valkey.url, memory=100))
         over_one = await stack.enter_async_context(node(stack, database=database, memory=100))
         keys: list[Key] = []
-        for size in STEPS:
+        for size in steps(MOST):
             await load(over_both, [Key(f"product:{i}") for i in range(len(keys), size)], values)
             keys = [Key(f"product:{i}") for i in range(size)]
             numbers = count()
@@ -191,10 +167,10 @@ async def _entries(values: list[bytes], seconds: float) -> list[Curve]:
             size_w.points.append((size, await cpu(lambda value=value: written(seconds / 4, value=value))))  # type: ignore[misc]
             await cache.write(Draft(Operation.SET, hot, value))
             size_r.points.append((size, await cpu(read)))
-        made = count()
+        made = 0
         for number in (10, 100, 1_000):
-            while next(made) < number:
-                await cache.write(invalidate(Invalidation(pattern=f"none:{number}:{next(made)}:*")))
+            await cache.write_many([invalidate(Invalidation(pattern=f"none:{made + i}:*")) for i in range(number - made)])
+            made = number
             patterns.points.append((number, await cpu(read)))
     return [size_r, size_w, tags, parents, patterns]
 
@@ -203,7 +179,7 @@ def _subscriptions() -> Curve:
     """Who is told of a change: half follow a key each, half a glob of their own."""
     curve = Curve("finding who follows a key", "subscriptions of a node")
     modules, nobody = Modules(), Any
-    for size in STEPS:
+    for size in steps(MOST):
         index = Index()
         for number in range(size):
             text = f"task:{number}" if number % 2 else f"cache:task:{number}:*"

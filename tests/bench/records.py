@@ -6,8 +6,23 @@ import json
 import random
 from pathlib import Path
 
+KEYS = 20_000
+UPSERT = (
+    "INSERT INTO plain VALUES ($1, $2, now()) "
+    "ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated = excluded.updated"
+)
 _NAMES = ["Aurora", "Basalt", "Cirrus", "Delta", "Ember", "Fjord", "Garnet", "Harbor", "Indigo", "Juniper"]
 _WORDS = ["phone", "charger", "cable", "case", "screen", "dual", "black", "silver", "fast", "travel", "soft", "leather"]
+
+
+def name_of(number: int) -> str:
+    return f"product:{number:012d}"  # as redis-benchmark writes a random key
+
+
+def value_of(number: int) -> bytes:
+    """One of usual length."""
+    value = {"id": f"{number:06d}", "status": "open", "assignee": {"id": 17}, "title": "a title of usual length"}
+    return json.dumps(value | {"tags": ["alpha", "beta"], "rank": number}, separators=(",", ":")).encode()
 
 
 def records(file: Path | None, *, count: int = 800, seed: int = 7) -> list[bytes]:

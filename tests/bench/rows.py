@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import redis.asyncio
@@ -23,15 +24,11 @@ from cachesvc.node.building import opened
 from cachesvc.settings import load_settings
 from tests import servers
 from tests.bench.overload import overload
-from tests.bench.records import records
+from tests.bench.records import UPSERT, records
 from tests.bench.sides import Bounded, Row, Side, by_many, compare, on_the_other_core
 from tests.bench.visibility import visibility
 
 Measure = Callable[[Path | None, int, float], Awaitable[Sequence[Row | Bounded]]]
-UPSERT = (
-    "INSERT INTO plain VALUES ($1, $2, now()) "
-    "ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated = excluded.updated"
-)
 
 
 @asynccontextmanager
@@ -55,9 +52,8 @@ async def node(
 
 
 async def fresh_database(server: servers.Server) -> str:
-    name = f"bench_{id(object()):x}"
+    name = f"bench_{uuid4().hex}"
     connection = await asyncpg.connect(server.url)
-    await connection.execute(f"DROP DATABASE IF EXISTS {name}")
     await connection.execute(f"CREATE DATABASE {name}")
     await connection.close()
     return server.url.removesuffix("/postgres") + f"/{name}"
@@ -73,8 +69,10 @@ async def load(cache: Cache, keys: list[Key], values: list[bytes]) -> None:
 async def in_process(file: Path | None, rounds: int, seconds: float) -> list[Row]:
     """`await cache.get()` of a hit in memory, against caches of one process."""
     from aiocache import SimpleMemoryCache  # noqa: PLC0415
+    from cachebox import VTTLCache  # noqa: PLC0415
     from cashews import Cache as Cashews  # noqa: PLC0415
     from dogpile.cache import make_region  # noqa: PLC0415
+    from theine import Cache as Theine  # noqa: PLC0415
 
     values = records(file)
     keys = [Key(f"product:{i}") for i in range(1_000)]
@@ -85,41 +83,53 @@ async def in_process(file: Path | None, rounds: int, seconds: float) -> list[Row
         cashews = Cashews()
         cashews.setup("mem://", size=10_000)
         aio: Any = SimpleMemoryCache()
-        region = make_region().configure("dogpile.cache.memory")
+        region = make_region().configure("dogpile.cache.memory")  # without an expiry to look at
+        theine: Any = Theine(10_000)
+        cachebox: Any = VTTLCache(10_000)
         for i, key in enumerate(keys):
             value = values[i % len(values)]
             await cashews.set(key, value, expire=300)
             await aio.set(key, value, ttl=300)
             region.set(key, value)
-
-        async def drive(get: Callable[[Key], Any], seconds: float) -> int:
-            loop = asyncio.get_running_loop()
-            until, done = loop.time() + seconds, 0
-            while loop.time() < until:
-                for key in keys:
-                    await get(key)
-                done += len(keys)
-            return done
-
-        async def drive_dogpile(seconds: float) -> int:
-            loop = asyncio.get_running_loop()
-            until, done = loop.time() + seconds, 0
-            while loop.time() < until:
-                for key in keys:
-                    region.get(key)
-                done += len(keys)
-            return done
+            theine.set(key, value, timedelta(minutes=5))
+            cachebox.insert(key, value, 300)
 
         peers: list[tuple[str, Any, float]] = [
-            ("cashews", partial(drive, cashews.get), 6),
-            ("aiocache", partial(drive, aio.get), 20),
-            ("dogpile.cache (synchronous)", drive_dogpile, 1.5),
+            ("cashews", _awaiting(cashews.get, keys), 6),
+            ("aiocache", _awaiting(aio.get, keys), 20),
+            ("dogpile.cache (synchronous)", _calling(region.get, keys), 1.5),
+            ("theine (synchronous, Rust)", _calling(theine.get, keys), 0),
+            ("cachebox (synchronous, Rust)", _calling(cachebox.get, keys), 0),
         ]
         for name, run, goal in peers:
-            ours = Side("cachesvc", partial(drive, cache.get))
+            ours = Side("cachesvc", _awaiting(cache.get, keys))
             row = Row("`await cache.get()` in process, memory hit", ours, Side(name, run), goal)
             rows.append(await compare(row, rounds=rounds, seconds=seconds))
     return rows
+
+
+def _awaiting(get: Callable[[Key], Awaitable[object]], keys: Sequence[Key]) -> Callable[[float], Awaitable[int]]:
+    async def run(seconds: float) -> int:
+        until, done = time.perf_counter() + seconds, 0
+        while time.perf_counter() < until:
+            for key in keys:
+                await get(key)
+            done += len(keys)
+        return done
+
+    return run
+
+
+def _calling(get: Callable[[Key], object], keys: Sequence[Key]) -> Callable[[float], Awaitable[int]]:
+    async def run(seconds: float) -> int:
+        until, done = time.perf_counter() + seconds, 0
+        while time.perf_counter() < until:
+            for key in keys:
+                get(key)
+            done += len(keys)
+        return done
+
+    return run
 
 
 async def redis_hits(file: Path | None, rounds: int, seconds: float) -> list[Row]:
