@@ -112,7 +112,7 @@ class Relations:
         """How many of them are live."""
         doubtful = [key for key in keys if patterns.newest(key)]
         others = keys if not doubtful else set(keys).difference(doubtful)
-        count: int = connection.execute(self._live, {"names": self._store.texts(others)}).scalar_one()
+        count: int = connection.execute(self._live, {"names": self._store.joined(others)}).scalar_one()
         since = self._since(connection, doubtful, patterns)
         return count + sum(bool(live) and not patterns.newest(key, version) for key, version, live in since)
 
@@ -121,7 +121,7 @@ class Relations:
         if not keys:
             return []
         first = min(one.sequence for one in patterns)
-        return connection.execute(self._versions, {"names": self._store.texts(keys), "first": first}).all()
+        return connection.execute(self._versions, {"names": self._store.joined(keys), "first": first}).all()
 
 
 def _found(store: Store, column: Column[Any], by: Column[Any], names: Any) -> Select[Any]:
@@ -148,7 +148,7 @@ def _as_texts(store: Store, *statements: Any) -> Callable[[Connection, Collectio
     def ask(connection: Connection, names: Collection[str]) -> list[list[str]]:
         if not names:
             return [[] for _ in each]
-        found: Sequence[str | None] = told(connection, {"names": store.texts(names)})[0]
+        found: Sequence[str | None] = told(connection, {"names": store.joined(names)})[0]
         return [list(dict.fromkeys(text.split(_BETWEEN))) if text is not None else [] for text in found]
 
     return ask

@@ -11,12 +11,11 @@ from cachesvc.model.change import Change, Draft, Kind, Operation, Receipt
 from cachesvc.model.entry import tombstone
 from cachesvc.model.fold_state import UNRELATED, Folded, State, Terms, count_live, mark_changed, row_of
 from cachesvc.model.invalidation import InForce, Invalidation, in_force, softened
-from cachesvc.model.pattern import enumerate_keys
+from cachesvc.model.pattern import ENUMERATED, enumerate_keys
 from cachesvc.model.position import Seq, Version
 from cachesvc.model.replica import succeeding
 
 CHUNK = 10_000  # keys in one record
-ENUMERATED = "\x1e"  # what the text of an enumeration begins with: no pattern has a control character
 
 
 def fold_invalidation(state: State, folded: Folded, draft: Draft, change_id: str, terms: Terms) -> Receipt:

@@ -37,6 +37,7 @@ class Enumeration(Pattern):
         return key in self.keys
 
 
+ENUMERATED = "\x1e"  # what the text of an enumeration begins with: no pattern has a control character
 _NOTHING = re.compile("(?!)")
 
 

@@ -201,6 +201,8 @@ class SqliteStore:
     def texts(self, values: Collection[str]) -> object:
         return orjson.dumps(list(values)).decode()
 
+    joined = texts
+
     async def close(self) -> None:
         """End the threads; what is under way ends first."""
         await asyncio.to_thread(self._end)

@@ -64,14 +64,18 @@ class Store(Protocol):
         ...
 
     def among(self, name: str) -> TableValuedAlias:
-        """The texts bound as `name`, as a table with the column `value`: to be joined with where they may be very many.
+        """The texts bound as `name` by `joined`, as a table with the column `value`: to be joined with where they may be many.
 
         `one_of` would look through all of them for every row that it comes by.
         """
         ...
 
     def texts(self, values: Collection[str]) -> object:
-        """The texts, as `one_of` and `among` want them bound."""
+        """The texts, as `one_of` wants them bound."""
+        ...
+
+    def joined(self, values: Collection[str]) -> object:
+        """The texts, none of which has a line break, as `among` wants them bound."""
         ...
 
 

@@ -153,11 +153,13 @@ class MemoryTier:
 
     def drop_all(self, keys: Iterable[Key], *, below: int) -> None:
         """The same of many keys."""
-        held = self._held
+        held, order, freed = self._held, self._order, 0
         for key in keys:
             found = held.get(key)
-            if found is not None and found[0].version < below:
-                self._forget(found)
+            if found is not None and found[0].version < below:  # `_forget`, without a call for each
+                del held[key], order[key]
+                freed += found[3]
+        self.nbytes -= freed
 
     def held(self) -> Iterable[Entry]:
         """All that is held, neither counted nor refreshed."""
