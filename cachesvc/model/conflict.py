@@ -23,6 +23,7 @@ AUTO_MERGE: Final = "conflict:auto-merge"
 MANUAL: Final = "conflict:manual-resolution"
 RESOLVED: Final = "conflict:resolved"
 LOCAL, REMOTE, BASE, MERGED = "local", "remote", "base", "merged"
+EXTERNAL: Final = "external"  # of a third site; of a fourth "external-2"
 OVERWRITTEN: Final = "overwritten"  # what stood when it was settled by hand, and had not been part of it
 MAX_TOLD: Final = 16 << 10  # bytes of a value within a message; a larger one is read from where the conflict is kept
 MAX_FIELDS: Final = 100  # that are named
@@ -67,7 +68,7 @@ class Conflict(NamedTuple):
     @property
     def options(self) -> tuple[Held, ...]:
         """What may be chosen, in order."""
-        return tuple(one for one in self.held if one.role in (LOCAL, REMOTE, MERGED))
+        return tuple(one for one in self.held if one.role in (LOCAL, REMOTE, MERGED) or one.role.startswith(EXTERNAL))
 
     def by_role(self, *roles: str) -> list[Held]:
         return [one for one in self.held if one.role in roles]
@@ -143,7 +144,7 @@ def _data(entry: Entry, most: int | None) -> dict[str, object]:
 def detected(conflict: Conflict) -> bytes:
     """The payload of `conflict:detect`."""
     told = conflict._replace(open=True)
-    versions = {one.role: versioned(told, one.entry) for one in conflict.by_role(LOCAL, REMOTE, BASE)}
+    versions = {one.role: versioned(told, one.entry) for one in conflict.by_role(LOCAL, REMOTE, BASE, EXTERNAL)}
     return orjson.dumps({**_named(conflict), "versions": versions, "conflictType": conflict.conflict_type})
 
 

@@ -22,9 +22,10 @@ from cachesvc.model.fold_merge import fold_merge
 from cachesvc.model.fold_state import ENDED_KEPT, Folded, Result, State, Terms, buried, killed, mark_changed, row_of
 from cachesvc.model.invalidation import mark_of
 from cachesvc.model.keys import Key, module_of
+from cachesvc.model.merging import Strategy
 from cachesvc.model.numbers import add_exactly, format_number, parse_number
 from cachesvc.model.position import Position, Seq, Version
-from cachesvc.model.replica import added, succeeding
+from cachesvc.model.replica import added, fielded, succeeding
 
 _log = logging.getLogger(__name__)
 # each is asked for with every draft, and to look a member up in its enum takes ten times as long
@@ -140,7 +141,7 @@ def _write(
         entry, conflict = disputed.entry, change_id
         kind = Kind.DELETE if entry.deleted else Kind.WRITE
     if state.site:
-        entry = _of_site(entry, row, live, draft, state.site)
+        entry = _of_site(entry, row, live, draft, terms)
     before = live.content_hash if live is not None else None
     change = Change(Seq(version), kind, change_id, now, key, entry, True, before, draft.distribute, conflict)
     if live is not None and terms.remembers:
@@ -173,14 +174,16 @@ def _left(draft: Draft, live: Entry | None, version: Version, now: float, terms:
     return _written(draft, live, version, now, terms)
 
 
-def _of_site(entry: Entry, row: Entry | None, live: Entry | None, draft: Draft, site: str) -> Entry:
+def _of_site(entry: Entry, row: Entry | None, live: Entry | None, draft: Draft, terms: Terms) -> Entry:
     """What is written, as one of several sites writes it. What a loader found is no other site's concern: each has its own."""
     loaded = draft.operation in (Operation.FILL, _NOTHING) and (live is None or live.local)
     local = loaded or not draft.distribute
-    entry = entry._replace(origin=None, vector=(), local=False, rivals=())
+    site, policy = terms.site, terms.policy_of(module_of(entry.key))
+    entry = entry._replace(origin=None, vector=(), local=False, rivals=(), fields=None)
+    entry = succeeding(entry, row, site, local=local)
     if draft.operation is _INCREMENT and not local:
-        entry = added(entry, live, format_number(draft.amount), site)
-    return succeeding(entry, row, site, local=local)
+        entry = added(entry, live, format_number(draft.amount), site, policy)
+    return fielded(entry, live, site) if policy.strategy is Strategy.FIELD_LEVEL and not local else entry
 
 
 def _told(draft: Draft, entry: Entry, conflict: str) -> bytes | None:

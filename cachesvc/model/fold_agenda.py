@@ -8,7 +8,7 @@ from __future__ import annotations
 from cachesvc.model import conflict as conflicts
 from cachesvc.model.agenda import REMINDER, Item
 from cachesvc.model.change import Change, Draft, Kind, Operation, Publication, Receipt
-from cachesvc.model.conflict import LOCAL, MERGED, REMOTE, Conflict, pack_conflict, unpack_conflict
+from cachesvc.model.conflict import MERGED, Conflict, pack_conflict, unpack_conflict
 from cachesvc.model.entry import Entry
 from cachesvc.model.fold_state import Folded, State, Terms, item_of, row_of
 from cachesvc.model.keys import Key
@@ -66,10 +66,10 @@ def _expire(state: State, folded: Folded, conflict: Conflict, change_id: str, te
     if not conflict.open:
         folded.items[conflicts.item_name(conflict.id)] = None
         return
-    merged = conflict.by_role(MERGED)
-    stands = (merged or conflict.by_role(REMOTE))[0]
+    stands = (conflict.by_role(MERGED) or conflict.by_role(*conflict.accepted))[0]
+    rejected = tuple(one.role for one in conflict.options if one.role != stands.role)
     settled = conflict.settled(Strategy.LAST_WRITE_WINS, winner=conflict.winner, at=state.now)
-    settled = settled._replace(accepted=(stands.role,), rejected=(LOCAL,) if not merged else (LOCAL, REMOTE))
+    settled = settled._replace(accepted=(stands.role,), rejected=rejected)
     item = pack_conflict(settled, due=state.now + terms.conflicts_kept)
     folded.items[item.name] = item
     message = conflicts.resolved(settled, stands.entry)

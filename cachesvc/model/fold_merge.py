@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from cachesvc.model.change import ABSENT, Change, Draft, Kind, Receipt
 from cachesvc.model.entry import Entry, tombstone
+from cachesvc.model.fold_rivals import note_rivals
 from cachesvc.model.fold_state import Folded, State, Terms, mark_changed, row_of
+from cachesvc.model.keys import module_of
 from cachesvc.model.position import Seq, Version
-from cachesvc.model.replica import Settled, altered, joined, merged
+from cachesvc.model.replica import Settled, altered, merged
+from cachesvc.model.vector import joined
 
 
 def fold_merge(state: State, folded: Folded, draft: Draft, change_id: str, terms: Terms) -> Receipt:
@@ -29,16 +32,18 @@ def fold_merge(state: State, folded: Folded, draft: Draft, change_id: str, terms
     folded.rows[entry.key] = entry
     if entry.tags or (row is not None and row.tags):
         mark_changed(folded, (*entry.tags, *(row.tags if row is not None else ())), version, state.now, terms)
+    if found.conflict:
+        note_rivals(state, folded, found, terms)
     return Receipt(draft.operation, version, found=live is not None, conflict=found.conflict, matched=1)
 
 
 def _settled(state: State, row: Entry | None, draft: Draft, version: Version, terms: Terms) -> Settled | None:
-    came = draft.original
+    came, policy = draft.original, terms.policy_of(module_of(draft.key))
     assert came is not None
     over = came.expires_at is not None and came.expires_at <= state.now
     if row is None:
-        return merged(None, came, state.site, version) if not over else None  # it would end at once
-    found = merged(row, came, state.site, version)
+        return merged(None, came, state.site, version, policy) if not over else None  # it would end at once
+    found = merged(row, came, state.site, version, policy)
     if found is None and altered(row, came, state.site, draft.source):
         found = Settled(came._replace(version=version))
     if found is None and row.local and row.deleted and not (came.deleted or over):

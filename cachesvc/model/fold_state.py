@@ -15,7 +15,7 @@ from cachesvc.model.change import Change, Draft, Operation, Receipt
 from cachesvc.model.entry import Entry, tombstone
 from cachesvc.model.invalidation import Patterns, Related, mark_of
 from cachesvc.model.keys import Key, module_of
-from cachesvc.model.merging import Policy
+from cachesvc.model.merging import Policy, Strategy
 from cachesvc.model.position import Position, Seq, Version
 from cachesvc.model.reminders import item_name
 from cachesvc.model.replica import ended
@@ -124,6 +124,7 @@ def valued(drafts: Iterable[Draft], terms: Terms, related: Related = UNRELATED) 
             or draft.base is not None
             or draft.called is not None
             or module_of(draft.key) in terms.remembers
+            or (terms.site and draft.key and terms.policy_of(module_of(draft.key)).strategy is Strategy.FIELD_LEVEL)
         ):
             keys.add(draft.key)
         elif draft.invalidation is not None and draft.invalidation.soft:

@@ -91,9 +91,24 @@ def settle(policy: Policy, siblings: Iterable[Sibling], *, base: Sibling | None,
 
     No version counts as made later than `now`, whatever it says of itself.
     """
-    all_of_them = sorted(set(siblings), key=_order)
+    all_of_them = in_order(siblings)
     merged = merge_fields(base, all_of_them) if base is not None else None
-    kind = _type_of(base, all_of_them, merged)
+    return settle_merged(policy, all_of_them, merged, based=base is not None, now=now)
+
+
+def in_order(siblings: Iterable[Sibling]) -> list[Sibling]:
+    """Each once, the latest last."""
+    return sorted(set(siblings), key=_order)
+
+
+def settle_merged(
+    policy: Policy, all_of_them: Sequence[Sibling], merged: Merged | None, *, based: bool, now: float | None
+) -> Settlement:
+    """Settle versions that are in order, and merged by field where they can be; `based`: what they were made from is known.
+
+    Where `now` is None, no version counts as made later than it was written.
+    """
+    kind = _type_of(all_of_them, merged, based=based)
     strategy = policy.strategy
     if len({_content(one) for one in all_of_them}) == 1 and strategy is Strategy.MANUAL:
         strategy = Strategy.LAST_WRITE_WINS  # there is nothing to decide
@@ -104,7 +119,7 @@ def settle(policy: Policy, siblings: Iterable[Sibling], *, base: Sibling | None,
         if merged is not None:
             return _merged(strategy, kind, merged, all_of_them)
     if strategy is Strategy.TIMESTAMP:
-        winner = latest(all_of_them, lambda one: min(now, time_of(one, policy.time_field)))
+        winner = latest(all_of_them, lambda one: min(one.at if now is None else now, time_of(one, policy.time_field)))
     elif strategy is Strategy.PRIORITY:
         winner = by_priority(all_of_them, policy.sources)
     else:
@@ -168,11 +183,11 @@ class _Merger:
         return "{" + ",".join(merged) + "}"
 
     def _member(self, path: str, base: str | None, texts: Sequence[str | None]) -> str | None:
-        before = _plain(base)
-        changed = [place for place in self._ranked if _plain(texts[place]) != before]
+        before = plain(base)
+        changed = [place for place in self._ranked if plain(texts[place]) != before]
         if not changed:
             return base
-        different = {place: _plain(texts[place]) for place in changed}
+        different = {place: plain(texts[place]) for place in changed}
         last = changed[-1]
         if all(value == different[last] for value in different.values()):
             return texts[last]
@@ -240,8 +255,8 @@ def _skipped(text: str, place: int) -> int:
     return match.end()
 
 
-def _plain(text: str | None) -> Any:
-    """A value to be compared."""
+def plain(text: str | None) -> Any:
+    """The text of a value as it is compared, None for none."""
     return _ABSENT if text is None else _DECODER.decode(text)
 
 
@@ -251,7 +266,7 @@ def _merged(strategy: Strategy, kind: ConflictType, merged: Merged, siblings: Se
     return Settlement(strategy, kind, merged.value, None, accepted, rejected, merged.clashes)
 
 
-def _type_of(base: Sibling | None, siblings: Sequence[Sibling], merged: Merged | None) -> ConflictType:
+def _type_of(siblings: Sequence[Sibling], merged: Merged | None, *, based: bool) -> ConflictType:
     """`schema`: of different types. `data`: changed differently, or deleted here and changed there. `version`: neither, or
     it cannot be told, since what they were made from is not known."""
     held = [one for one in siblings if one.value is not None]
@@ -259,7 +274,7 @@ def _type_of(base: Sibling | None, siblings: Sequence[Sibling], merged: Merged |
         return "schema"
     if merged is None:
         different = len({_content(one) for one in siblings}) > 1
-        return "data" if different and base is not None else "version"
+        return "data" if different and based else "version"
     if not merged.clashes:
         return "version"
     for path in merged.clashes:

@@ -1,8 +1,8 @@
 """Replicas: what becomes of one key that several sites write, each of which may not know of the others' writes yet.
 
-A write is named by its origin, the site and the sequence there; a version vector says of which writes an entry knows (Parker et
-al. 1983). Writes that did not know of each other are kept beside each other as rivals (dotted version vectors, Preguiça et al.
-2010). The rule that must not break: what is served is worked out from the set of rivals alone, so every site that knows of the
+A write is named by its origin, the site and the sequence there; a version vector says of which writes an entry knows. Writes
+that did not know of each other are kept beside each other as rivals (dotted version vectors, Preguiça et al. 2010). The rule
+that must not break: what is served is worked out from the set of rivals and the policy alone, so every site that knows of the
 same writes serves the same, in whatever order it heard of them.
 """
 
@@ -15,13 +15,16 @@ import orjson
 import xxhash
 
 from cachesvc.errors import InvalidInput
-from cachesvc.model.entry import JSON, NO_ORIGIN, Entry, Origin, Rival, content_hash
+from cachesvc.model.entry import JSON, NO_ORIGIN, Entry, Origin, Rival, Vector, content_hash
+from cachesvc.model.fields import merge, stamped
+from cachesvc.model.merging import Policy, Settlement, Sibling, Strategy, settle_merged
 from cachesvc.model.numbers import add_exactly, format_number, parse_number
 from cachesvc.model.position import Seq, Version
+from cachesvc.model.vector import joined, knows, knows_all
 
-Vector = tuple[tuple[str, int], ...]  # in the order of the sites' names
 TICK: Final = 2**-20  # seconds, under 1 µs: by which a write is later than what it knew of, where the clock does not say so
 _NO_VERSION: Final = Version(0)
+_LATEST: Final = Policy()
 
 
 class Settled(NamedTuple):
@@ -43,23 +46,6 @@ def vector_of(entry: Entry, site: str) -> Vector:
     return ((site, entry.version),)
 
 
-def knows(vector: Vector, origin: Origin) -> bool:
-    return any(site == origin.site and sequence >= origin.sequence for site, sequence in vector)
-
-
-def knows_all(vector: Vector, other: Vector) -> bool:
-    known = dict(vector)
-    return all(known.get(site, 0) >= sequence for site, sequence in other)
-
-
-def joined(vector: Vector, other: Vector) -> Vector:
-    """All that either knows of."""
-    known = dict(vector)
-    for site, sequence in other:
-        known[site] = max(sequence, known.get(site, 0))
-    return tuple(sorted(known.items()))
-
-
 def rivals_of(entry: Entry, site: str) -> tuple[Rival, ...]:
     """What an entry at this site is settled from; itself, where it was never disputed or added to."""
     return entry.rivals or (Rival(origin_of(entry, site), None, _content(entry)),)
@@ -77,6 +63,13 @@ def portable(entry: Entry, site: str) -> Entry:
 
 
 # writes at this site
+
+
+def fielded(entry: Entry, live: Entry | None, site: str) -> Entry:
+    """A write of this site with its fields, so that it can be merged by them; `live` is what it was written over."""
+    over = live if live is not None and not live.local else None
+    before = origin_of(over, site) if over is not None else None
+    return stamped(entry, over, origin_of(entry, site), vector_of(entry, site), before)
 
 
 def succeeding(entry: Entry, row: Entry | None, site: str, *, local: bool) -> Entry:
@@ -98,11 +91,11 @@ def ended(gone: Entry, row: Entry, site: str) -> Entry:
     return gone._replace(vector=vector_of(row, site), local=True, rivals=())
 
 
-def added(entry: Entry, live: Entry | None, amount: bytes, site: str) -> Entry:
+def added(entry: Entry, live: Entry | None, amount: bytes, site: str, policy: Policy) -> Entry:
     """An increment of this site, which `entry` is the outcome of, as what this site has added altogether."""
     root, beside = NO_ORIGIN, []
     if live is not None:
-        base, additions = _parts(rivals_of(live, site))
+        base, additions = _parts(rivals_of(live, site), policy)
         if base is not None:
             root, beside = base.origin, [base]
         beside += additions
@@ -117,10 +110,11 @@ def added(entry: Entry, live: Entry | None, amount: bytes, site: str) -> Entry:
 # writes of other sites
 
 
-def merged(row: Entry | None, came: Entry, site: str, version: Version) -> Settled | None:
+def merged(row: Entry | None, came: Entry, site: str, version: Version, policy: Policy = _LATEST) -> Settled | None:
     """What this site has after hearing of another's entry, at `version`; None where it knew all of that already."""
     if row is None:
-        return Settled(came._replace(version=version), _conflict(came, came.rivals, frozenset()))
+        entry = settled(rivals_of(came, site), policy)._replace(version=version, vector=vector_of(came, site))
+        return Settled(entry, _conflict(entry, entry.rivals, frozenset()))
     known, told = vector_of(row, site), vector_of(came, site)
     if knows_all(known, told):
         return None
@@ -131,17 +125,18 @@ def merged(row: Entry | None, came: Entry, site: str, version: Version) -> Settl
     kept |= {rival.origin: rival for rival in theirs if rival.origin in named_ours or not knows(known, rival.origin)}
     if not kept:
         return None
-    entry = settled(kept.values())._replace(version=version, vector=joined(known, told))
+    entry = settled(kept.values(), policy)._replace(version=version, vector=joined(known, told))
     return Settled(entry, _conflict(entry, entry.rivals, frozenset(named_ours)))
 
 
-def settled(rivals: Iterable[Rival]) -> Entry:
-    """What is served of a set of rivals: the latest content, and all that was added to it, or to what is no more.
+def settled(rivals: Iterable[Rival], policy: Policy = _LATEST) -> Entry:
+    """What is served of a set of rivals: what the policy makes of their contents, and all that was added to that, or to what is
+    no more.
 
     Of the same time the higher name of the site counts. It has no version yet, and no vector.
     """
     ordered = tuple(sorted(rivals, key=_order))
-    base, additions = _parts(ordered)
+    base, additions = _parts(ordered, policy)
     summed = [base, *additions] if base is not None and not base.entry.deleted else additions
     newest = max(summed, key=_age) if summed else base
     assert newest is not None
@@ -157,14 +152,52 @@ def settled(rivals: Iterable[Rival]) -> Entry:
     return entry._replace(origin=newest.origin, rivals=() if plain else ordered)
 
 
-def _parts(rivals: Iterable[Rival]) -> tuple[Rival | None, list[Rival]]:
-    """The latest content, and the increments that count: of that, or of what is not there."""
+class Settling(NamedTuple):
+    """How contents that did not know of each other are settled: these, in order; how; and what stands, under whose name."""
+
+    contents: tuple[Rival, ...]
+    settlement: Settlement
+    stands: Rival
+
+    def of(self, siblings: Iterable[Sibling]) -> list[Rival]:
+        return [self.contents[sibling.version] for sibling in siblings]
+
+
+def settling(rivals: Iterable[Rival], policy: Policy) -> Settling:
+    """Of two contents or more."""
+    contents = tuple(sorted({rival.origin: rival for rival in rivals if rival.of is None}.values(), key=_age))
+    siblings = [_sibling(rival, place) for place, rival in enumerate(contents)]
+    fields = merge([rival.entry for rival in contents]) if policy.strategy is Strategy.FIELD_LEVEL else None
+    found = settle_merged(policy, siblings, fields[0] if fields is not None else None, based=True, now=None)
+    if found.winner is not None or found.value is None or fields is None:
+        winner = contents[found.winner.version] if found.winner is not None else contents[-1]
+        return Settling(contents, found, winner)
+    newest, entries = contents[-1], [rival.entry for rival in reversed(contents)]
+    tags = next((entry.tags for entry in entries if entry.tags), ())
+    parents = next((entry.parents for entry in entries if entry.parents), ())
+    entry = _valued(newest.entry, found.value)._replace(tags=tags, parents=parents, fields=fields[1])
+    return Settling(contents, found, newest._replace(entry=entry))
+
+
+def _parts(rivals: Iterable[Rival], policy: Policy) -> tuple[Rival | None, list[Rival]]:
+    """The content that stands, and the increments that count: of that, or of what is not there."""
     contents = {rival.origin: rival for rival in rivals if rival.of is None}
-    base = max(contents.values(), key=_age, default=None)
+    base: Rival | None = None
+    if len(contents) > 1:
+        base = settling(contents.values(), policy).stands
+    elif contents:
+        (base,) = contents.values()
     counts = [
         rival for rival in rivals if rival.of is not None and (rival.of not in contents or (base and rival.of == base.origin))
     ]
     return base, counts
+
+
+def _sibling(rival: Rival, place: int) -> Sibling:
+    """By its place among the others in place of a version."""
+    entry = rival.entry
+    value = None if entry.deleted else entry.value
+    return Sibling(value, entry.updated_at, place, entry.source, entry.content_type)
 
 
 def _age(rival: Rival) -> tuple[float, Origin]:

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, StrictBool, StrictInt, StrictStr
 
 from cachesvc.errors import InvalidInput
-from cachesvc.model.entry import NO_CONTENT, NO_ORIGIN, Entry, Origin, Rival, content_hash
+from cachesvc.model.entry import NO_CONTENT, NO_ORIGIN, Entry, Fields, Origin, Rival, Stamp, content_hash
+from cachesvc.model.fields import MOST
 from cachesvc.model.keys import parse_key
 from cachesvc.model.position import MAX_SEQ, Seq, Version
 from cachesvc.model.replica import portable
@@ -23,6 +24,7 @@ from cachesvc.protocol.frames import Wire
 from cachesvc.protocol.values import is_json, value_members
 
 MAX_SITES: Final = 100
+MAX_DEPTH: Final = 64  # of objects within each other
 _Site = Annotated[StrictStr, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
 _Sequence = Annotated[StrictInt, Field(ge=0, le=MAX_SEQ)]
 _Time = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
@@ -34,6 +36,24 @@ class Named(Wire):
 
     site: _Site
     sequence: _Sequence
+
+
+class StampTold(Named):
+    """A write, and when it was made."""
+
+    at: _Time
+
+
+class FieldTold(StampTold):
+    path: Annotated[list[StrictStr], Field(min_length=1, max_length=MAX_DEPTH)]
+
+
+class FieldsTold(Wire):
+    """Which writes the fields of an object are of: one, but for those that have changed since, or are gone."""
+
+    root: StampTold
+    known: Annotated[dict[_Site, _Sequence], Field(min_length=1, max_length=MAX_SITES)]
+    changed: Annotated[list[FieldTold], Field(max_length=MOST)] = Field(default_factory=list)
 
 
 class Content(Wire):
@@ -49,6 +69,7 @@ class Content(Wire):
     depends_on: _Names = Field(default_factory=list)
     updated_by: Annotated[StrictStr, Field(max_length=512)] = ""
     source: Annotated[StrictStr, Field(max_length=512)] = ""
+    fields: FieldsTold | None = None
 
 
 class RivalTold(Content):
@@ -129,8 +150,32 @@ def _content_told(entry: Entry, *, exact: bool) -> dict[str, object]:
     content |= {"hash": entry.content_hash.hex(), "createdAt": entry.created_at, "updatedAt": entry.updated_at}
     if entry.expires_at is not None:
         content["expiresAt"] = entry.expires_at
+    if entry.fields is not None:
+        content["fields"] = _fields_told(entry.fields)
     more = {"tags": entry.tags, "dependsOn": entry.parents, "updatedBy": entry.updated_by, "source": entry.source}
     return content | {name: value for name, value in more.items() if value}
+
+
+def _fields_told(fields: Fields) -> dict[str, object]:
+    def told(stamp: Stamp) -> dict[str, object]:
+        return {"at": stamp.at, "site": stamp.origin.site, "sequence": stamp.origin.sequence}
+
+    changed = [{"path": path, **told(stamp)} for path, stamp in fields.changed]
+    return {"root": told(fields.root), "known": dict(fields.known), "changed": changed}
+
+
+def _fields(said: Content) -> Fields | None:
+    if said.fields is None:
+        return None
+    root = _stamp(said.fields.root)
+    changed = tuple(sorted((tuple(one.path), _stamp(one)) for one in said.fields.changed))
+    if max((root, *(stamp for _, stamp in changed))).at > said.updated_at:
+        raise InvalidInput("payload.fields", "are of writes that are later than the last one")
+    return Fields(root, tuple(sorted(said.fields.known.items())), changed)
+
+
+def _stamp(said: StampTold) -> Stamp:
+    return Stamp(said.at, Origin(said.site, Seq(said.sequence)))
 
 
 def _rival_told(rival: Rival) -> dict[str, object]:
@@ -175,6 +220,7 @@ def _entry(said: Content, key: Any) -> Entry:
         names(said.depends_on, field="payload.dependsOn"),
         said.updated_by,
         said.source,
+        fields=_fields(said),
     )
 
 

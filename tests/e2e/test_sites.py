@@ -36,6 +36,12 @@ async def test_what_one_writes_the_other_has_and_what_both_wrote_apart_both_have
         await agreed(sites, "counter", 55 + 5_500)
         for site, other in ((berlin, oslo), (oslo, berlin)):
             assert (await site.stats(other.name))["conflicts"] == 1
+        told = [(await site.client.get("/v1/conflicts?pattern=both")).json()["conflicts"] for site in sites]
+        assert [len(conflicts) for conflicts in told] == [1, 1]
+        assert told[0][0]["conflictId"] == told[1][0]["conflictId"]
+        for site in sites:
+            kept = (await site.client.get(f"/v1/conflicts/{told[0][0]['conflictId']}")).json()["versions"]
+            assert {one["version"]["data"] for one in kept} == {"of berlin", "of oslo, and later"}
         assert await oslo.get("task:9") is None
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from hypothesis import strategies as st
 
 from cachesvc.model.change import MAX_RECORDED_VALUE, Change, Kind, Publication
-from cachesvc.model.entry import JSON, Entry, Origin, Rival, content_hash, tombstone
+from cachesvc.model.entry import JSON, Entry, Fields, Origin, Rival, Stamp, content_hash, tombstone
 from cachesvc.model.keys import Key
 from cachesvc.model.position import MAX_SEQ, Seq, Version
 from cachesvc.model.revocation import Revocation
@@ -19,6 +19,9 @@ origins = st.builds(Origin, names, sequences.map(Seq))
 vectors = st.lists(st.tuples(names, sequences), max_size=3).map(tuple)
 tuples = st.lists(names, max_size=3).map(tuple)
 hashes = st.binary(min_size=16, max_size=16)
+stamps = st.builds(Stamp, times, origins)
+_paths = st.lists(names, min_size=1, max_size=3).map(tuple)
+fields = st.builds(Fields, stamps, vectors, st.lists(st.tuples(_paths, stamps), max_size=3).map(tuple))
 _plain = st.builds(
     Entry,
     names.map(Key),
@@ -38,6 +41,7 @@ _plain = st.builds(
     vectors,
     st.booleans(),
     st.just(()),
+    st.none() | fields,
 )
 
 

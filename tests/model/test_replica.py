@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import permutations
 from typing import NamedTuple
 
+import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cachesvc.model.agenda import Item
 from cachesvc.model.change import Change, Draft, Operation, Receipt, merge
 from cachesvc.model.entry import Entry
 from cachesvc.model.fold import fold
 from cachesvc.model.fold_state import State, Terms
 from cachesvc.model.keys import Key
+from cachesvc.model.merging import Policy, Strategy
 from cachesvc.model.position import Epoch, Position, Seq, Version
-from cachesvc.model.replica import joined, knows_all, mark_of, merged, origin_of, portable, vector_of
+from cachesvc.model.replica import mark_of, merged, origin_of, portable, vector_of
+from cachesvc.model.vector import joined, knows_all
 
 KEY = Key("key")
 SITES = ("berlin", "oslo", "porto")
+LATEST = Policy()
+MANY = int(os.environ.get("EXAMPLES", "100"))
 
 
 @dataclass
@@ -32,13 +39,16 @@ class Site:
     row: Entry | None = None
     told: list[Entry] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
+    policy: Policy = LATEST
+    items: dict[str, Item] = field(default_factory=dict)
 
     def do(self, draft: Draft) -> Receipt:
         rows = {KEY: self.row} if self.row is not None else {}
         state = State(Position(Epoch(1), Seq(self.head)), self.clock, rows, site=self.name)
-        folded = fold(state, [draft], batch="b", terms=Terms(site=self.name))
+        folded = fold(state, [draft], batch="b", terms=Terms(site=self.name, policies={"": self.policy}))
         self.head += len(folded.changes)
         self.changes += folded.changes
+        self.items |= {name: item for name, item in folded.items.items() if item is not None}
         self.row = folded.rows.get(KEY, self.row)
         if self.row is not None and not self.row.local:
             self.told.append(portable(self.row, self.name))
@@ -73,10 +83,31 @@ STEPS = st.builds(
     st.sampled_from([0.0, 0.0, 1.0, 5.0, -3.0]),
 )
 HISTORIES = st.lists(STEPS, max_size=25)
+POLICIES = st.sampled_from(
+    [
+        LATEST,
+        Policy(Strategy.MANUAL),
+        Policy(Strategy.FIELD_LEVEL),
+        Policy(Strategy.TIMESTAMP, time_field="at"),
+        Policy(Strategy.PRIORITY, sources=("s1", "s2")),
+    ]
+)
 
 
-def played(history: list[Step], *, only: tuple[str, ...] = ()) -> list[Site]:
-    sites = [Site(name) for name in SITES]
+def content(site: Site, step: Step) -> bytes:
+    """What a site sets: numbers, mostly, to which others add; else objects, of which it changes one field."""
+    if step.amount % 3:
+        return b"%d" % (step.amount * 1_000)
+    row = site.row if site.row is not None and not site.row.deleted else None
+    found = orjson.loads(row.value) if row is not None else {}
+    said: dict[str, object] = found if isinstance(found, dict) else {}
+    said |= {f"f{step.which % 3}": step.amount, "source": f"s{step.which % 4}"}
+    said["at"] = f"2023-11-14T22:13:{step.which:02d}Z"
+    return orjson.dumps(said)
+
+
+def played(history: list[Step], *, only: tuple[str, ...] = (), policy: Policy = LATEST) -> list[Site]:
+    sites = [Site(name, policy=policy) for name in SITES]
     for step in history:
         site, other = sites[step.site], sites[step.other]
         site.clock = max(1_000.0, site.clock + step.time)
@@ -84,7 +115,7 @@ def played(history: list[Step], *, only: tuple[str, ...] = ()) -> list[Site]:
             continue
         match step.what:
             case "set":
-                site.do(Draft(Operation.SET, KEY, b"%d" % (step.amount * 1_000)))
+                site.do(Draft(Operation.SET, KEY, content(site, step)))
             case "local":
                 site.do(Draft(Operation.SET, KEY, b"7", distribute=False))
             case "fill":
@@ -92,7 +123,8 @@ def played(history: list[Step], *, only: tuple[str, ...] = ()) -> list[Site]:
             case "delete":
                 site.do(Draft(Operation.DELETE, KEY))
             case "increment":
-                site.do(Draft(Operation.INCREMENT, KEY, amount=Decimal(step.amount)))
+                if site.row is None or site.row.deleted or not site.row.value.startswith(b"{"):
+                    site.do(Draft(Operation.INCREMENT, KEY, amount=Decimal(step.amount)))
             case "hear" if other.told:
                 site.hear(other.told[step.which % len(other.told)], other.name)
     return sites
@@ -110,11 +142,13 @@ def healed(sites: list[Site], order: list[int]) -> None:
             return
 
 
-@settings(deadline=None)
-@given(HISTORIES, st.permutations(range(9)), st.permutations(range(9)))
-def test_sites_come_to_the_same_whatever_the_order(history: list[Step], one: list[int], another: list[int]) -> None:
+@settings(max_examples=MANY, deadline=None)
+@given(HISTORIES, st.permutations(range(9)), st.permutations(range(9)), POLICIES)
+def test_sites_come_to_the_same_whatever_the_order(
+    history: list[Step], one: list[int], another: list[int], policy: Policy
+) -> None:
     only = ("set", "delete", "increment", "hear")
-    first, second = played(history, only=only), played(history, only=only)
+    first, second = played(history, only=only, policy=policy), played(history, only=only, policy=policy)
     healed(first, one)
     healed(second, another)
     for sites in (first, second):
@@ -123,7 +157,7 @@ def test_sites_come_to_the_same_whatever_the_order(history: list[Step], one: lis
     assert {site.state for site in first} == {site.state for site in second}
 
 
-@settings(deadline=None)
+@settings(max_examples=MANY, deadline=None)
 @given(HISTORIES, st.permutations(range(9)))
 def test_what_is_of_one_site_alone_does_not_keep_them_apart(history: list[Step], order: list[int]) -> None:
     sites = played(history)
@@ -131,25 +165,25 @@ def test_what_is_of_one_site_alone_does_not_keep_them_apart(history: list[Step],
     assert len({site.state for site in sites if site.state is not None}) <= 1
 
 
-@settings(deadline=None)
-@given(HISTORIES)
-def test_to_hear_of_others_is_commutative_associative_and_idempotent(history: list[Step]) -> None:
-    sites = played(history, only=("set", "delete", "increment", "hear"))
+@settings(max_examples=MANY, deadline=None)
+@given(HISTORIES, POLICIES)
+def test_to_hear_of_others_is_commutative_associative_and_idempotent(history: list[Step], policy: Policy) -> None:
+    sites = played(history, only=("set", "delete", "increment", "hear"), policy=policy)
     states = [site.told[-1] for site in sites if site.told]
     for order in permutations(states) if states else ():
         together: Entry | None = None
         for state in (*order, *order):
-            together = join(together, state)
-        grouped = join(order[0], join(order[-1], order[len(order) // 2]))
+            together = join(together, state, policy)
+        grouped = join(order[0], join(order[-1], order[len(order) // 2], policy), policy)
         assert together is not None
         assert said(together) == said(grouped)
         for state in states:
-            assert said(join(together, state)) == said(together)
+            assert said(join(together, state, policy)) == said(together)
             assert knows_all(together.vector, state.vector)
 
 
-def join(known: Entry | None, came: Entry) -> Entry:
-    found = merged(known, came, "nowhere", Version(1))
+def join(known: Entry | None, came: Entry, policy: Policy) -> Entry:
+    found = merged(known, came, "nowhere", Version(1), policy)
     return found.entry if found is not None else known or came
 
 
@@ -157,7 +191,7 @@ def said(entry: Entry) -> tuple[object, ...]:
     return (*entry._replace(version=Version(0), origin=None),)
 
 
-@settings(deadline=None)
+@settings(max_examples=MANY, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(-9, 9), st.booleans()), max_size=20), st.permutations(range(9)))
 def test_counters_add_up_whatever_was_heard_when(steps: list[tuple[int, int, bool]], order: list[int]) -> None:
     sites = [Site(name) for name in SITES]
@@ -198,7 +232,7 @@ def test_a_site_that_hears_of_a_conflict_that_was_settled_elsewhere_is_told_of_i
     settled = oslo.hear(berlin.told[-1], "berlin")
     assert porto.hear(oslo.told[-1], "oslo").conflict == settled.conflict != ""
     assert berlin.hear(porto.told[-1], "porto").conflict == settled.conflict
-    assert [site.head for site in (berlin, oslo, porto)] == [102, 102, 101]
+    assert [site.head for site in (berlin, oslo, porto)] == [104, 104, 103]  # each with what is told of the conflict
 
 
 def test_what_is_known_leaves_no_record() -> None:
@@ -257,7 +291,7 @@ def test_of_two_that_differ_without_a_write_the_writer_s_own_is_right() -> None:
     assert oslo.row.value == b"1"
 
 
-@settings(deadline=None)
+@settings(max_examples=MANY, deadline=None)
 @given(*[st.dictionaries(st.sampled_from(SITES), st.integers(1, 9)).map(lambda known: tuple(sorted(known.items())))] * 3)
 def test_vectors_are_joined(
     one: tuple[tuple[str, int], ...], two: tuple[tuple[str, int], ...], three: tuple[tuple[str, int], ...]

@@ -136,7 +136,7 @@ def no_deletion(played: Played) -> None:
 
 def made_on_what_it_does_not_know(played: Played) -> None:
     """A write of berlin that was made on the outcome of the conflict, and says that it knew of nothing of oslo."""
-    seen = played.sites[0].changes[-1].sequence
+    seen = next(change.sequence for change in reversed(played.sites[0].changes) if change.entry is not None)
     played.do(0, Kind.SET, '"0:3"', expected=seen)
     change = played.sites[0].changes[-1]
     assert change.entry is not None
@@ -145,10 +145,11 @@ def made_on_what_it_does_not_know(played: Played) -> None:
 
 def from_the_future(played: Played) -> None:
     """oslo's write says that it knew of one of berlin which was made later."""
-    change = played.sites[1].changes[-2]
+    changes = played.sites[1].changes
+    place, change = [(place, change) for place, change in enumerate(changes) if change.entry and not change.entry.origin][-1]
     assert change.entry is not None
     known = (("berlin", 102), ("oslo", change.sequence))
-    played.sites[1].changes[-2] = change._replace(entry=change.entry._replace(vector=known), at=change.at - 10.0)
+    changes[place] = change._replace(entry=change.entry._replace(vector=known), at=change.at - 10.0)
 
 
 @pytest.mark.parametrize(
