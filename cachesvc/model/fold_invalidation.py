@@ -72,7 +72,10 @@ def _end_rows(state: State, folded: Folded, draft: Draft, change: Change, terms:
         else:
             gone = tombstone(key, Version(version), now=state.now, keep=terms.tombstone_ttl)
             left = gone._replace(updated_by=draft.actor, source=draft.source)
-        folded.rows[key] = succeeding(left, row, state.site, local=not draft.distribute) if state.site else left
+        if state.site:
+            left = succeeding(left, row, state.site, local=not draft.distribute)
+            left = left._replace(rivals=()) if left.local else left  # values are not looked at for this
+        folded.rows[key] = left
         if row is not None and row.tags:
             mark_changed(folded, row.tags, Version(version), state.now, terms)
 

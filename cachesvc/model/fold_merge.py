@@ -46,7 +46,7 @@ def _settled(state: State, row: Entry | None, draft: Draft, version: Version, te
     found = merged(row, came, state.site, version, policy)
     if found is None and altered(row, came, state.site, draft.source):
         found = Settled(came._replace(version=version))
-    if found is None and row.local and row.deleted and not (came.deleted or over):
+    if found is None and row.local and row.deleted and not (row.rivals or came.deleted or over):
         # what ended here lives on there, since it was written at the same time as the invalidation that ended it
         gone = tombstone(row.key, version, now=max(state.now, came.updated_at), keep=terms.tombstone_ttl)
         known = joined(row.vector, ((state.site, version),))

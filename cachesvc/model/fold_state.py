@@ -124,6 +124,7 @@ def valued(drafts: Iterable[Draft], terms: Terms, related: Related = UNRELATED) 
             or draft.base is not None
             or draft.called is not None
             or module_of(draft.key) in terms.remembers
+            or (terms.site and draft.key and not draft.distribute)
             or (terms.site and draft.key and terms.policy_of(module_of(draft.key)).strategy is Strategy.FIELD_LEVEL)
         ):
             keys.add(draft.key)

@@ -46,6 +46,16 @@ def vector_of(entry: Entry, site: str) -> Vector:
     return ((site, entry.version),)
 
 
+def shared(entry: Entry) -> Entry | None:
+    """What other sites are to have of an entry of this one; None where that is nothing."""
+    if not entry.local:
+        return entry
+    if not entry.rivals:
+        return None
+    hidden = entry.rivals[0]
+    return hidden.entry._replace(version=entry.version, origin=hidden.origin)
+
+
 def rivals_of(entry: Entry, site: str) -> tuple[Rival, ...]:
     """What an entry at this site is settled from; itself, where it was never disputed or added to."""
     return entry.rivals or (Rival(origin_of(entry, site), None, _content(entry)),)
@@ -76,26 +86,42 @@ def succeeding(entry: Entry, row: Entry | None, site: str, *, local: bool) -> En
     """A write of this site over what it has: it knows of all that the row knows of, and is later than that."""
     if row is None:
         return entry._replace(local=True) if local else entry
+    hidden = _hidden(row, site, entry.updated_at) if local else ()
     latest = max([row.updated_at, *(rival.entry.updated_at for rival in row.rivals)])
     if entry.updated_at < latest or (entry.updated_at == latest and row.vector):
         entry = entry._replace(updated_at=latest + TICK)
     if local:
-        return entry._replace(vector=vector_of(row, site), local=True)
+        return entry._replace(vector=vector_of(row, site), local=True, rivals=hidden)
     if not row.vector:
         return entry
     return entry._replace(vector=joined(row.vector, ((site, entry.version),)))
 
 
+def _hidden(row: Entry, site: str, now: float) -> tuple[Rival, ...]:
+    """What a local write keeps of what it stands before, so that other sites hear of it although they did not yet."""
+    if row.local:
+        return row.rivals if row.rivals and (row.rivals[0].entry.expires_at or now + 1) > now else ()
+    if row.expires_at is not None and row.expires_at <= now:
+        return ()  # it ends at each site by itself
+    return (Rival(origin_of(row, site), None, row._replace(version=_NO_VERSION, origin=None, vector=vector_of(row, site))),)
+
+
 def ended(gone: Entry, row: Entry, site: str) -> Entry:
     """What is left where a row ended by itself, of which no other site is told; what the row knew of stays known."""
-    return gone._replace(vector=vector_of(row, site), local=True, rivals=())
+    gone = gone._replace(vector=vector_of(row, site), local=True, rivals=())
+    if not (row.local and row.rivals and row.rivals[0].entry.deleted):
+        return gone
+    # a deletion that it stood before is remembered for as long as any
+    until = max(gone.expires_at or 0.0, row.rivals[0].entry.expires_at or 0.0)
+    return gone._replace(expires_at=until, rivals=row.rivals)
 
 
 def added(entry: Entry, live: Entry | None, amount: bytes, site: str, policy: Policy) -> Entry:
     """An increment of this site, which `entry` is the outcome of, as what this site has added altogether."""
     root, beside = NO_ORIGIN, []
     if live is not None:
-        base, additions = _parts(rivals_of(live, site), policy)
+        held = rivals_of(live, site) if not live.local else (Rival(origin_of(live, site), None, _content(live)),)
+        base, additions = _parts(held, policy)
         if base is not None:
             root, beside = base.origin, [base]
         beside += additions
@@ -118,7 +144,8 @@ def merged(row: Entry | None, came: Entry, site: str, version: Version, policy: 
     known, told = vector_of(row, site), vector_of(came, site)
     if knows_all(known, told):
         return None
-    ours = () if row.local else rivals_of(row, site)
+    mine = shared(row)
+    ours = rivals_of(mine, site) if mine is not None else ()
     theirs = rivals_of(came, site)
     named_ours, named_theirs = {rival.origin for rival in ours}, {rival.origin for rival in theirs}
     kept = {rival.origin: rival for rival in ours if rival.origin in named_theirs or not knows(told, rival.origin)}

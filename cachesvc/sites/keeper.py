@@ -20,7 +20,7 @@ from cachesvc.model.invalidation import mark_of as tag_mark
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import parse_pattern
 from cachesvc.model.position import Position, Seq
-from cachesvc.model.replica import mark_of
+from cachesvc.model.replica import mark_of, shared
 from cachesvc.ports import Clock, SiteStore
 
 _log = logging.getLogger(__name__)
@@ -142,7 +142,8 @@ class Keeper:
             self._put(digest, row.key, row)
 
     def _put(self, digest: Digest, key: Key, entry: Entry | None) -> None:
-        if entry is None or entry.local or key.startswith(_TAG):
+        entry = shared(entry) if entry is not None else None
+        if entry is None or key.startswith(_TAG):
             digest.put(key, None)
             return
         if entry.deleted:

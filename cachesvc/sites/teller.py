@@ -21,6 +21,7 @@ from cachesvc.model.digest import DIGITS, NOTHING, Digest, parse_prefix, parse_s
 from cachesvc.model.entry import Entry, content_hash
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Seq, parse_position
+from cachesvc.model.replica import shared
 from cachesvc.ports import Clock, SiteStore
 from cachesvc.protocol.frames import CacheSyncPayload
 from cachesvc.protocol.replicated import told
@@ -118,8 +119,8 @@ class Teller:
         found = await self._store.get(keys, horizon=horizon)
         return {
             key: entry
-            for key, entry in found.items()
-            if not entry.local
+            for key, held in found.items()
+            if (entry := shared(held)) is not None
             and (entry.rivals or entry.origin is None or entry.origin.site not in known)
             and self._sound(entry)
         }
@@ -170,8 +171,9 @@ class Teller:
         found = await self._store.get(keys, horizon=self._log.position) if keys else {}
         frames: list[bytes] = []
         size = 0
-        for entry in found.values():
-            if entry.local or not self._sound(entry):
+        for held in found.values():
+            entry = shared(held)
+            if entry is None or not self._sound(entry):
                 continue
             frame = _frame("cache:update", told(entry, self._site))
             if frames and size + len(frame) > MOST_BYTES:

@@ -9,22 +9,31 @@ import asyncio
 import sys
 import time
 
-from cachesvc.model.entry import JSON, Entry, content_hash
+from cachesvc.model.entry import JSON, Entry, Origin, content_hash
 from cachesvc.model.keys import Key
-from cachesvc.model.position import Version
-from tests.sites.network import SimulatedSite, network
+from cachesvc.model.position import Seq, Version
+from tests.sites.network import Store, network
 
 DIFFERENCES = (0, 10, 1_000)
 TOLD = 8  # bytes of a version, beside its key
 
 
-def fill(site: SimulatedSite, count: int) -> None:
+def fill(store: Store, count: int) -> None:
     digest = content_hash(JSON, b"1")
-    at = site.clock.now()
+    at = store.clock.now()
     for number in range(count):
         key = Key(f"task:{number:07d}")
-        site.store.rows_held[key] = Entry(
-            key, Version(10 + number), b"1", JSON, at, at, at + 86_400.0, digest, vector=(("oslo", 10 + number),)
+        store.rows_held[key] = Entry(
+            key,
+            Version(10 + number),
+            b"1",
+            JSON,
+            at,
+            at,
+            at + 86_400.0,
+            digest,
+            origin=Origin("oslo", Seq(10 + number)),
+            vector=(("oslo", 10 + number),),
         )
 
 
@@ -32,7 +41,7 @@ async def measured(count: int) -> None:
     async with network("berlin", "oslo") as sites:
         berlin, oslo = sites["berlin"], sites["oslo"]
         for site in sites.values():
-            fill(site, count)
+            fill(site.store, count)
         began = time.perf_counter()
         await berlin.keeper.current()
         built = time.perf_counter() - began

@@ -16,7 +16,7 @@ async def syncs(_: Path | None, rounds: int, seconds: float) -> list[Bounded]:
     async with network("berlin", "oslo") as sites:
         berlin, oslo = sites["berlin"], sites["oslo"]
         for site in sites.values():
-            fill(site, SIZE)
+            fill(site.store, SIZE)
             await site.keeper.current()
         every = sum(len(key) + TOLD for key in oslo.store.rows_held)
         for key in list(berlin.store.rows_held)[:: SIZE // DIFFERENCES][:DIFFERENCES]:

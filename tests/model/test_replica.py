@@ -20,7 +20,7 @@ from cachesvc.model.fold_state import State, Terms
 from cachesvc.model.keys import Key
 from cachesvc.model.merging import Policy, Strategy
 from cachesvc.model.position import Epoch, Position, Seq, Version
-from cachesvc.model.replica import mark_of, merged, origin_of, portable, vector_of
+from cachesvc.model.replica import mark_of, merged, origin_of, portable, shared, vector_of
 from cachesvc.model.vector import joined, knows_all
 
 KEY = Key("key")
@@ -50,8 +50,8 @@ class Site:
         self.changes += folded.changes
         self.items |= {name: item for name, item in folded.items.items() if item is not None}
         self.row = folded.rows.get(KEY, self.row)
-        if self.row is not None and not self.row.local:
-            self.told.append(portable(self.row, self.name))
+        if self.shared is not None:
+            self.told.append(portable(self.shared, self.name))
         outcome = folded.outcomes[0]
         assert isinstance(outcome, Receipt)
         return outcome
@@ -60,8 +60,13 @@ class Site:
         return self.do(merge(came, peer=peer))
 
     @property
+    def shared(self) -> Entry | None:
+        """What others are to have."""
+        return shared(self.row) if self.row is not None else None
+
+    @property
     def state(self) -> bytes | None:
-        return mark_of(self.row, self.name) if self.row is not None and not self.row.local else None
+        return mark_of(self.shared, self.name) if self.shared is not None else None
 
 
 class Step(NamedTuple):
@@ -136,8 +141,8 @@ def healed(sites: list[Site], order: list[int]) -> None:
         heads = [site.head for site in sites]
         for place in order:
             site, other = sites[place // 3], sites[place % 3]
-            if site is not other and other.row is not None and not other.row.local:
-                site.hear(portable(other.row, other.name), other.name)
+            if site is not other and other.shared is not None:
+                site.hear(portable(other.shared, other.name), other.name)
         if heads == [site.head for site in sites]:
             return
 
@@ -277,6 +282,21 @@ def test_of_a_loader_s_value_no_other_site_is_told() -> None:
     assert not site.told
     site.do(Draft(Operation.SET, KEY, b"2"))
     assert vector_of(site.row, "berlin") == (("berlin", 102),)
+
+
+def test_what_a_site_wrote_for_all_is_told_although_a_write_for_itself_came_after_it() -> None:
+    berlin, oslo = Site("berlin"), Site("oslo")
+    berlin.do(Draft(Operation.SET, KEY, b"1"))
+    oslo.hear(berlin.told[-1], "berlin")
+    berlin.do(Draft(Operation.DELETE, KEY))
+    berlin.do(Draft(Operation.FILL, KEY, b"2"))  # before oslo has asked
+    assert berlin.row is not None
+    assert (berlin.row.local, berlin.row.value) == (True, b"2")
+    healed([berlin, oslo, Site("porto")], list(range(9)))
+    assert oslo.row is not None
+    assert oslo.row.deleted
+    assert berlin.row.value == b"2"
+    assert berlin.state == oslo.state
 
 
 def test_of_two_that_differ_without_a_write_the_writer_s_own_is_right() -> None:

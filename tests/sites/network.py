@@ -20,7 +20,7 @@ from cachesvc.model.fold_state import State, Terms
 from cachesvc.model.invalidation import Patterns
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Epoch, Position, Seq
-from cachesvc.model.replica import mark_of
+from cachesvc.model.replica import mark_of, shared
 from cachesvc.ports import Followed, Reply
 from cachesvc.protocol.api import parse
 from cachesvc.protocol.frames import CacheSyncPayload
@@ -88,7 +88,8 @@ class Store:
 
     @property
     def state(self) -> dict[Key, bytes]:
-        return {key: mark_of(row, self.site) for key, row in self.rows_held.items() if not row.local}
+        held = {key: shared(row) for key, row in self.rows_held.items()}
+        return {key: mark_of(row, self.site) for key, row in held.items() if row is not None}
 
 
 class Line:
