@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, Literal
 
@@ -31,11 +31,18 @@ Held = tuple[Entry, float, float, int, int]
 class _LRU(LRUCache[Key, None]):
     _LRUCache__order: OrderedDict[Key, None]  # cachetools keeps it so, and gives no way to look at it that is no use
 
+    @property
+    def use(self) -> Callable[[Key], None]:
+        """What looking a key up does to its rank: a fifth of what looking it up costs."""
+        return self._LRUCache__order.move_to_end
+
     def hottest(self) -> Iterator[Key]:
         return reversed(self._LRUCache__order)
 
 
 class _FIFO(FIFOCache[Key, None]):
+    use = FIFOCache.__getitem__
+
     def hottest(self) -> Iterator[Key]:
         return reversed(list(self))
 
@@ -79,7 +86,7 @@ class MemoryTier:
         self._max_bytes = max_bytes
         self._held: dict[Key, Held] = {}
         self._order = _POLICIES[eviction_policy](max_size)
-        self._use = self._order.__getitem__
+        self._use = self._order.use
         self._now = clock.now
         self._monotonic = clock.monotonic
         self._hits = 0

@@ -39,6 +39,8 @@ class S3FIFOCache(Cache[K, V]):
             self._hits[key] = hits + 1
         return value
 
+    use = __getitem__
+
     def __setitem__(self, key: K, value: V) -> None:
         super().__setitem__(key, value)  # makes room first: what it evicts is already a ghost when `key` is looked up
         if key in self._hits:

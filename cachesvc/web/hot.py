@@ -45,6 +45,7 @@ _SAY_NOTHING: Final = frozenset(
     b" sec-ch-ua-platform sec-fetch-dest sec-fetch-mode sec-fetch-site sec-fetch-user traceparent tracestate user-agent"
     b" x-forwarded-for x-forwarded-host x-forwarded-proto x-real-ip x-request-id".split()
 )
+_FORWARDED: Final = frozenset((b"x-forwarded-for", b"x-forwarded-proto"))  # of whom it is, where uvicorn believes who says so
 _KNOWN: Final = 2_000  # requests, and blocks of headers, that are remembered as they were sent
 _LONGEST_KNOWN: Final = 1 << 10  # bytes of one
 _AT_ONCE: Final = 256 << 10  # bytes of answers that are handed over together; then the client must have taken some
@@ -124,7 +125,8 @@ class HotProtocol(LimitedProtocol):
         began, now = self.clock.monotonic(), self.clock.now()
         answers: list[bytes] = []
         size = done = sent = 0
-        while done < len(data) and (asked := self._asked(data, done)):
+        asked = self.known.get(data) or self._asked(data, 0)  # what comes alone is often what came before
+        while asked is not None:
             key, method, head, length = asked
             if head.identity is not ANONYMOUS and not self._may_read(head.identity, key, now):
                 break
@@ -137,6 +139,7 @@ class HotProtocol(LimitedProtocol):
             if ended >= self.hits.leash.until:  # this node was frozen: what it looked up before is not sent
                 return sent
             done += length
+            asked = self._asked(data, done) if done < len(data) else None
             status = 200 if head.if_none_match is None or not head.has(entry.version) else 304
             answers.append(self._answer(entry, now, status, bodiless=method == "HEAD"))
             self.metrics.note(_PLACES[method, status], ended - began)
@@ -152,10 +155,7 @@ class HotProtocol(LimitedProtocol):
         return done
 
     def _asked(self, data: bytes, at: int) -> Asked | None:
-        """The usual request that is there; None where it is not for here. What comes alone is often what came before."""
-        known = self.known.get(data) if not at else None
-        if known is not None:
-            return known
+        """The usual request that is there; None where it is not for here."""
         found = _LINE.match(data, at)
         end = data.find(_END, found.end()) if found is not None else -1
         if found is None or end < 0:
@@ -190,7 +190,9 @@ class HotProtocol(LimitedProtocol):
         host = said.pop(b"host", None)
         if many or len(said) + 1 < len(lines) or host is None or not HOST.fullmatch(host):
             return None
-        if said.pop(b"connection", b"keep-alive").lower() != b"keep-alive":
+        closes = said.pop(b"connection", b"keep-alive").lower() != b"keep-alive"
+        counted_elsewhere = self.rates is not None and not _FORWARDED.isdisjoint(said)
+        if closes or counted_elsewhere:
             return None
         match = said.pop(b"if-none-match", None)
         scheme, _, token = said.pop(b"authorization", b"").decode("ascii").partition(" ")

@@ -11,7 +11,7 @@ from pathlib import Path
 import uvloop
 
 from cachesvc.node.__main__ import GARBAGE
-from tests.bench.growth import growth
+from tests.bench import growth
 from tests.bench.http import http
 from tests.bench.operations import operations
 from tests.bench.policies import policies
@@ -28,7 +28,9 @@ ROWS: dict[str, Callable[[Path | None, int, float], Awaitable[Sequence[Row | Bou
     "realtime": realtime,
     "sync": syncs,
     "policies": policies,
-    "growth": growth,
+    "growth-keys": growth.of_keys,
+    "growth-entries": growth.of_entries,
+    "growth-followers": growth.of_followers,
 }
 
 

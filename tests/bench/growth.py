@@ -56,14 +56,20 @@ async def cpu(work: Callable[[], Awaitable[int]]) -> float:
     return min(found)
 
 
-async def growth(file: Path | None, rounds: int, seconds: float) -> list[Curve]:
-    """Every curve."""
+async def of_keys(file: Path | None, rounds: int, seconds: float) -> list[Curve]:
+    """With the keys of each tier."""
     values = records(file)
-    curves = await _memory(values)
-    curves += await _tiers(values, seconds)
-    curves += await _entries(values, seconds)
-    curves += [_subscriptions(), await _nodes(values, seconds), await connections(rounds, seconds)]
-    return curves
+    return [*await _memory(values), *await _tiers(values, seconds)]
+
+
+async def of_entries(file: Path | None, rounds: int, seconds: float) -> list[Curve]:
+    """With what is in an entry, and with the patterns in force."""
+    return await _entries(records(file), seconds)
+
+
+async def of_followers(file: Path | None, rounds: int, seconds: float) -> list[Curve]:
+    """With who is there beside the keys."""
+    return [_subscriptions(), await _nodes(records(file), seconds), await connections(rounds, seconds)]
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -115,6 +116,7 @@ def _awaiting(get: Callable[[Key], Awaitable[object]], keys: Sequence[Key]) -> C
             for key in keys:
                 await get(key)
             done += len(keys)
+            await asyncio.sleep(0)  # a node whose loop stands still for seconds takes itself for frozen
         return done
 
     return run

@@ -96,6 +96,13 @@ async def test_hot_and_plain_answer_alike(answered: list[int], scope: str, reque
         assert len(answered) == count + 1
 
 
+async def test_who_is_behind_a_proxy_pays_alone_on_both_paths() -> None:
+    async with limited(None, address=Rate(0.01, 2.0)) as site, both(site) as pair:
+        for address, status in ((b"10.0.0.1", b"200"), (b"10.0.0.1", b"429"), (b"10.0.0.2", b"200")):
+            told = await pair.ask_each(PLAIN.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: %b\r\n\r\n" % address))
+            assert [answer[9:12] for answer in told] == [status, status]
+
+
 async def test_the_example_of_the_page_is_what_happens() -> None:
     async with limited(connection=Rate(10 / 60, 10.0)) as site, site.served() as port, connected(port) as socket:
         for _ in range(7):
