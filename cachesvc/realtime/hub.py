@@ -135,6 +135,7 @@ class Index:
         self._exact: dict[str, Subscriptions] = {}  # by the only key that their glob matches
         self._globs: dict[str, dict[str, tuple[Pattern, Subscriptions]]] = {}  # by prefix, by text
         self._lengths: Sequence[int] = ()  # of those prefixes
+        self._by_length: dict[int, int] = {}  # how many of them
         self._prefixes: list[str] = []  # of all resources, sorted
         self.size = 0
 
@@ -198,7 +199,7 @@ class Index:
         globs = self._globs.get(pattern.prefix)
         if globs is None:
             globs = self._globs[pattern.prefix] = {}
-            self._lengths = sorted({len(prefix) for prefix in self._globs})
+            self._count(len(pattern.prefix), 1)
         return globs.setdefault(pattern.text, (pattern, {}))[1]
 
     def _forget(self, subscription: Subscription) -> None:
@@ -214,4 +215,14 @@ class Index:
             del globs[pattern.text]
             if not globs:
                 del self._globs[pattern.prefix]
-                self._lengths = sorted({len(prefix) for prefix in self._globs})
+                self._count(len(pattern.prefix), -1)
+
+    def _count(self, length: int, more: int) -> None:
+        """Prefixes of that length have come or gone. Whoever subscribes must not have to look at all others."""
+        count = self._by_length.get(length, 0) + more
+        if count:
+            self._by_length[length] = count
+        else:
+            del self._by_length[length]
+        if len(self._lengths) != len(self._by_length):
+            self._lengths = sorted(self._by_length)

@@ -69,7 +69,7 @@ async def of_entries(file: Path | None, rounds: int, seconds: float) -> list[Cur
 
 async def of_followers(file: Path | None, rounds: int, seconds: float) -> list[Curve]:
     """With who is there beside the keys."""
-    return [_subscriptions(), await _nodes(records(file), seconds), await connections(rounds, seconds)]
+    return [*_subscriptions(), await _nodes(records(file), seconds), await connections(rounds, seconds)]
 
 
 @asynccontextmanager
@@ -181,16 +181,23 @@ async def _entries(values: list[bytes], seconds: float) -> list[Curve]:
     return [size_r, size_w, tags, parents, patterns]
 
 
-def _subscriptions() -> Curve:
+def _subscriptions() -> list[Curve]:
     """Who is told of a change: half follow a key each, half a glob of their own."""
-    curve = Curve("finding who follows a key", "subscriptions of a node")
+    finding, adding = (Curve(work, "subscriptions of a node") for work in ("finding who follows a key", "subscribing"))
     modules, nobody = Modules(), Any
+    index = Index()
     for size in steps(MOST):
-        index = Index()
-        for number in range(size):
-            text = f"task:{number}" if number % 2 else f"cache:task:{number}:*"
-            resource = parse_resource(text, modules, field="resource")
-            index.add(Subscription(nobody, resource, {}, 0.0, number))  # type: ignore[arg-type]
+        made = [
+            Subscription(nobody, parse_resource(text, modules, field="resource"), {}, 0.0, number)  # type: ignore[arg-type]
+            for number in range(index.size, size)
+            for text in [f"task:{number}" if number % 2 else f"cache:task:{number}:*"]
+        ]
+        for subscription in made[:-1_000]:
+            index.add(subscription)
+        began = time.process_time()
+        for subscription in made[-1_000:]:
+            index.add(subscription)
+        adding.points.append((size, (time.process_time() - began) / min(len(made), 1_000) * 1e6))
         keys = [Key(f"task:{number * 7_919 % size}:title") for number in range(10_000)]
         found = []
         for _ in range(3):
@@ -199,8 +206,8 @@ def _subscriptions() -> Curve:
                 for _subscription in index.covering(key):
                     pass
             found.append((time.process_time() - began) / len(keys) * 1e6)
-        curve.points.append((size, min(found)))
-    return curve
+        finding.points.append((size, min(found)))
+    return [finding, adding]
 
 
 async def _nodes(values: list[bytes], seconds: float) -> Curve:

@@ -78,6 +78,7 @@ def test_what_a_resource_covers(resource: str, key: str, covered: bool) -> None:
 
 
 RESOURCES = ["task", "task:1", "task:1:a", "event", "cache:*", "cache:task:*", "cache:t*1", "cache:task:1", "cache:?ask:1:[ab]"]
+RESOURCES += ["cache:event*"]  # its prefix is as long as another
 KEYS = ["task", "task:1", "task:1:a", "task:1:b", "task:2", "event:1", "tusk:1", "x"]
 
 
