@@ -20,6 +20,7 @@ from cachesvc.ports import Reply
 from cachesvc.protocol.challenge import NODE_PROTOCOL, NODE_SUBJECT, Challenge
 from cachesvc.protocol.codes import Code
 
+VERSION: Final = "v1"  # of the protocol, as both name it in the handshake
 _PATH: Final = "/v1/ws/realtime"
 _WITHIN: Final = 20.0  # seconds that an answer may take
 _MOST: Final = 256 << 20  # bytes of a frame
@@ -98,7 +99,7 @@ async def opened(name: str, url: str, secret: str, *, site: str) -> AsyncIterato
         async with asyncio.timeout(_WITHIN):
             socket = await connect(
                 target,
-                subprotocols=[Subprotocol(NODE_PROTOCOL), Subprotocol("v1")],
+                subprotocols=[Subprotocol(NODE_PROTOCOL), Subprotocol(VERSION)],
                 max_size=_MOST,
                 compression=None,
                 proxy=None,
@@ -107,6 +108,8 @@ async def opened(name: str, url: str, secret: str, *, site: str) -> AsyncIterato
         raise Unavailable(f"the site {name} cannot be reached: {type(exc).__name__}") from exc
     link = SocketLink(socket, name)
     try:
+        if socket.subprotocol != VERSION:
+            raise InvalidInput("protocol", f"of the site {name} is not {VERSION}")
         async with asyncio.timeout(_WITHIN):
             await _prove(link, secret.encode(), f"{NODE_SUBJECT}{site}")
         async with asyncio.TaskGroup() as group:

@@ -8,9 +8,12 @@ import pytest
 
 from cachesvc.model.change import Operation
 from cachesvc.model.keys import Key
+from cachesvc.sites.peer import PeerLimits
+from tests.bench.digests import fill
 from tests.simulation.scenarios import healed, repaired, spread, taken_over
-from tests.simulation.time import run
+from tests.simulation.time import VirtualClock, run
 from tests.simulation.world import World, opened
+from tests.sites.network import network
 
 
 async def history(seed: int) -> tuple[list[dict[Key, bytes]], int, float]:
@@ -87,3 +90,20 @@ def test_the_bytes_grow_with_the_differences_and_not_with_the_store() -> None:
     assert none.carried < 1_000
     assert few.carried < many.carried / 5
     assert run(repaired(1, 8_000, 5)).carried < 2 * few.carried
+
+
+async def paced(bandwidth: float) -> tuple[int, float]:
+    """Bytes that a site took from another within its budget, and the seconds that this took."""
+    async with network("berlin", "oslo", limits=PeerLimits(bandwidth=bandwidth), clock=VirtualClock()) as sites:
+        fill(sites["oslo"].store, 500)
+        began = sites["berlin"].clock.monotonic()
+        report = await sites["berlin"].peers["oslo"].compare()
+        assert report.error == ""
+        return report.received, sites["berlin"].clock.monotonic() - began
+
+
+def test_the_budget_of_bytes_is_kept() -> None:
+    received, seconds = run(paced(2_000.0))
+    assert received > 10_000
+    assert received / seconds <= 2_000.0
+    assert run(paced(0.0))[1] == 0.0

@@ -327,3 +327,35 @@ async def test_who_goes_on_for_one_that_had_not_compared_yet_starts_over_too() -
         berlin.meet(sites)
         assert not (await berlin.peers["oslo"].compare()).initial
         assert berlin.peers["oslo"].counts.started_over == 0
+
+
+async def test_a_batch_that_is_cut_off_is_taken_in_when_it_is_told_again() -> None:
+    async with network("berlin", "oslo") as sites:
+        berlin, oslo = sites.values()
+        peer = berlin.peers["oslo"]
+        await peer.compare()
+        await oslo.store.do(Operation.SET, "task:1", b'"' + b"x" * 4_000 + b'"')
+        async with line(oslo, "berlin") as link:
+            whole = await link.ask({"nodeId": "berlin", "position": str(peer.position), "compression": "gzip"})
+        before = await berlin.store.followed("oslo")
+        cut = Reply(whole.type, {**whole.payload, "data": whole.payload["data"][:-20]}, whole.text)
+        with pytest.raises(InvalidInput):
+            await peer._intake.take(cut)
+        assert await berlin.store.followed("oslo") == before
+        assert not berlin.store.state
+        assert (await peer.compare()).error == ""
+        assert berlin.store.state == oslo.store.state
+
+
+async def test_a_site_that_was_silent_for_longer_than_deletions_are_remembered_starts_over() -> None:
+    async with network("berlin", "oslo") as sites:
+        berlin, oslo = sites.values()
+        await filled(sites)
+        for days, started_over in ((0.9, 0), (1.1, 1)):
+            berlin.clock.advance(days * 86_400.0)
+            await oslo.store.do(Operation.SET, f"after {days} days")
+            berlin.meet(sites)
+            report = await berlin.peers["oslo"].compare()
+            assert (report.initial, berlin.peers["oslo"].counts.started_over) == (bool(started_over), started_over)
+            assert Key(f"after {days} days") in berlin.store.rows_held
+        assert berlin.peers["oslo"].counts.repaired == 0
