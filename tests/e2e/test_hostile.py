@@ -24,6 +24,7 @@ from tests.web.sockets import Socket, connected
 
 STORM = int(os.environ.get("STORM", "300"))
 AT_ONCE = 100  # handshakes of this one process that are under way
+CONNECTIONS = ("server__max_connections", "realtime__max_connections", "realtime__max_connections_per_address")
 MAX_VALUE = 64 << 10
 MAX_FRAME = MAX_VALUE + (64 << 10)
 MASK = b"\x00\x00\x00\x00"
@@ -39,6 +40,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[psutil.P
         "realtime__max_errors": "50",
         "realtime__queue_size": "256KiB",
         "realtime__send_timeout": "2s",
+        **dict.fromkeys(CONNECTIONS, str(max(10_000, 2 * STORM + 100))),  # some of the first may not be gone yet
     }
     with started(tmp_path_factory.mktemp("hostile"), **NO_REDIS, **settings) as (running, url):
         yield running.child("cachesvc.node"), int(url.rsplit(":", 1)[1])
@@ -219,7 +221,7 @@ async def crowd(port: int, count: int) -> AsyncIterator[list[ClientConnection]]:
 
     async def open_one() -> None:
         async with room:
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(90 + STORM / 20):  # who is refused once comes again among all the others
                 while (made := await come_in(port)) is None:
                     await asyncio.sleep(1.0)  # as it was told
                 opened.append(made)

@@ -36,6 +36,7 @@ PEACE: Final = 60.0  # seconds after the last fault in which every view is to be
 DROPS: Final = 6.0  # seconds from one drop of a client to its next, on average
 AWAY: Final = 0.02  # of the drops: the client stays away, so long that it may find the log trimmed
 LONGEST_AWAY: Final = 120.0  # seconds
+PATIENCE: Final = LONGEST_AWAY + PEACE  # seconds for which a writer waits, who may be away himself
 RESTARTS: Final = 8.0  # seconds from the return of a node to the next one's end
 OPTIONS: Final = SessionOptions(first_pause=0.1, longest_pause=2.0)
 SETTINGS: Final = {
@@ -202,16 +203,16 @@ async def _write(stage: Stage, number: int, *, pause: float) -> None:
         done = rng.random()
         try:
             if done < 0.6:
-                await client.set(key, value, timeout=PEACE)
+                await client.set(key, value, timeout=PATIENCE)
             elif done < 0.7:
-                await client.delete(key, timeout=PEACE)
+                await client.delete(key, timeout=PATIENCE)
             elif done < 0.75:
-                await client.invalidate(Invalidate(keys=rng.sample((*TASKS, *NOTES), 3)), timeout=PEACE)
+                await client.invalidate(Invalidate(keys=rng.sample((*TASKS, *NOTES), 3)), timeout=PATIENCE)
             elif done < 0.85:
-                await client.increment(COUNTER, timeout=PEACE)
+                await client.increment(COUNTER, timeout=PATIENCE)
                 stage.added += 1
             else:
-                stage.news.add(await client.publish(NEWS, value, timeout=PEACE))
+                stage.news.add(await client.publish(NEWS, value, timeout=PATIENCE))
             stage.outcome.written += 1
         except Unknown:
             stage.outcome.unknown += 1
