@@ -16,7 +16,7 @@ from cachesvc.model.pattern import Pattern, parse_pattern
 from cachesvc.model.position import Position
 from cachesvc.realtime.modules import Modules
 from cachesvc.realtime.stream import Stream, Subscription
-from cachesvc.realtime.told import Told, tell, tell_invalidation
+from cachesvc.realtime.told import Framing, Told, tell, tell_invalidation
 
 Subscriptions = dict[Subscription, None]  # a set, in order
 
@@ -96,6 +96,7 @@ class Hub:
         self.modules = modules or Modules()
         self.told = 0
         self.deliveries = 0
+        self.framing = Framing()
         self.audience = Audience(self.modules)
 
     @property

@@ -96,9 +96,11 @@ class Session:
 
     def __post_init__(self, shown: Identity | None, proofs: Proofs, node: bool, straight: Callable[[bytes], bool]) -> None:
         self.outbox = Outbox(self.limits.queue_size, straight)
-        epoch = self.hub.position.epoch
         stream_limits = StreamLimits(self.limits.queue_size, self.limits.remembered, self.limits.remembered_bytes)
-        self.stream = Stream(self.outbox, stream_limits, self.clock, self.hub.sequence, self.wake, self._slow, epoch)
+        hub = self.hub
+        self.stream = Stream(
+            self.outbox, stream_limits, self.clock, hub.sequence, self.wake, self._slow, hub.framing, hub.position.epoch
+        )
         self.client = Authentication(self.names, self.limits.auth, self.clock, self.doorman, shown, proofs=proofs, node=node)
         self.errors = Budget(self.limits.max_errors, self.limits.error_window, self.clock)
         self.refusals = Budget(self.limits.max_refusals, self.limits.error_window, self.clock)

@@ -18,7 +18,7 @@ from cachesvc.realtime.conflate import Conflator
 from cachesvc.realtime.identity import NOBODY, Identity
 from cachesvc.realtime.outbox import Outbox
 from cachesvc.realtime.resources import Resource
-from cachesvc.realtime.told import Told
+from cachesvc.realtime.told import Framing, Told
 
 _ABSENT: Final = object()
 _NONE: Final[deque[Told]] = deque(maxlen=0)  # stand for queues that were never needed
@@ -104,6 +104,7 @@ class Stream:
     at: Callable[[], int]
     wake: Callable[[], None]
     overflow: Callable[[], None]
+    framing: Framing
     epoch: int = 0
     identity: Identity = NOBODY
     subscriptions: dict[str, Subscription] = field(default_factory=dict)
@@ -235,7 +236,7 @@ class Stream:
         position = self.at() if self.recovering is None and not self._waiting.size else self.position
         self.seq = seq = self.seq + 1
         self.sent.add(seq, told, position)
-        return told.frame(seq, position)
+        return self.framing.frame(told, seq, position)
 
     def _push(self, frame: bytes) -> None:
         if not self.outbox.push(frame):

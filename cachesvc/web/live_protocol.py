@@ -6,7 +6,7 @@ A peer that has stopped reading cannot be closed politely: what waits for it wou
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -16,7 +16,7 @@ from websockets.protocol import State
 
 from cachesvc.protocol.codes import CloseCode
 from cachesvc.web.admission import Admission
-from cachesvc.web.text_frames import extent, framed, unmasked
+from cachesvc.web.text_frames import Framer, extent, unmasked
 
 PEER: Final = "cachesvc.peer"  # of the scope's extensions
 _NOT_UTF8: Final = 1007  # RFC 6455, 7.4.1
@@ -48,6 +48,7 @@ class Traffic:
     received: int = 0
     sent: int = 0
     sent_bytes: int = 0
+    framed: Framer = field(default_factory=Framer)
 
 
 @dataclass(slots=True)
@@ -121,7 +122,7 @@ class LiveProtocol(WebSocketsSansIOProtocol):
             found = extent(self._begun + data, 0)
             self._owed = found.end - len(self._begun) if found is not None else size
             self._begun = self._begun + data if found is None else b""
-        at = self._feed(data, 0, self._owed)
+        at = self._feed(data, 0, self._owed) if self._owed else 0
         while at < size and not self.transport.is_closing():
             found = extent(data, at)
             if found is None:  # the library may know already that it is wrong
@@ -229,14 +230,15 @@ class LiveProtocol(WebSocketsSansIOProtocol):
         """
         if self.paused:
             return False
+        traffic = self.traffic
+        frame = traffic.framed(text)
         if self._corked is None:
-            self.transport.write(framed(text))
+            self.transport.write(frame)
         else:
-            self._corked.append(framed(text))
+            self._corked.append(frame)
             if len(self._corked) >= _MOST_CORKED or len(text) > _LONGEST_CORKED:
                 self._uncork()
                 self._corked = []
-        traffic = self.traffic
         traffic.sent += 1
         traffic.sent_bytes += len(text)
         return True

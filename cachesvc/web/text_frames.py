@@ -5,7 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from websockets.utils import apply_mask
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # it is not compiled for every machine
+    from websockets.utils import apply_mask
 
 _TEXT: Final = 0x81  # whole, of a message that is no other's part
 _MASKED: Final = 0x80
@@ -14,6 +17,21 @@ _MASKED: Final = 0x80
 def framed(text: bytes) -> bytes:
     """A whole message as a server sends it."""
     return _head(len(text)) + text
+
+
+class Framer:
+    """Makes frames, and knows the last one: what goes to many at once is one piece of memory, which stays near."""
+
+    __slots__ = ("_frame", "_text")
+
+    def __init__(self) -> None:
+        self._text = b""
+        self._frame = framed(b"")
+
+    def __call__(self, text: bytes) -> bytes:
+        if text is not self._text:
+            self._text, self._frame = text, framed(text)
+        return self._frame
 
 
 @lru_cache(1_024)

@@ -48,6 +48,16 @@ def test_the_ack_tells_since_when() -> None:
     assert said.hub.index.size == 0
 
 
+def test_who_is_in_step_is_sent_the_very_same_bytes() -> None:
+    """And who is not, frames of its own: the same but for the number."""
+    first = subscribed("task")
+    second, late = subscribed("task", hub=first.hub), subscribed("note", "task", hub=first.hub)
+    first.hub.route([written(1001, "note:1", 1), written(1002, "task:1", 2)])
+    (one,), (same,), (_, other) = first.raw(), second.raw(), late.raw()
+    assert one is same
+    assert other == one.replace(b'"seq":1,', b'"seq":2,')
+
+
 @pytest.mark.parametrize(
     ("resource", "key", "covered"),
     [

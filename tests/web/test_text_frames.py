@@ -16,13 +16,28 @@ from websockets.frames import Opcode
 from websockets.utils import apply_mask
 
 from cachesvc.web.live_protocol import LiveProtocol, live_protocol
-from cachesvc.web.text_frames import extent, framed, unmasked
+from cachesvc.web.text_frames import Framer, extent, framed, unmasked
 
 MOST = 400
 HANDSHAKE = (
     b"GET /v1/ws/realtime HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+
+
+def test_what_goes_to_many_is_framed_once() -> None:
+    framer = Framer()
+    text, other = b"a" * 300, b"b" * 300
+    frame = framer(text)
+    assert frame == framed(text)
+    assert framer(text) is frame
+    assert framer(other) == framed(other)
+    assert framer(b"") == framed(b"")
+
+
+def test_masks_are_taken_off_by_compiled_code_where_there_is_any() -> None:
+    speedups = pytest.importorskip("websockets.speedups")
+    assert unmasked.__globals__["apply_mask"] is speedups.apply_mask
 
 
 class Wire(asyncio.Transport):
