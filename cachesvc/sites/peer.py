@@ -74,6 +74,7 @@ class Peer:
         self._intake = Intake(writes, clock, peer=name, counts=self.counts, limits=limits.intake)
         self._keeper = keeper
         self._turn = asyncio.Lock()
+        self._paid_at = 0.0  # when what came is within the budget
         self._unseen = False  # since it started over: what it has and this site lacks is no fault
 
     async def run(self) -> None:
@@ -201,11 +202,12 @@ class Peer:
         moved.set()
 
     async def _pace(self, received: int) -> None:
-        """Wait until what came fits into the budget."""
+        """Wait until what came fits into the budget, which following and comparing share."""
         if self._limits.bandwidth:
-            seconds = received / self._limits.bandwidth
+            seconds, now = received / self._limits.bandwidth, self._clock.monotonic()
             self.counts.paused += seconds
-            await self._clock.sleep(seconds)
+            self._paid_at = max(self._paid_at, now) + seconds
+            await self._clock.sleep(self._paid_at - now)
 
 
 def _first(group: BaseExceptionGroup[CacheError]) -> CacheError:

@@ -7,10 +7,11 @@ a Cluster announce the port of their proxy, which its nodes share.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import psutil
@@ -150,9 +151,17 @@ async def opened(stores: Servers, directory: Path) -> AsyncIterator[Site]:
 
 @asynccontextmanager
 async def laid_out(
-    stores: Servers, directory: Path, *, nodes: int | None = None, options: Sequence[str] = ()
+    stores: Servers,
+    directory: Path,
+    *,
+    nodes: int | None = None,
+    options: Sequence[str] = (),
+    others: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Site]:
-    """The site before its services have started. `options` are of each of them; those that run at the end are killed."""
+    """The site before its services have started; those that run at the end are killed.
+
+    `options` are of each of them, and what is set otherwise than in `SETTINGS`.
+    """
     async with AsyncExitStack() as stack:
         shared = [
             await stack.enter_async_context(proxy.opened(valkey.port, port))
@@ -161,7 +170,7 @@ async def laid_out(
         machines: list[Machine] = []
         redis, database = list(shared), []
         for number in range(1 if stores.stores is Stores.SQLITE else nodes or stores.stores.nodes):
-            settings = dict(SETTINGS)
+            settings = {**SETTINGS, **others}
             machine = Machine(directory / f"node-{number}", tuple(options), settings)
             if shared:
                 settings["levels__redis__url"] = f"redis+cluster://127.0.0.1:{shared[0].port}"

@@ -18,7 +18,7 @@ SITES: Final = (2, 5, 10, 20)
 NODES: Final = 100  # of all sites together
 KEYS: Final = (1_000, 10_000, 100_000)
 DIFFERENCES: Final = (1, 10, 100, 1_000)
-WRITES: Final = (100, 1_000)
+WRITES: Final = (10, 100)
 
 
 def by_sites(seed: int) -> list[Curve]:
@@ -32,7 +32,7 @@ def by_sites(seed: int) -> list[Curve]:
 
 
 def by_keys(seed: int) -> list[Curve]:
-    found = Curve("10 differences are found and repaired", "keys", "B", "log")
+    found = Curve("10 differences are found and repaired", "keys", "B", "linear")
     rounds = Curve("the same, messages", "keys", "", "log")
     for keys in KEYS:
         cost = run(repaired(seed, keys, 10))

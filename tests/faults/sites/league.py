@@ -21,6 +21,7 @@ from tests.faults.sites.records import Records, opened_file, opened_server
 from tests.sites.deployments import secret_of
 
 INTERVAL: Final = 5.0  # seconds between two comparisons with a site
+SHORT: Final = {"log__max_count": "1000"}  # the least: who is cut off for long, starts over
 _DELAY: Final = 0.25  # seconds that an answer takes longer
 
 
@@ -90,7 +91,9 @@ async def opened(stores: dict[str, Servers], directory: Path) -> AsyncIterator[L
             home.mkdir()
             (home / "site.toml").write_text(_settings(name, lines))
             options = ("--config", str(home / "site.toml"))
-            sites[name] = await stack.enter_async_context(site.laid_out(servers, home, nodes=NODES, options=options))
+            sites[name] = await stack.enter_async_context(
+                site.laid_out(servers, home, nodes=NODES, options=options, others=SHORT)
+            )
         await site.all_started([machine for one in sites.values() for machine in one.machines])
         for (_, told), line in lines.items():
             line.target = sites[told].machines[0].port
