@@ -28,7 +28,8 @@ ROWS: dict[str, Callable[[Path | None, int, float], Awaitable[Sequence[Row | Bou
     "realtime": realtime,
     "sync": syncs,
     "policies": policies,
-    "growth-keys": growth.of_keys,
+    "growth-memory": growth.of_memory,
+    "growth-tiers": growth.of_tiers,
     "growth-entries": growth.of_entries,
     "growth-followers": growth.of_followers,
 }

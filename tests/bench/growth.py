@@ -56,10 +56,14 @@ async def cpu(work: Callable[[], Awaitable[int]]) -> float:
     return min(found)
 
 
-async def of_keys(file: Path | None, rounds: int, seconds: float) -> list[Curve]:
-    """With the keys of each tier."""
-    values = records(file)
-    return [*await _memory(values), *await _tiers(values, seconds)]
+async def of_memory(file: Path | None, rounds: int, seconds: float) -> list[Curve]:
+    """With the keys in memory."""
+    return await _memory(records(file))
+
+
+async def of_tiers(file: Path | None, rounds: int, seconds: float) -> list[Curve]:
+    """With the keys in the tiers below."""
+    return await _tiers(records(file), seconds)
 
 
 async def of_entries(file: Path | None, rounds: int, seconds: float) -> list[Curve]:

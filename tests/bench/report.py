@@ -56,7 +56,7 @@ def keep(directory: Path, group: str, rows: Sequence[Line | Curve], *, rounds: i
 def _told(results: Mapping[str, Any]) -> str:
     parts = [
         "# What was measured",
-        "Written by `make bench`; [what it means](README.md). Ratios to their goals: ![](ratios.svg)",
+        "Written by `make bench`; [what it means](README.md). ![Ratios beside their goals](ratios.svg)",
     ]
     for group, result in results.items():
         parts.append(f"## {group}")
