@@ -94,6 +94,7 @@ class Admission:
         self.turned_away = 0  # connections refused because so many are open
         self.stalled = 0  # connections dropped because their client did not read
         self.in_progress = 0
+        self.sockets = 0  # which stay, and are no requests
         self.connections = 0
         self._clock = clock
         self._reading = False  # a turn's requests are being read

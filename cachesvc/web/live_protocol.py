@@ -96,6 +96,16 @@ class LiveProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == 101:
             cast(dict[str, object], self.scope["extensions"])[PEER] = self  # read before anything is served
 
+    async def run_asgi(self) -> None:
+        if self.admission is None:
+            await super().run_asgi()
+            return
+        self.admission.sockets += 1
+        try:
+            await super().run_asgi()
+        finally:
+            self.admission.sockets -= 1
+
     def handle_cont(self, event: Frame) -> None:
         if len(self.frames) >= _MOST_FRAGMENTS:
             self.counts.fragmented += 1

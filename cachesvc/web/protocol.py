@@ -234,7 +234,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._passed = False
             return True
         method = self.parser.get_method()
-        admission.in_progress = len(self.tasks)
+        admission.in_progress = len(self.tasks) - admission.sockets
         if not self._surplus and admission.admits(writing=method not in _READING):
             return True
         # a body that is not sent yet, or an end of the connection, is not waited for

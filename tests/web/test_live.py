@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from random import Random
 
+import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
@@ -201,6 +202,18 @@ async def test_a_crowded_node_takes_up_fewer_sockets(site: Site) -> None:
         admission.reads.share = 1.0
         async with connected(port):
             pass
+
+
+async def test_sockets_are_no_requests_in_progress(site: Site) -> None:
+    admission = Admission(site.clock, AdmissionLimits(max_requests=2))
+    async with site.served(admission=admission) as port, connected(port), connected(port), connected(port) as last:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+            assert (await http.get("/v1/cache/a")).status_code == 404
+        assert admission.sockets == 3
+        await last.connection.close()
+        async with asyncio.timeout(LIMIT):
+            while admission.sockets != 2:
+                await asyncio.sleep(0)
 
 
 async def test_no_bytes_disturb_anyone_else(site: Site) -> None:
