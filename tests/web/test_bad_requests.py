@@ -57,7 +57,7 @@ CASES = {
     "chunked twice": (PUT + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", [400], CLOSES),
     "a vertical tab before chunked": (PUT + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n", [400], CLOSES),
     "chunked in HTTP/1.0": (
-        b"PUT /v1/cache/b:1 HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + INNER,
+        b"PUT /v1/cache/b:1 HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n1\r\n0\r\n\r\n" + INNER,
         [400],
         CLOSES,
     ),
