@@ -19,6 +19,7 @@ from tests.bench.realtime import realtime
 from tests.bench.report import keep
 from tests.bench.rows import ROWS as OTHERS
 from tests.bench.sides import HEADER, Bounded, Curve, Missing, Row
+from tests.bench.sites import sites
 from tests.bench.syncs import syncs
 
 ROWS: dict[str, Callable[[Path | None, int, float], Awaitable[Sequence[Row | Bounded | Missing | Curve]]]] = {
@@ -27,6 +28,7 @@ ROWS: dict[str, Callable[[Path | None, int, float], Awaitable[Sequence[Row | Bou
     "operations": operations,
     "realtime": realtime,
     "sync": syncs,
+    "sites": sites,
     "policies": policies,
     "growth-memory": growth.of_memory,
     "growth-tiers": growth.of_tiers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import NamedTuple
 
 from cachesvc.model.keys import Key
@@ -73,10 +74,9 @@ async def taken_over(seed: int, nodes: int) -> tuple[float, float]:
         site = world.sites[world.names[0]]
         holder = next(node for node in site.nodes if node.follows)
         holder.kill()
-        began = world.clock.monotonic()
-        noticed = await _noticed(world, holder)
-        await world.until(lambda: any(node.follows for node in site.nodes))
-        return noticed, world.clock.monotonic() - began
+        followed = world.until(lambda: any(node.follows for node in site.nodes))
+        noticed, following = await asyncio.gather(_noticed(world, holder), followed)
+        return noticed, following
 
 
 async def _noticed(world: World, gone: Node) -> float:
