@@ -9,7 +9,7 @@ from tests.faults.sites.run import report, run
 
 
 def test_no_write_is_lost_but_by_policy(tmp_path: Path) -> None:
-    outcomes = run(4, 5.0, tmp_path, names=("berlin", "oslo"), stores=Stores.SQLITE)
+    outcomes = run(4, 3.0, tmp_path, names=("berlin", "oslo"), stores=Stores.SQLITE)
     assert outcomes.violations == [], report(outcomes)
     verdict = outcomes.verdict
     assert min(verdict.stands, verdict.replaced) > 0
