@@ -59,7 +59,7 @@ def invalidate(
         print_json(done)
     else:
         _show_done(done, soft=soft)
-    if done.missing:
+    if wait and not done.applied:
         return Exit.PARTLY
     return Exit.NOTHING if done.matched == 0 else Exit.OK
 
@@ -155,5 +155,9 @@ def _show_done(done: Invalidated, *, soft: bool) -> None:
         show("every live node has applied it")
     elif done.missing:
         show(f"not applied yet by {', '.join(done.missing)}")
+    elif done.missing is not None:
+        show("it is not known who has applied it: the nodes could not be asked for")
+    if done.silent:
+        show(f"not heard of lately, and may still serve what they hold in memory: {', '.join(done.silent)}")
     if done.matched is None and done.job is not None:
         show(f"they are counted as they are swept: cachesvc job {done.job}")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cachesvc.cli.exits import Exit
+from cachesvc.cli.numbers import finite
 from cachesvc.cli.operator import Operator, operator
 
 
@@ -16,8 +17,12 @@ def revoke(
     *,
     jti: Annotated[str | None, typer.Option(help="One token, by its id.")] = None,
     sub: Annotated[str | None, typer.Option(help="All of a subject that were issued up to now.")] = None,
-    before: Annotated[float | None, typer.Option(help="With --sub: up to then instead, in Unix seconds.")] = None,
-    expires_at: Annotated[float | None, typer.Option(help="When the last of them ends, in Unix seconds.")] = None,
+    before: Annotated[
+        float | None, typer.Option(callback=finite, help="With --sub: up to then instead, in Unix seconds.")
+    ] = None,
+    expires_at: Annotated[
+        float | None, typer.Option(callback=finite, help="When the last of them ends, in Unix seconds.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until every live node has applied it.")] = False,
 ) -> Exit:
     """Have a token, or those of a subject, believed no more.
@@ -41,4 +46,6 @@ def revoke(
         show(f"revoked: {what}, until {datetime.fromtimestamp(done.expires_at, UTC):%Y-%m-%d %H:%M} UTC, at {done.sequence}")
         if done.missing:
             show(f"not yet applied by {', '.join(done.missing)}")
-    return Exit.PARTLY if done.missing else Exit.OK
+        if done.silent:
+            show(f"not heard of lately, and may still take it: {', '.join(done.silent)}")
+    return Exit.PARTLY if wait and not done.applied else Exit.OK

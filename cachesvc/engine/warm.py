@@ -69,7 +69,8 @@ class Warmer:
             batch = keys[start : start + size]
             job = await self._load(job, batch) if loads else await self._lift(job, batch)
             yield job._replace(checkpoint=str(start + len(batch)))
-            await pace.after(len(batch), began)
+            if start + len(batch) < len(keys):
+                await pace.after(len(batch), began)
 
     async def _matching(self, job: Job, warming: Warming) -> AsyncGenerator[Job, None]:
         """What matches, page by page, from after the last key; a page holds no more bytes than are read at once."""

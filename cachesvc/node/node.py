@@ -35,7 +35,7 @@ from cachesvc.model.warming import Warming, WarmSource, pack_warming
 from cachesvc.node.offset import authority_offset
 from cachesvc.node.restoring import Restorer
 from cachesvc.node.stats import replay_of, stats_of
-from cachesvc.ports import Authority, NodeRecord
+from cachesvc.ports import Authority, NodeRecord, Reached
 from cachesvc.settings import Settings
 from cachesvc.sites.own import OwnSite
 
@@ -255,17 +255,30 @@ class Node:
             return f"{away}: {lagging} of {PARTITIONS} partitions are passed by or behind"
         return "ok" if not lagging else f"not replayed yet: {lagging} of {PARTITIONS} partitions are behind"
 
-    async def missing(self, sequence: int, *, within: float) -> list[str]:
-        """The live nodes that have not applied a sequence, after waiting for them for up to `within` seconds."""
+    async def reached(self, sequence: int, *, within: float) -> Reached:
+        """Who has applied a sequence, after waiting for the live nodes for up to `within` seconds."""
+        lately = self.settings.cluster.gone_after
+        memory = self.settings.levels.memory
         deadline = self.clock.monotonic() + within
         while True:
-            found = await self.authority.nodes(seen_within=self.settings.cluster.gone_after)
-            missing = [record.node for record in found if record.node != self.id and record.applied.sequence < sequence]
-            if self.cache.applied.sequence < sequence:
-                missing.append(self.id)
-            if not missing or self.clock.monotonic() >= deadline:
-                return missing
+            try:
+                found = await self.authority.nodes(seen_within=lately)
+                missing = self._behind(found, sequence)
+                if not missing or self.clock.monotonic() >= deadline:
+                    holding = await self.authority.nodes(seen_within=lately + (memory.ttl if memory.enabled else 0.0))
+                    heard = {record.node for record in found}
+                    return Reached(
+                        missing, [one for one in self._behind(holding, sequence) if one not in heard and one != self.id]
+                    )
+            except Unavailable:
+                if self.clock.monotonic() >= deadline:
+                    return Reached(None, [])
             await self.clock.sleep(SOON)
+
+    def _behind(self, nodes: Sequence[NodeRecord], sequence: int) -> list[str]:
+        """Those that have not applied it; this one is known best here."""
+        behind = [record.node for record in nodes if record.node != self.id and record.applied.sequence < sequence]
+        return [*behind, self.id] if self.cache.applied.sequence < sequence else behind
 
     async def explain(self, key: Key) -> Explanation:
         """What each level holds of a key, and why its last read on this node hit or missed."""

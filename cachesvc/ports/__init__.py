@@ -14,7 +14,7 @@ from cachesvc.ports.leases import Leases
 from cachesvc.ports.loaders import Loaded, Loader
 from cachesvc.ports.log import ChangeLog, Retention, Standing, Trail
 from cachesvc.ports.quotas import Drawn, Quotas
-from cachesvc.ports.registry import NodeRecord, Registry
+from cachesvc.ports.registry import NodeRecord, Reached, Registry
 from cachesvc.ports.sites import Followed, Link, Reply, SiteStore
 from cachesvc.ports.tiers import Copy, Holding, Inspected, Mark, Memory, Replica, Source, Tier, TierStats
 
@@ -39,6 +39,7 @@ __all__ = [
     "Memory",
     "NodeRecord",
     "Quotas",
+    "Reached",
     "Registry",
     "Replica",
     "Reply",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cachesvc.model.position import Position
 from cachesvc.ports.leases import Leases
@@ -21,6 +21,21 @@ class NodeRecord:
     version: str
     address: str = ""
     info: Mapping[str, object] = field(default_factory=dict)
+
+
+class Reached(NamedTuple):
+    """Which live nodes have not applied a change (None: nobody could be asked), and which were not heard of lately.
+
+    A silent one is dead, or cut off: then it may serve what it holds in memory, and is named for as long as it may.
+    """
+
+    missing: list[str] | None
+    silent: list[str]
+
+    def told(self) -> dict[str, object]:
+        """As it is answered."""
+        applied = None if self.missing is None else not self.missing
+        return {"applied": applied, "missing": self.missing or [], "silent": self.silent}
 
 
 class Registry(Leases, Protocol):

@@ -144,8 +144,13 @@ class Invalidated(BaseModel):
     matched: int | None = Field(description="live entries that were named; null while a pattern's are still being counted")
     cascaded: int = Field(description="live entries that depended on them")
     job: str | None = Field(description="that sweeps what a pattern ended; null where none was given")
-    applied: bool | None = Field(None, description="with wait=all: whether every live node has applied it")
+    applied: bool | None = Field(
+        None, description="with wait=all: whether every live node has applied it; null: nobody could be asked"
+    )
     missing: list[str] | None = Field(None, description="with wait=all: the nodes that have not")
+    silent: list[str] | None = Field(
+        None, description="with wait=all: nodes not heard of lately, which may still serve what they hold"
+    )
 
 
 class InvalidateAnswer(RootModel[Invalidated | Previewed]):

@@ -49,3 +49,4 @@ class Revoked(BaseModel):
     before: float | None = None
     applied: bool | None = Field(None, description="with wait=all: by every live node")
     missing: list[str] | None = None
+    silent: list[str] | None = None

@@ -11,6 +11,8 @@ from cachesvc.model.pattern import parse_pattern
 from cachesvc.model.warming import Warming, WarmSource, keys_of
 from cachesvc.protocol.operations import Warm
 
+_SLOWEST = 1.0  # keys a second: slower, a job that is cancelled would not end in its time
+
 
 @dataclass(frozen=True, slots=True)
 class WarmLimits:
@@ -41,7 +43,7 @@ def warming_of(body: Warm, limits: WarmLimits, loaded: Collection[str]) -> Warmi
     pace = Warming(
         source,
         peer=body.peer or "",
-        rate=_within("rate", body.rate, limits.max_rate, limits.rate),
+        rate=_within("rate", body.rate, limits.max_rate, limits.rate, least=_SLOWEST),
         concurrency=int(_within("concurrency", body.concurrency, limits.max_concurrency, limits.concurrency)),
     )
     if body.pattern is not None:
@@ -77,9 +79,11 @@ def _bound(field: str, count: int, most: int) -> None:
         raise LimitExceeded(field, f"has {count} items", most)
 
 
-def _within(field: str, given: float | None, most: float, default: float) -> float:
+def _within(field: str, given: float | None, most: float, default: float, *, least: float = 0.0) -> float:
     if given is None:
         return min(default, most)
     if given > most:
         raise InvalidInput(field, f"must be up to {most:g}")
+    if given < least:
+        raise InvalidInput(field, f"must be at least {least:g}")
     return given

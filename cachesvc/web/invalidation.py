@@ -52,8 +52,8 @@ async def post_invalidate(call: Call) -> Response:
     call.writing = None
     told = done.told()
     if wait is not None:
-        missing = await call.service.node.missing(done.written.receipt.version, within=limits.request_timeout / 2)
-        told |= {"applied": not missing, "missing": missing}
+        reached = await call.service.node.reached(done.written.receipt.version, within=limits.request_timeout / 2)
+        told |= reached.told()
     headers = {"X-Request-Id": done.written.request_id}
     if done.written.replayed:
         headers["Idempotency-Replayed"] = "true"

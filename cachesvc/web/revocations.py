@@ -46,8 +46,8 @@ async def post_revocations(call: Call) -> Response:
     told: dict[str, object] = {"sequence": written.receipt.version, "operation": "revoke", "expiresAt": one.until}
     told |= {"jti": one.token} if one.token else {"sub": one.subject, "before": one.before}
     if wait is not None:
-        missing = await service.node.missing(written.receipt.version, within=service.limits.request_timeout / 2)
-        told |= {"applied": not missing, "missing": missing}
+        reached = await service.node.reached(written.receipt.version, within=service.limits.request_timeout / 2)
+        told |= reached.told()
     headers = {"X-Request-Id": written.request_id}
     if written.replayed:
         headers["Idempotency-Replayed"] = "true"

@@ -23,7 +23,7 @@ from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Version
 from cachesvc.model.revocation import Revocations
 from cachesvc.observability.metrics import Metrics
-from cachesvc.ports import Agenda, Clock
+from cachesvc.ports import Agenda, Clock, Reached
 from cachesvc.protocol.warming import WarmLimits
 from cachesvc.realtime.identity import Doorman, OpenDoor
 from cachesvc.realtime.rates import Rates
@@ -104,8 +104,8 @@ class Node(Protocol):
         """Whether it can serve, and for each of its parts `"ok"` or why not."""
         ...
 
-    async def missing(self, sequence: int, *, within: float) -> Sequence[str]:
-        """The live nodes that have not applied a sequence, after waiting for them for up to `within` seconds."""
+    async def reached(self, sequence: int, *, within: float) -> Reached:
+        """Who has applied a sequence, after waiting for the live nodes for up to `within` seconds."""
         ...
 
     async def explain(self, key: Key) -> Explanation: ...

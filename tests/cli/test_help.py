@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+
+import pytest
 
 from cachesvc.cli.exits import Exit
 from cachesvc.cli.main import COMMANDS
@@ -40,6 +43,23 @@ def test_a_command_tells_its_options() -> None:
     ran = cachesvc("invalidate", "--help")
     for option in ("--url", "CACHESVC_URL", "--token", "CACHESVC_TOKEN", "--json", "--yes", "--dry-run", "--cascade"):
         assert option in ran.text
+
+
+def test_an_interrupt_before_the_commands_are_there_is_silent() -> None:
+    code = (
+        "import os, signal, sys\nclass First:\n"
+        "    def find_spec(self, name, *_): name == 'cachesvc.cli.main' and os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, First())\nfrom cachesvc.cli.entry import main\nmain()"
+    )
+    ran = subprocess.run((sys.executable, "-c", code), cwd=ROOT, env=environment(), capture_output=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (-signal.SIGINT, b"", b"")
+
+
+@pytest.mark.parametrize("command", [("set", "k", "1", "--ttl", "nan"), ("warm", "k", "--rate", "inf")])
+def test_what_is_no_number_is_refused(command: tuple[str, ...]) -> None:
+    ran = cachesvc(*command)
+    assert ran.code == Exit.USAGE, ran
+    assert "is not a number" in ran.err
 
 
 def test_completion() -> None:

@@ -117,12 +117,12 @@ async def test_a_node_counts_as_long_as_its_heartbeat_may_take(tmp_path: Path, m
             return await nodes(seen_within=seen_within)
 
         monkeypatch.setattr(node.authority, "nodes", noted)
-        assert await node.missing(node.cache.applied.sequence, within=0.0) == []
+        assert (await node.reached(node.cache.applied.sequence, within=0.0)).missing == []
         await node.nodes()
         await node.audits()
         with pytest.raises(JobFailed):
             await node.warmer.work(Job("", "warm", ""), pack_warming(Warming(WarmSource.PEER))).__anext__()
-        assert asked == [50.0] * 4
+        assert asked == [50.0, 350.0, *[50.0] * 3]
 
 
 async def test_redis_keeps_answers_for_as_long_as_is_set(tmp_path: Path, durable_valkey: Server) -> None:

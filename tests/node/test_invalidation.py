@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import NoReturn
+
+import pytest
 
 from cachesvc.engine.answers import Want
 from cachesvc.engine.invalidate import invalidate
+from cachesvc.errors import TierUnavailable
 from cachesvc.model.change import Draft, Operation
 from cachesvc.model.change import invalidate as draft_of
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import parse_pattern
+from cachesvc.model.position import Seq
 from cachesvc.node.building import opened
 from cachesvc.node.node import Node
+from cachesvc.ports import NodeRecord, Reached
 from tests.node.conftest import settings
 
 KEYS = [Key(f"task:{number}") for number in range(200)]
@@ -57,11 +63,34 @@ async def test_every_live_node_has_applied_it(tmp_path: Path, valkey_url: str, p
         await fill(one)
         await two.cache.read_many(KEYS)
         done = await invalidate(one.cache, draft_of(Invalidation("task:*")))
-        assert await one.missing(done.written.receipt.version, within=10.0) == []
+        assert await one.reached(done.written.receipt.version, within=10.0) == Reached([], [])
         assert two.cache.applied.sequence >= done.written.receipt.version
         assert {answer.entry for answer in await two.cache.read_many(KEYS)} == {None}
         future = done.written.receipt.version + 1_000
-        assert sorted(await one.missing(future, within=0.0)) == sorted([one.id, two.id])
+        missing, silent = await one.reached(future, within=0.0)
+        assert (sorted(missing or ()), silent) == (sorted([one.id, two.id]), [])
+
+
+async def test_a_node_that_is_not_heard_of_is_named_while_it_may_serve_what_it_holds(tmp_path: Path, postgres_url: str) -> None:
+    chosen = settings(tmp_path, database={"url": postgres_url}, cluster={"heartbeat": "10ms"})
+    async with opened(chosen) as node:
+        applied = node.cache.applied
+        for name, at in (("cut", applied._replace(sequence=Seq(0))), ("dead", applied)):
+            await node.authority.heartbeat(NodeRecord(name, 0.0, 0.0, at, "1", "", {}))
+        await asyncio.sleep(node.settings.cluster.gone_after)  # so that they are not counted any more
+        assert await node.reached(applied.sequence, within=10.0) == Reached([], ["cut"])
+
+
+async def test_who_has_applied_it_is_not_known_where_nobody_can_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(settings(tmp_path)) as node:
+
+        async def away(**_: object) -> NoReturn:
+            raise TierUnavailable("database", "away")
+
+        monkeypatch.setattr(node.authority, "nodes", away)
+        assert (await node.reached(1, within=0.0)).told() == {"applied": None, "missing": [], "silent": []}
 
 
 async def test_a_node_that_starts_knows_what_is_in_force(tmp_path: Path, valkey_url: str, postgres_url: str) -> None:

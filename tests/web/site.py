@@ -34,7 +34,7 @@ from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position, Seq
 from cachesvc.model.relations import related
-from cachesvc.ports import Burial, Listed, Loader
+from cachesvc.ports import Burial, Listed, Loader, Reached
 from cachesvc.realtime.modules import Modules
 from cachesvc.tiers.memory import MemoryTier
 from cachesvc.web.admission import Admission
@@ -143,8 +143,8 @@ class FakeNode:
     async def readiness(self) -> tuple[bool, Mapping[str, str]]:
         return self.ready, self.tiers
 
-    async def missing(self, sequence: int, *, within: float) -> Sequence[str]:
-        return self.behind
+    async def reached(self, sequence: int, *, within: float) -> Reached:
+        return Reached(self.behind, [])
 
     async def explain(self, key: Key) -> Explanation:
         return await explain(self.cache, key)
