@@ -120,6 +120,7 @@ async def test_only_so_many_wait(http: httpx.AsyncClient) -> None:
         ({"module": "q", "userId": "u", "dataTypes": ["a"]}, "module"),
         ({"module": "p", "userId": "u", "dataTypes": ["a"] * 4}, "dataTypes"),
         ({"keys": ["a"], "rate": 0}, "rate"),
+        ({"keys": ["a"], "rate": 0.5}, "rate"),
         ({"keys": ["a"], "rate": 101}, "rate"),
         ({"keys": ["a"], "rate": "fast"}, "rate"),
         ({"keys": ["a"], "concurrency": 257}, "concurrency"),
