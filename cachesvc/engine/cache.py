@@ -332,9 +332,7 @@ class Cache:
         self.reads.loads.room.wake(key)
 
     def _forget_all_older(self, keys: Collection[Key], version: int) -> None:
-        if (
-            len(keys) > MANY
-        ):  # they take a tenth of a second by the hundred thousand: they are no hits, and forgotten in their time
+        if len(keys) > MANY:  # a hundred thousand take a tenth of a second: they are no hits, and forgotten in their time
             self.memory.doubt(InForce(Seq(version), enumerate_keys(keys, text=f"{ENUMERATED}{version}")))
             self._doubtful.set()
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from cachesvc.engine.cache import Cache
 from cachesvc.errors import CacheError, JobFailed, Overloaded, TierUnavailable
@@ -27,14 +27,18 @@ HOT: Final = 10_000  # keys that a peer is asked for, at most
 Hot = Callable[[str, int], Awaitable[Sequence[Key]]]  # the node, "" for any; how many. Raises `JobFailed`
 
 
-class Pace(NamedTuple):
-    """So many a second, from now on: what was slow is not caught up with."""
+class Pace:
+    """So many a second: each batch makes the next one wait for its turn; what was slow is not caught up with."""
 
-    clock: Clock
-    rate: float
+    def __init__(self, clock: Clock, rate: float) -> None:
+        self._clock = clock
+        self._rate = rate
+        self._next = clock.monotonic()
 
-    async def after(self, done: int, began: float) -> None:
-        await self.clock.sleep(max(0.0, began + done / self.rate - self.clock.monotonic()))
+    async def turn(self, keys: int) -> None:
+        """Wait until a batch of so many keys may begin."""
+        await self._clock.sleep(max(0.0, self._next - self._clock.monotonic()))
+        self._next = self._clock.monotonic() + keys / self._rate
 
 
 class Warmer:
@@ -65,12 +69,10 @@ class Warmer:
         size = max(1, min(size, int(warming.rate / STEPS)))
         job = job._replace(total=len(keys))
         for start in range(int(job.checkpoint or 0), len(keys), size):
-            began = self._clock.monotonic()
             batch = keys[start : start + size]
+            await pace.turn(len(batch))
             job = await self._load(job, batch) if loads else await self._lift(job, batch)
             yield job._replace(checkpoint=str(start + len(batch)))
-            if start + len(batch) < len(keys):
-                await pace.after(len(batch), began)
 
     async def _matching(self, job: Job, warming: Warming) -> AsyncGenerator[Job, None]:
         """What matches, page by page, from after the last key; a page holds no more bytes than are read at once."""
@@ -81,7 +83,6 @@ class Warmer:
             job = job._replace(total=await self._count(pattern))
         after = Key(job.checkpoint) if job.checkpoint else None
         while page := await self._cache.authority.list_entries(pattern, after=after, limit=size):
-            began = self._clock.monotonic()
             room, taken = BATCH_BYTES, 0
             for listed in page:
                 room -= listed.size
@@ -90,10 +91,10 @@ class Warmer:
                 taken += 1
             batch = [listed.key for listed in page[:taken]]
             after = batch[-1]
+            await pace.turn(len(batch))
             job = await self._lift(job, batch)
             job = job._replace(checkpoint=after)
             yield job
-            await pace.after(len(batch), began)
 
     async def _count(self, pattern: Pattern) -> int:
         total = 0

@@ -49,9 +49,9 @@ class Fields(NamedTuple):
 class Entry(NamedTuple):
     """A value and all that is known of it. A NamedTuple: as immutable as a frozen dataclass, built five times as fast.
 
-        Times are Unix seconds of the authority's clock. `expires_at` is the end of the logical life, None for never.
-        A tombstone (`deleted`) has no value; its `expires_at` says until when it is kept.
-        `origin` is None for a change of this site (then it is this site at `version`); `vector` is empty for an entry that
+    Times are Unix seconds of the authority's clock. `expires_at` is the end of the logical life, None for never.
+    A tombstone (`deleted`) has no value; its `expires_at` says until when it is kept.
+    `origin` is None for a change of this site (then it is this site at `version`); `vector` is empty for an entry that
     only this site has ever written (then it is this site at `version`). What is `local` is of no other site's concern. `rivals`
     are what the entry was settled from, itself among them: writes that did not know of each other, and what was added. Of a
     local one it is what it stands before: the entry that other sites are to have, whole.

@@ -13,7 +13,7 @@ from typing import Final
 
 from tests.faults import realtime
 from tests.faults.checker import check
-from tests.faults.history import Kind, Outcome, read_history, write_history
+from tests.faults.history import ended_table, read_history, write_history
 from tests.faults.plan import CLIENTS, Stores
 from tests.faults.run import Result, plan_text, replay, run
 from tests.faults.sites import run as sites
@@ -34,13 +34,11 @@ def report(result: Result, history: Path) -> str:
         "",
         f"The same plan again: `{replay(result.stores, result.seed, result.seconds)}`",
         "",
-        "| operation | " + " | ".join(Outcome) + " |",
-        "|---|" + "---|" * len(Outcome),
+        *ended_table(result.history),
+        "",
+        "## Violations",
+        "",
     ]
-    ended = result.outcomes()
-    for kind in Kind:
-        lines.append(f"| {kind} | " + " | ".join(str(ended[kind, outcome]) for outcome in Outcome) + " |")
-    lines += ["", "## Violations", ""]
     counted = Counter(violation.kind for violation in result.violations)
     lines += [f"- {kind}: {count}" for kind, count in counted.items()] or ["None."]
     lines += ["", *(f"- **{violation.kind}**: {violation.text}" for violation in result.violations)]

@@ -6,6 +6,7 @@ Times are of one clock, that of the process all clients live in; an operation wi
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -88,6 +89,18 @@ def restore(times: Restored) -> Op:
 def restored(op: Op) -> Restored:
     last, gone = map(float, op.detail.split())
     return Restored(op.start, last, gone, op.end)
+
+
+def ended(history: Iterable[Op]) -> Counter[tuple[Kind, Outcome]]:
+    """How often what ended how."""
+    return Counter((op.kind, op.outcome) for op in history)
+
+
+def ended_table(history: Iterable[Op], kinds: Iterable[Kind] = Kind) -> list[str]:
+    """The same as the lines of a Markdown table."""
+    counted = ended(history)
+    rows = [f"| {kind} | " + " | ".join(str(counted[kind, outcome]) for outcome in Outcome) + " |" for kind in kinds]
+    return ["| operation | " + " | ".join(Outcome) + " |", "|---|" + "---|" * len(Outcome), *rows]
 
 
 def dumped(op: Op) -> str:

@@ -5,9 +5,10 @@ The same seed gives the same plan; how operations and faults then fall together 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import count
 from random import Random
 from typing import Final, NamedTuple
 
@@ -73,21 +74,31 @@ class Wish(NamedTuple):
     pause: float  # seconds before it
 
 
-def wishes(seed: int, client: int, nodes: int, *, pause: float) -> Iterator[Wish]:
+def _key(rng: Random, action: Action) -> str:
+    if action is Action.INCREMENT:
+        return rng.choice(COUNTERS)
+    if action is Action.INVALIDATE:
+        return f"register:{rng.choice(GROUPS)}:*"
+    return rng.choice(KEYS if action in (Action.READ, Action.READ_LEAST, Action.READ_FRESH) else REGISTERS)
+
+
+class Habits(NamedTuple):
+    """How often a client does what, and the key of an action."""
+
+    shares: Mapping[Action, int]
+    key: Callable[[Random, Action], str]
+
+
+USUAL: Final = Habits(_SHARES, _key)
+
+
+def wishes(seed: int, client: int, nodes: int, *, pause: float, habits: Habits = USUAL) -> Iterator[Wish]:
     """What a client does, without end. `pause` is the mean of the pauses."""
     rng = Random(f"{seed} client {client}")
-    number = 0
-    while True:
-        number += 1
-        action = rng.choices(list(_SHARES), list(_SHARES.values()))[0]
-        if action is Action.INCREMENT:
-            key = rng.choice(COUNTERS)
-        elif action is Action.INVALIDATE:
-            key = f"register:{rng.choice(GROUPS)}:*"
-        elif action in (Action.READ, Action.READ_LEAST, Action.READ_FRESH):
-            key = rng.choice(KEYS)
-        else:
-            key = rng.choice(REGISTERS)
+    actions, shares = list(habits.shares), list(habits.shares.values())
+    for number in count(1):
+        [action] = rng.choices(actions, shares)
+        key = habits.key(rng, action)
         yield Wish(number, action, key, rng.randrange(nodes), rng.random() < 0.8, rng.uniform(0, 2 * pause))
 
 

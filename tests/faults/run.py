@@ -21,7 +21,7 @@ from tests.faults import site as sites
 from tests.faults.checker import Violation, Wrong, check, repaired
 from tests.faults.client import Client
 from tests.faults.connection import Connection, Lost, NotSent
-from tests.faults.history import Kind, Mode, Op, Outcome
+from tests.faults.history import Kind, Mode, Op, Outcome, ended
 from tests.faults.nemesis import Nemesis
 from tests.faults.plan import CLIENTS, KEYS, Action, Stores, Trouble, Wish, troubles, wishes
 from tests.faults.site import Machine, Site
@@ -46,7 +46,7 @@ class Result:
     took: float = 0.0
 
     def outcomes(self) -> Counter[tuple[Kind, Outcome]]:
-        return Counter((op.kind, op.outcome) for op in self.history)
+        return ended(self.history)
 
 
 def run(stores: Stores, seed: int, seconds: float, directory: Path, *, rate: float, tell: Tell = lambda _: None) -> Result:

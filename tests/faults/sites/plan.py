@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import permutations
 from random import Random
 from typing import Final
 
-from tests.faults.plan import Action, Fault, Stores, Trouble, Wish
+from tests.faults.plan import Action, Fault, Habits, Stores, Trouble
 
 NAMES: Final = ("berlin", "oslo", "porto")
 NODES: Final = 2  # of each site
@@ -24,20 +24,13 @@ _SHARES: Final = {Action.SET: 45, Action.SWAP: 12, Action.CREATE: 4, Action.DELE
 _CLEARED: Final = 0.1  # of the deletions, that are of a tally
 
 
-def wishes(seed: int, client: int, *, pause: float) -> Iterator[Wish]:
-    """What a client does, without end. `pause` is the mean of the pauses."""
-    rng = Random(f"{seed} client {client}")
-    number = 0
-    while True:
-        number += 1
-        action = rng.choices(list(_SHARES), list(_SHARES.values()))[0]
-        if action is Action.INCREMENT:
-            key = rng.choice(COUNTERS + TALLIES)
-        elif action is Action.DELETE and rng.random() < _CLEARED:
-            key = rng.choice(TALLIES)
-        else:
-            key = rng.choice(REGISTERS)
-        yield Wish(number, action, key, rng.randrange(NODES), rng.random() < 0.8, rng.uniform(0, 2 * pause))
+def _key(rng: Random, action: Action) -> str:
+    if action is Action.INCREMENT:
+        return rng.choice(COUNTERS + TALLIES)
+    return rng.choice(TALLIES if action is Action.DELETE and rng.random() < _CLEARED else REGISTERS)
+
+
+HABITS: Final = Habits(_SHARES, _key)
 
 
 class Line(StrEnum):

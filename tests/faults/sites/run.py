@@ -21,15 +21,15 @@ import httpx
 
 from tests.faults.client import Client
 from tests.faults.connection import Connection
-from tests.faults.history import Kind, Op, Outcome
+from tests.faults.history import Kind, Op, Outcome, ended_table
 from tests.faults.nemesis import Nemesis
-from tests.faults.plan import Stores, Trouble
+from tests.faults.plan import Stores, Trouble, wishes
 from tests.faults.run import until_ready
 from tests.faults.site import Servers, Site
 from tests.faults.sites import league as leagues
 from tests.faults.sites.judge import Verdict, counted, judged
 from tests.faults.sites.league import League
-from tests.faults.sites.plan import CLIENTS, COUNTERS, KEYS, NAMES, RATE, Break, breaks, troubles, wishes
+from tests.faults.sites.plan import CLIENTS, COUNTERS, HABITS, KEYS, NAMES, NODES, RATE, Break, breaks, troubles
 
 PEACE: Final = 90.0  # seconds after the last fault in which all sites are to be equal
 DIFFERED: Final = "differed from those of the site"  # what a site says that repaired what should not have been wrong
@@ -104,7 +104,9 @@ async def _over(league: League, outcomes: Outcomes, directory: Path, tell: Tell)
             async with asyncio.TaskGroup() as group:
                 group.create_task(counts.watch(over))
                 for client in clients:
-                    group.create_task(client.work(wishes(outcomes.seed, client.number, pause=len(clients) / RATE), over))
+                    group.create_task(
+                        client.work(wishes(outcomes.seed, client.number, NODES, pause=len(clients) / RATE, habits=HABITS), over)
+                    )
                 await _disturb(league, outcomes, directory, over, tell)
             await _come_to_rest(league, outcomes, clients, tell)
         finally:
@@ -256,7 +258,6 @@ def replay(outcomes: Outcomes) -> str:
 
 def report(outcomes: Outcomes) -> str:
     """What came of a run, as Markdown."""
-    ended = Counter((op.kind, op.outcome) for op in outcomes.history)
     verdict = outcomes.verdict
     faults = sorted(
         chain(
@@ -277,12 +278,7 @@ def report(outcomes: Outcomes) -> str:
         "",
         f"The same plan again: `{replay(outcomes)}`",
         "",
-        "| operation | " + " | ".join(Outcome) + " |",
-        "|---|" + "---|" * len(Outcome),
-        *(
-            f"| {kind} | " + " | ".join(str(ended[kind, outcome]) for outcome in Outcome) + " |"
-            for kind in (Kind.READ, Kind.SET, Kind.DELETE, Kind.INCREMENT)
-        ),
+        *ended_table(outcomes.history, (Kind.READ, Kind.SET, Kind.DELETE, Kind.INCREMENT)),
         "",
         f"Of the acknowledged sets and deletions {verdict.replaced} were replaced by writes that knew of them, {verdict.stands}"
         f" stand, {verdict.loser} are kept beside what stands.",
