@@ -244,6 +244,16 @@ class EntryPage(BaseModel):
 
 Model = TypeVar("Model", bound=BaseModel)
 
+# In the words of JSON, where the validator's are those of Python.
+_REASONS: Final = {
+    "missing": "is missing",
+    "extra_forbidden": "is not known here",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "list_type": "must be an array",
+}
+
 
 def parse(model: type[Model], members: Mapping[str, object], *, path: str = "") -> Model:
     """The members as a model; raises `InvalidInput` naming the first that is wrong, below `path`."""
@@ -252,7 +262,7 @@ def parse(model: type[Model], members: Mapping[str, object], *, path: str = "") 
     except ValidationError as wrong:
         error = wrong.errors(include_url=False, include_input=False)[0]
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
-        reason = {"missing": "is missing", "extra_forbidden": "is not known here"}.get(error["type"])
+        reason = _REASONS.get(error["type"])
         if error["type"] == "too_long":
             reason = "has {actual_length} items; allowed are up to {max_length}".format_map(error["ctx"])
         reason = reason or error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")

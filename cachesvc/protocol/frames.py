@@ -74,7 +74,9 @@ class SubscribePayload(Wire):
     filters: Annotated[dict[str, Any], Field(max_length=MAX_FILTERS)] = Field(
         default_factory=dict, description="by field of the payload: the value, or an array of values, that it must have"
     )
-    throttle: Annotated[float, Field(ge=0, le=MAX_THROTTLE, allow_inf_nan=False)] = Field(0, description="milliseconds")
+    throttle: Annotated[float, Field(strict=True, ge=0, le=MAX_THROTTLE, allow_inf_nan=False)] = Field(
+        0, description="milliseconds"
+    )
     compression: Compression | None = None
 
 

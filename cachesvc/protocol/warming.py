@@ -31,7 +31,7 @@ def warming_of(body: Warm, limits: WarmLimits, loaded: Collection[str]) -> Warmi
     named = [name for name in ("module", "pattern", "keys") if getattr(body, name) not in (None, [])]
     if len(named) > 1:
         raise InvalidInput(named[1], f"cannot be given together with {named[0]}")
-    source = WarmSource(body.source) if body.source else WarmSource.LOADER if body.module else WarmSource.DATABASE
+    source = WarmSource(body.source) if body.source else WarmSource.LOADER if body.module is not None else WarmSource.DATABASE
     if not named and source is not WarmSource.PEER:
         raise InvalidInput("keys", "nothing is named: give keys, a pattern, or a module with userId and dataTypes")
     if body.peer is not None and source is not WarmSource.PEER:
@@ -48,11 +48,11 @@ def warming_of(body: Warm, limits: WarmLimits, loaded: Collection[str]) -> Warmi
     )
     if body.pattern is not None:
         return pace._replace(pattern=parse_pattern(body.pattern).text)
-    keys = _module_keys(body, limits) if body.module else _keys(body, limits.max_keys)
+    keys = _module_keys(body, limits) if body.module is not None else _keys(body, limits.max_keys)
     if source is WarmSource.LOADER:
         for place, key in enumerate(keys):
             if module_of(key) not in loaded:
-                raise InvalidInput("module" if body.module else f"keys[{place}]", f"{module_of(key)} has no loader")
+                raise InvalidInput("module" if body.module is not None else f"keys[{place}]", f"{module_of(key)} has no loader")
     return pace._replace(keys=keys)
 
 

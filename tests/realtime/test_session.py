@@ -95,6 +95,7 @@ def test_connection_status_before_a_drain() -> None:
         ('{"type":"cache:get","payload":{"key":7}}', "BAD_MESSAGE", "payload.key"),
         ('{"type":"cache:update","payload":{"key":"a","value":1}}', "BAD_MESSAGE", "payload.operation"),
         ('{"type":"cache:update","payload":{"key":"a","operation":"set","value":1,"ttl":-1}}', "BAD_MESSAGE", "payload.ttl"),
+        ('{"type":"subscribe","payload":{"resources":["task"],"throttle":true}}', "BAD_MESSAGE", "payload.throttle"),
         ('{"type":"ping","payload":{"timestamp":"yesterday"}}', "BAD_MESSAGE", "payload.timestamp"),
         ('{"type":"ping","payload":{"timestamp":"2024-01-15"}}', "BAD_MESSAGE", "payload.timestamp"),
         ('{"type":"ping","requestId":7}', "BAD_MESSAGE", "requestId"),
@@ -105,6 +106,20 @@ def test_what_is_wrong_is_named(frame: str | bytes, code: str, field: str | None
     assert said.session.receive(frame) == []
     assert said.error() == (code, field, None)
     assert said.session.closing is None
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        ("7", "payload: must be an object"),
+        ('{"resources":"task"}', "payload.resources: must be an array"),
+        ('{"resources":["task"],"filters":[]}', "payload.filters: must be an object"),
+    ],
+)
+def test_it_is_named_in_the_words_of_json(payload: str, reason: str) -> None:
+    said = opened()
+    said.session.receive(f'{{"type":"subscribe","payload":{payload}}}')
+    assert said.frames()[0]["payload"]["message"] == reason
 
 
 def test_an_error_frame() -> None:

@@ -113,6 +113,8 @@ async def test_only_so_many_wait(http: httpx.AsyncClient) -> None:
         ({"keys": ["a"], "source": "loader"}, "keys[0]"),
         ({"pattern": "*", "source": "loader"}, "pattern"),
         ({"source": "loader"}, "keys"),
+        ({"module": ""}, "userId"),
+        ({"module": "", "userId": "u", "dataTypes": ["a"]}, "module"),
         ({"module": "p"}, "userId"),
         ({"module": "p", "userId": "u"}, "dataTypes"),
         ({"module": "p", "userId": "u", "dataTypes": ["a", ""]}, None),
