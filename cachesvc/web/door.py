@@ -114,7 +114,11 @@ async def http_error(request: Request, error: Exception) -> Response:
     """What the router refuses: no such route, no such method."""
     assert isinstance(error, HTTPException)
     code = Code.NOT_FOUND if error.status_code == 404 else Code.BAD_MESSAGE
-    detail = {404: "there is nothing at this path", 405: "this path does not answer to that method"}
+    detail = {
+        404: "there is nothing at this path",
+        405: "this path does not answer to that method",
+        426: "this path is a WebSocket's",
+    }
     problem = Problem(error.status_code, code, detail.get(error.status_code, error.detail), headers=dict(error.headers or {}))
     return problem.response(str(request.scope[REQUEST_ID]))
 

@@ -12,6 +12,7 @@ from secrets import token_hex
 from typing import Final
 from uuid import uuid4
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
@@ -294,10 +295,11 @@ class LiveRoute(BaseRoute):
         self._live = live
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        found = scope["type"] == "websocket" and raw_path(scope) == PATH.encode()
-        return (Match.FULL if found else Match.NONE), {}
+        return (Match.FULL if raw_path(scope) == PATH.encode() else Match.NONE), {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            raise HTTPException(426, headers={"Upgrade": "websocket", "Connection": "Upgrade"})
         await self._live.serve(scope, receive, send)
 
 

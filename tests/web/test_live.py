@@ -57,6 +57,13 @@ async def test_without_subprotocols_none_is_selected(site: Site) -> None:
         assert socket.connection.subprotocol is None
 
 
+async def test_who_asks_without_an_upgrade_is_told_to(site: Site, http: httpx.AsyncClient) -> None:
+    answer = await http.get("/v1/ws/realtime")
+    assert (answer.status_code, answer.headers["Upgrade"], answer.headers["Connection"]) == (426, "websocket", "Upgrade")
+    assert answer.json()["detail"] == "this path is a WebSocket's"
+    assert (await http.get("/v1/ws/realtime/")).status_code == 404
+
+
 class Guard:
     def greet(self, token: str | None) -> Identity | None:
         if token == "bad":
