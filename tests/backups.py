@@ -47,7 +47,7 @@ class PostgresBackup:
         await self._run("DROP SCHEMA IF EXISTS backup CASCADE; CREATE SCHEMA backup", "CREATE TABLE backup.{0} AS TABLE {0}")
 
     async def put_back(self) -> None:
-        await self._run("SELECT 1", "TRUNCATE {0}; INSERT INTO {0} TABLE backup.{0}")
+        await self._run("SELECT 1", "LOCK TABLE {0}; DELETE FROM {0}; INSERT INTO {0} TABLE backup.{0}")
 
     async def _run(self, first: str, each: str) -> None:
         connection = await asyncpg.connect(self.url)

@@ -15,7 +15,7 @@ from cachesvc.logs import memory, redis
 from cachesvc.model.fold_state import Terms
 from cachesvc.ports import Authority
 from cachesvc.tiers.memory import MemoryTier
-from tests import servers
+from tests import databases, servers
 from tests.conformance.authority_contract import AuthorityContract
 from tests.conformance.authority_store import LONG, TERMS, Store
 from tests.logs.database_store import DatabaseStore
@@ -78,6 +78,7 @@ def redis7_store(redis7_server: servers.Server) -> Store:
 
 @pytest.fixture
 def sqlite_store(tmp_path: Path) -> Store:
+    databases.put_sqlite(tmp_path / "cache.db")
     return DatabaseStore(f"sqlite:///{tmp_path}/cache.db", tmp_path)
 
 

@@ -55,13 +55,13 @@ def test_a_newer_sqlite_database_is_left_alone(tmp_path: Path) -> None:
     assert (code, newer(line)) == (3, True), line
 
 
-async def test_a_newer_postgresql_database_is_left_alone(tmp_path: Path, postgres_url: str) -> None:
-    connection = await asyncpg.connect(postgres_url)
+async def test_a_newer_postgresql_database_is_left_alone(tmp_path: Path, bare_postgres_url: str) -> None:
+    connection = await asyncpg.connect(bare_postgres_url)
     try:
         await connection.execute("CREATE TABLE IF NOT EXISTS alembic_version (version_num varchar(32) NOT NULL)")
         await connection.execute("DELETE FROM alembic_version")
         await connection.execute("INSERT INTO alembic_version VALUES ('9999')")
-        code, line = refused(tmp_path, levels__database__url=postgres_url, **NO_REDIS)
+        code, line = refused(tmp_path, levels__database__url=bare_postgres_url, **NO_REDIS)
         assert (code, newer(line)) == (3, True), line
         assert await connection.fetchval("SELECT count(*) FROM pg_tables WHERE tablename = 'entries'") == 0
     finally:

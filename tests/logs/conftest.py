@@ -1,4 +1,4 @@
-"""Databases for the tests of the database authority: empty, one test each."""
+"""Databases for the tests of the database authority: empty, for one test each."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests import servers
+from tests import databases, servers
 from tests.logs.database_store import DatabaseStore
 
 
 @pytest.fixture
 def sqlite_store(tmp_path: Path) -> DatabaseStore:
+    databases.put_sqlite(tmp_path / "cache.db")
     return DatabaseStore(f"sqlite:///{tmp_path}/cache.db", tmp_path)
 
 
@@ -27,6 +28,13 @@ def store(request: pytest.FixtureRequest) -> DatabaseStore:
     found = request.getfixturevalue(f"{request.param}_store")
     assert isinstance(found, DatabaseStore)
     return found
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def bare_store(request: pytest.FixtureRequest, tmp_path: Path) -> DatabaseStore:
+    """Each kind in turn, without tables."""
+    url = f"sqlite:///{tmp_path}/cache.db" if request.param == "sqlite" else request.getfixturevalue("bare_postgres_url")
+    return DatabaseStore(url, tmp_path)
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from tests.conformance.authority_store import add, append, delete, expire, passe
 from tests.logs.database_store import DatabaseStore
 
 
-async def test_several_open_an_empty_database_at_once(store: DatabaseStore) -> None:
+async def test_several_open_an_empty_database_at_once(bare_store: DatabaseStore) -> None:
     async def first_head() -> Position:
-        async with store.opened() as authority:
+        async with bare_store.opened() as authority:
             return await authority.head()
 
     heads = await asyncio.gather(*(first_head() for _ in range(4)))
@@ -58,28 +58,28 @@ async def test_two_append_at_once_and_a_follower_sees_every_change_in_order(stor
         assert await values(one, "count") == [b"60.0"]
 
 
-async def test_the_migrations_make_the_schema(store: DatabaseStore) -> None:
+async def test_the_migrations_make_the_schema(bare_store: DatabaseStore) -> None:
     def differences(connection: Connection) -> list[Any]:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         return list(compare_metadata(context, metadata))
 
-    async with store.opened() as authority:
+    async with bare_store.opened() as authority:
         assert await authority._store.read(differences) == []
 
 
-async def test_a_newer_schema_is_refused(store: DatabaseStore) -> None:
-    async with store.opened() as authority:
+async def test_a_newer_schema_is_refused(bare_store: DatabaseStore) -> None:
+    async with bare_store.opened() as authority:
         await authority._store.write(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '9999'")))
     with pytest.raises(SchemaMismatch, match=r"9999.*newer version"):
-        async with store.opened():
+        async with bare_store.opened():
             pass
 
 
-async def test_tables_of_somebody_else_are_left_alone(store: DatabaseStore) -> None:
-    async with store.opened() as authority:
+async def test_tables_of_somebody_else_are_left_alone(bare_store: DatabaseStore) -> None:
+    async with bare_store.opened() as authority:
         await authority._store.write(lambda c: c.execute(text("DROP TABLE alembic_version")))
     with pytest.raises(SchemaMismatch, match="entries"):
-        async with store.opened():
+        async with bare_store.opened():
             pass
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,12 @@ async def found(authority: DatabaseAuthority, limit: int = 1_000, **fields: str 
         keys += [entry.key for entry in page]
         after = page[-1].key
     return keys
+
+
+@pytest.fixture
+def postgres_store(bare_postgres_url: str, tmp_path: Path) -> DatabaseStore:
+    """Its tables are made anew: how PostgreSQL looks through them depends on what they held."""
+    return DatabaseStore(bare_postgres_url, tmp_path)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,12 @@ from cachesvc.tiers import database_size
 from cachesvc.tiers.database_size import size
 from tests.conformance.authority_store import append, delete, put
 from tests.logs.database_store import DatabaseStore
+
+
+@pytest.fixture
+def postgres_store(bare_postgres_url: str, tmp_path: Path) -> DatabaseStore:
+    """Its tables are made anew: how PostgreSQL looks through them depends on what they held."""
+    return DatabaseStore(bare_postgres_url, tmp_path)
 
 
 async def run(authority: DatabaseAuthority, statement: str) -> list[Any]:

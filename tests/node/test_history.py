@@ -21,7 +21,6 @@ from cachesvc.node.node import Node
 from cachesvc.settings import Settings
 from tests.backups import Backup, PostgresBackup, RedisBackup, SqliteBackup
 from tests.node.conftest import OFF, settings
-from tests.servers import Server
 
 A, B = Key("a:1"), Key("b:1")
 LIMIT = 20.0  # seconds
@@ -29,19 +28,16 @@ Kept = tuple[Settings, Backup]
 
 
 @pytest.fixture(params=["sqlite", "postgres", "redis"])
-def kept(request: pytest.FixtureRequest, tmp_path: Path, valkey_url: str, postgres_url: str, durable_valkey: Server) -> Kept:
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Kept:
     """Settings of a node over each kind of authority, and a backup of that."""
-    match request.param:
-        case "sqlite":
-            chosen = settings(tmp_path, redis={"url": valkey_url}, database={"url": "sqlite:a.db"})
-            return chosen, SqliteBackup(tmp_path / "a.db")
-        case "postgres":
-            chosen = settings(tmp_path, redis={"url": valkey_url}, database={"url": postgres_url})
-            return chosen, PostgresBackup(postgres_url)
-        case _:
-            with redis.Redis(port=durable_valkey.port) as client:
-                client.flushall()
-            return settings(tmp_path, redis={"url": durable_valkey.url}), RedisBackup(durable_valkey.url)
+    if request.param == "redis":
+        url = request.getfixturevalue("durable_valkey_url")
+        return settings(tmp_path, redis={"url": url}), RedisBackup(url)
+    redis = {"url": request.getfixturevalue("valkey_url")}
+    if request.param == "sqlite":
+        return settings(tmp_path, redis=redis, database={"url": "sqlite:a.db"}), SqliteBackup(tmp_path / "a.db")
+    url = request.getfixturevalue("postgres_url")
+    return settings(tmp_path, redis=redis, database={"url": url}), PostgresBackup(url)
 
 
 async def until(true: Callable[[], bool]) -> None:
