@@ -121,7 +121,7 @@ class Appender:
         position = Position(Epoch(epoch), Seq(head))
         patterns = self._patterns.at(connection, epoch, patterns_at)
         answers = self._answers(connection, asked(drafts))
-        names = noted(drafts, self._terms)
+        names = noted(drafts, self._terms, found.values())
         items = database_agenda.held(connection, self._store, names) if names else {}
         bases = _bases(connection, based(drafts))
         state = State(

@@ -19,6 +19,7 @@ from cachesvc.model.fold_agenda import fold_due, note_reminders
 from cachesvc.model.fold_conflict import Dispute, chosen, dispute, note_choice, note_dispute
 from cachesvc.model.fold_invalidation import fold_invalidation
 from cachesvc.model.fold_merge import fold_merge
+from cachesvc.model.fold_rivals import note_overtaken
 from cachesvc.model.fold_state import ENDED_KEPT, Folded, Result, State, Terms, buried, killed, mark_changed, row_of
 from cachesvc.model.invalidation import mark_of
 from cachesvc.model.keys import Key, module_of
@@ -111,8 +112,9 @@ def _expire(state: State, folded: Folded, draft: Draft, change_id: str, terms: T
     version = Version(state.position.sequence + len(folded.changes) + 1)
     previous = _remembered(row, terms)
     folded.changes.append(Change(Seq(version), Kind.EXPIRE, change_id, now, key, before=row.content_hash, previous=previous))
-    folded.rows[key] = buried(row, now=now, keep=min(terms.tombstone_ttl, ENDED_KEPT), site=state.site)
+    left = folded.rows[key] = buried(row, now=now, keep=min(terms.tombstone_ttl, ENDED_KEPT), site=state.site)
     mark_changed(folded, row.tags, version, now, terms)
+    note_overtaken(state, folded, row, left, terms)
     if key.startswith(terms.reminds):
         note_reminders(state, folded, key, None)
     return Receipt(draft.operation, version, found=True)
@@ -150,10 +152,11 @@ def _write(
     folded.rows[key] = entry
     if entry.tags or (row is not None and row.tags):
         mark_changed(folded, (*entry.tags, *(row.tags if row is not None else ())), version, now, terms)
+    if choice is not None:
+        note_choice(state, folded, choice, entry, before=live, actor=draft.actor, terms=terms)
+    note_overtaken(state, folded, row, entry, terms)
     if disputed is not None:
         note_dispute(state, folded, disputed, terms)
-    elif choice is not None:
-        note_choice(state, folded, choice, entry, before=live, actor=draft.actor, terms=terms)
     if key.startswith(terms.reminds):
         note_reminders(state, folded, key, entry)
     value = _told(draft, entry, conflict)

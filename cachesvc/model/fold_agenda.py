@@ -26,7 +26,7 @@ def fold_due(state: State, folded: Folded, draft: Draft, change_id: str, terms: 
         if item.name.startswith(REMINDER):
             _remind(state, folded, item, change_id, terms)
         else:
-            _expire(state, folded, unpack_conflict(item), change_id, terms)
+            _expire(state, folded, unpack_conflict(item), terms)
     return Receipt(Operation.DUE, Version(state.position.sequence + len(folded.changes)), found=item is not None)
 
 
@@ -35,6 +35,14 @@ def publish(state: State, folded: Folded, publication: Publication, change_id: s
     sequence = Seq(state.position.sequence + len(folded.changes) + 1)
     change = Change(sequence, Kind.PUBLISH, change_id, state.now, publication=publication, distribute=False)
     folded.changes.append(change)
+
+
+def keep_settled(state: State, folded: Folded, conflict: Conflict, stands: Entry, terms: Terms) -> None:
+    """Keep how a conflict was settled, and tell of it and of what stands."""
+    item = pack_conflict(conflict, due=state.now + terms.conflicts_kept)
+    folded.items[item.name] = item
+    message = conflicts.resolved(conflict, stands)
+    publish(state, folded, Publication(conflict.key, message, type=conflicts.RESOLVED), conflict.id)
 
 
 def note_reminders(state: State, folded: Folded, key: Key, event: Entry | None) -> None:
@@ -61,7 +69,7 @@ def _note(folded: Folded, known: Item | None, key: Key, item: Item | None) -> No
         folded.items[item_name(key)] = item
 
 
-def _expire(state: State, folded: Folded, conflict: Conflict, change_id: str, terms: Terms) -> None:
+def _expire(state: State, folded: Folded, conflict: Conflict, terms: Terms) -> None:
     """What nobody settled is settled as it stands, which is by the last write; what was settled is forgotten."""
     if not conflict.open:
         folded.items[conflicts.item_name(conflict.id)] = None
@@ -69,8 +77,4 @@ def _expire(state: State, folded: Folded, conflict: Conflict, change_id: str, te
     stands = (conflict.by_role(MERGED) or conflict.by_role(*conflict.accepted))[0]
     rejected = tuple(one.role for one in conflict.options if one.role != stands.role)
     settled = conflict.settled(Strategy.LAST_WRITE_WINS, winner=conflict.winner, at=state.now)
-    settled = settled._replace(accepted=(stands.role,), rejected=rejected)
-    item = pack_conflict(settled, due=state.now + terms.conflicts_kept)
-    folded.items[item.name] = item
-    message = conflicts.resolved(settled, stands.entry)
-    publish(state, folded, Publication(conflict.key, message, type=conflicts.RESOLVED), change_id)
+    keep_settled(state, folded, settled._replace(accepted=(stands.role,), rejected=rejected), stands.entry, terms)

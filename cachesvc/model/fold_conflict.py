@@ -13,7 +13,7 @@ from cachesvc.model import conflict as conflicts
 from cachesvc.model.change import ABSENT, Draft, Operation, Publication
 from cachesvc.model.conflict import BASE, LOCAL, MERGED, OVERWRITTEN, REMOTE, Conflict, Held, pack_conflict, unpack_conflict
 from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
-from cachesvc.model.fold_agenda import publish
+from cachesvc.model.fold_agenda import keep_settled, publish
 from cachesvc.model.fold_state import Folded, State, Terms, item_of
 from cachesvc.model.keys import module_of
 from cachesvc.model.merging import NOTHING, Settlement, Sibling, Strategy, settle
@@ -118,10 +118,7 @@ def note_choice(
     if before is not None and before.version != conflict.winner:
         held = (*held, Held(OVERWRITTEN, before))
     settled = conflict.settled(Strategy.MANUAL, winner=entry.version, at=state.now, by=actor)._replace(held=held)
-    item = pack_conflict(settled, due=state.now + terms.conflicts_kept)
-    folded.items[item.name] = item
-    message = conflicts.resolved(settled, entry)
-    publish(state, folded, Publication(conflict.key, message, type=conflicts.RESOLVED), conflict.id)
+    keep_settled(state, folded, settled, entry, terms)
 
 
 def _gone(row: Entry | None, written: Entry) -> Entry:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from cachesvc.errors import Refusal, Refused
 from cachesvc.model.change import Change, Draft, Kind, Operation, Receipt
 from cachesvc.model.entry import tombstone
+from cachesvc.model.fold_rivals import note_overtaken
 from cachesvc.model.fold_state import UNRELATED, Folded, State, Terms, count_live, mark_changed, row_of
 from cachesvc.model.invalidation import InForce, Invalidation, in_force, softened
 from cachesvc.model.pattern import ENUMERATED, enumerate_keys
@@ -76,6 +77,7 @@ def _end_rows(state: State, folded: Folded, draft: Draft, change: Change, terms:
             left = succeeding(left, row, state.site, local=not draft.distribute)
             left = left._replace(rivals=()) if left.local else left  # values are not looked at for this
         folded.rows[key] = left
+        note_overtaken(state, folded, row, left, terms)
         if row is not None and row.tags:
             mark_changed(folded, row.tags, Version(version), state.now, terms)
 

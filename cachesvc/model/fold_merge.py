@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cachesvc.model.change import ABSENT, Change, Draft, Kind, Receipt
 from cachesvc.model.entry import Entry, tombstone
-from cachesvc.model.fold_rivals import note_rivals
+from cachesvc.model.fold_rivals import note_overtaken, note_rivals
 from cachesvc.model.fold_state import Folded, State, Terms, mark_changed, row_of
 from cachesvc.model.keys import module_of
 from cachesvc.model.position import Seq, Version
@@ -32,6 +32,7 @@ def fold_merge(state: State, folded: Folded, draft: Draft, change_id: str, terms
     folded.rows[entry.key] = entry
     if entry.tags or (row is not None and row.tags):
         mark_changed(folded, (*entry.tags, *(row.tags if row is not None else ())), version, state.now, terms)
+    note_overtaken(state, folded, row, entry, terms)
     if found.conflict:
         note_rivals(state, folded, found, terms)
     return Receipt(draft.operation, version, found=live is not None, conflict=found.conflict, matched=1)

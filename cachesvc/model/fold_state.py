@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from cachesvc.errors import Refused
 from cachesvc.model.agenda import Item
 from cachesvc.model.change import Change, Draft, Operation, Receipt
+from cachesvc.model.conflict import item_name as conflict_name
 from cachesvc.model.entry import Entry, tombstone
 from cachesvc.model.invalidation import Patterns, Related, mark_of
 from cachesvc.model.keys import Key, module_of
 from cachesvc.model.merging import Policy, Strategy
 from cachesvc.model.position import Position, Seq, Version
 from cachesvc.model.reminders import item_name
-from cachesvc.model.replica import ended
+from cachesvc.model.replica import conflict_of, ended
 from cachesvc.model.revocation import Revocation
 
 ENDED_KEPT = 300.0  # seconds that an expiry or a sweep leaves a tombstone: longer than any load, short where lives are short
@@ -76,7 +77,7 @@ class State:
     patterns: Patterns = field(default_factory=Patterns)
     related: Related = UNRELATED  # to the first draft; where it says counts, `rows` need not hold that one's keys
     site: str = ""  # as in the terms
-    items: Mapping[str, Item] = field(default_factory=dict)  # those of `noted(drafts)` that there are
+    items: Mapping[str, Item] = field(default_factory=dict)  # those of `noted(…)` that there are
     bases: Mapping[tuple[Key, Version], Entry] = field(default_factory=dict)  # those of `based(drafts)` that the log holds
 
 
@@ -133,9 +134,9 @@ def valued(drafts: Iterable[Draft], terms: Terms, related: Related = UNRELATED) 
     return keys
 
 
-def noted(drafts: Iterable[Draft], terms: Terms) -> set[str]:
-    """The names of the items that the fold of these drafts looks at."""
-    names: set[str] = set()
+def noted(drafts: Iterable[Draft], terms: Terms, rows: Iterable[Entry] = ()) -> set[str]:
+    """The names of the items that the fold of these drafts looks at; over these rows, where there are other sites."""
+    names = {conflict_name(named) for row in rows if row.rivals and (named := conflict_of(row))}
     for draft in drafts:
         if draft.called is not None:
             names.add(draft.called.name)

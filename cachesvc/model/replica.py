@@ -56,6 +56,12 @@ def shared(entry: Entry) -> Entry | None:
     return hidden.entry._replace(version=entry.version, origin=hidden.origin)
 
 
+def conflict_of(entry: Entry | None) -> str:
+    """The id of the conflict between the rivals that an entry at this site is made of; "" where they are at one."""
+    held = shared(entry) if entry is not None and entry.rivals else None
+    return _conflict(held, held.rivals, frozenset()) if held is not None else ""
+
+
 def rivals_of(entry: Entry, site: str) -> tuple[Rival, ...]:
     """What an entry at this site is settled from; itself, where it was never disputed or added to."""
     return entry.rivals or (Rival(origin_of(entry, site), None, _content(entry)),)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.sites.deployments import agreed, connected, deployed
+from tests.e2e.test_conflicts import port_of
+from tests.sites.deployments import Deployment, agreed, connected, deployed, until
+from tests.web.sockets import connected as listening
 
 
 async def test_what_one_writes_the_other_has_and_what_both_wrote_apart_both_have_alike(tmp_path: Path) -> None:
@@ -43,6 +45,43 @@ async def test_what_one_writes_the_other_has_and_what_both_wrote_apart_both_have
             kept = (await site.client.get(f"/v1/conflicts/{told[0][0]['conflictId']}")).json()["versions"]
             assert {one["version"]["data"] for one in kept} == {"of berlin", "of oslo, and later"}
         assert await oslo.get("task:9") is None
+
+
+async def test_what_one_site_settled_by_hand_is_settled_at_the_other(tmp_path: Path) -> None:
+    by_hand = '[conflicts.modules.task]\nstrategy = "manual"'
+    async with deployed(tmp_path, "berlin", "oslo", more=by_hand) as sites:
+        berlin, oslo = sites
+        for site in sites:
+            site.cut()
+        await berlin.put("task:1", "of berlin")
+        await oslo.put("task:1", "of oslo, and later")
+        for site in sites:
+            site.heal()
+        await agreed(sites, "task:1", "of oslo, and later")
+        for site in sites:
+            await until(lambda site=site: listed(site, "open"))  # type: ignore[misc]
+        (name,) = {conflict["conflictId"] for site in sites for conflict in await listed(site, "open")}
+        async with listening(port_of(berlin.url)) as there, listening(port_of(oslo.url)) as here:
+            await there.ask("subscribe", {"resources": ["task"]})
+            kept = (await oslo.client.get(f"/v1/conflicts/{name}")).json()["versions"]
+            roles = [one["role"] for one in kept if one["version"]["data"] == "of berlin"]
+            assert roles == ["remote"]
+            answer = await here.ask("conflict:resolve", {"conflictId": name, "option": 1})
+            assert answer["type"] == "ack", answer
+            told = await there.until(lambda frame: frame["type"] == "conflict:resolved")
+        assert told["payload"]["conflictId"] == name
+        assert told["payload"]["result"]["data"] == "of berlin"
+        await agreed(sites, "task:1", "of berlin")
+        for site, role in ((berlin, "local"), (oslo, "remote")):
+            assert await listed(site, "open") == []
+            (settled,) = await listed(site, "settled")
+            assert (settled["conflictId"], settled["strategy"]) == (name, "manual")
+            assert settled["accepted"] == [role] != settled["rejected"]
+
+
+async def listed(site: Deployment, state: str) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = (await site.client.get(f"/v1/conflicts?state={state}")).json()["conflicts"]
+    return found
 
 
 async def test_an_invalidation_reaches_the_other_site(tmp_path: Path) -> None:

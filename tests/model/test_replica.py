@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from cachesvc.model.agenda import Item
 from cachesvc.model.change import Change, Draft, Operation, Receipt, merge
+from cachesvc.model.conflict import unpack_conflict
 from cachesvc.model.entry import Entry
 from cachesvc.model.fold import fold
 from cachesvc.model.fold_state import State, Terms
 from cachesvc.model.keys import Key
 from cachesvc.model.merging import Policy, Strategy
 from cachesvc.model.position import Epoch, Position, Seq, Version
-from cachesvc.model.replica import mark_of, merged, origin_of, portable, shared, vector_of
+from cachesvc.model.replica import conflict_of, mark_of, merged, origin_of, portable, shared, vector_of
 from cachesvc.model.vector import joined, knows_all
 
 KEY = Key("key")
@@ -44,7 +45,7 @@ class Site:
 
     def do(self, draft: Draft) -> Receipt:
         rows = {KEY: self.row} if self.row is not None else {}
-        state = State(Position(Epoch(1), Seq(self.head)), self.clock, rows, site=self.name)
+        state = State(Position(Epoch(1), Seq(self.head)), self.clock, rows, site=self.name, items=self.items)
         folded = fold(state, [draft], batch="b", terms=Terms(site=self.name, policies={"": self.policy}))
         self.head += len(folded.changes)
         self.changes += folded.changes
@@ -63,6 +64,11 @@ class Site:
     def shared(self) -> Entry | None:
         """What others are to have."""
         return shared(self.row) if self.row is not None else None
+
+    @property
+    def open(self) -> set[str]:
+        """The ids of the conflicts that wait for somebody."""
+        return {found.id for item in self.items.values() if (found := unpack_conflict(item)).open}
 
     @property
     def state(self) -> bytes | None:
@@ -164,6 +170,16 @@ def test_sites_come_to_the_same_whatever_the_order(
 
 @settings(max_examples=MANY, deadline=None)
 @given(HISTORIES, st.permutations(range(9)))
+def test_a_conflict_is_open_as_long_as_what_it_is_about_stands_beside_each_other(history: list[Step], order: list[int]) -> None:
+    sites = played(history, only=("set", "delete", "increment", "local", "hear"), policy=Policy(Strategy.MANUAL))
+    for site in sites:
+        assert site.open == {conflict_of(site.row)} - {""}
+    healed(sites, order)
+    assert all(site.open == sites[0].open for site in sites)
+
+
+@settings(max_examples=MANY, deadline=None)
+@given(HISTORIES, st.permutations(range(9)))
 def test_what_is_of_one_site_alone_does_not_keep_them_apart(history: list[Step], order: list[int]) -> None:
     sites = played(history)
     healed(sites, order)
@@ -228,6 +244,25 @@ def test_of_writes_that_did_not_know_of_each_other_the_later_counts_and_the_othe
     assert oslo.row is not None
     assert (oslo.row.value, oslo.row.rivals) == (b'"both known"', ())
     assert oslo.changes[-1].conflict == ""
+
+
+def test_who_knows_of_a_conflict_and_writes_settles_it_everywhere_and_a_third_content_makes_it_another() -> None:
+    berlin, oslo, porto = (Site(name, policy=Policy(Strategy.MANUAL)) for name in SITES)
+    for number, site in enumerate((berlin, oslo, porto)):
+        site.do(Draft(Operation.SET, KEY, b"%d" % number))
+    first = berlin.hear(oslo.told[-1], "oslo").conflict
+    assert berlin.open == {first}
+    second = berlin.hear(porto.told[-1], "porto").conflict
+    assert berlin.open == {second} != {first}
+    assert oslo.hear(berlin.told[-1], "berlin").conflict == second
+    assert oslo.open == {second}
+    berlin.do(Draft(Operation.SET, KEY, b"0"))
+    assert berlin.open == set()
+    oslo.hear(berlin.told[-1], "berlin")
+    assert oslo.open == set()
+    settled = [unpack_conflict(berlin.items[f"conflict:{name}"]) for name in (first, second)]
+    assert [one.strategy for one in settled] == [Strategy.LAST_WRITE_WINS, Strategy.MANUAL]
+    assert settled[1].accepted == ("local",)
 
 
 def test_a_site_that_hears_of_a_conflict_that_was_settled_elsewhere_is_told_of_it() -> None:
