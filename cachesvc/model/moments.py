@@ -8,14 +8,14 @@ from functools import lru_cache
 
 def moment(at: float) -> str:
     """Unix seconds as ISO 8601 in UTC, to the millisecond."""
-    micros = round(at * 1_000_000)
-    return f"{_second(micros // 1_000_000)}.{micros // 1_000 % 1_000:03}Z"
+    return _millisecond(round(at * 1_000_000) // 1_000)
 
 
 @lru_cache(64)
-def _second(whole: int) -> str:
-    """Made once a second, for all that is told in it."""
-    return datetime.fromtimestamp(whole, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
+def _millisecond(number: int) -> str:
+    """Made once a millisecond, for all that is told in it."""
+    whole, part = divmod(number, 1_000)
+    return f"{datetime.fromtimestamp(whole, UTC).isoformat(timespec='seconds').removesuffix('+00:00')}.{part:03}Z"
 
 
 def parse_moment(text: str) -> float | None:

@@ -41,7 +41,7 @@ class Outbox:
 
     def push(self, frame: bytes) -> bool:
         """Whether there was room."""
-        if not (self._pushes or self._answers) and self.straight(frame):
+        if self.passed(frame):
             return True
         if self._pushes and self.pushed + len(frame) > self.most:
             return False
@@ -51,10 +51,12 @@ class Outbox:
         self.pushed += len(frame)
         return True
 
+    def passed(self, frame: bytes) -> bool:
+        """Whether nothing waits, and so it went out at once."""
+        return not (self._pushes or self._answers) and self.straight(frame)
+
     def answer(self, frame: bytes) -> bool:
         """Whether there was room."""
-        if not (self._pushes or self._answers) and self.straight(frame):
-            return True
         if self._answers and self.answered + len(frame) > self.most:
             return False
         if self._answers is _NONE:

@@ -324,10 +324,11 @@ class Session:
 
     def reply(self, frame: bytes) -> None:
         """Send an answer, or another message that is no push."""
+        if self.outbox.passed(frame):
+            return
         if not self.outbox.answer(frame):
             self._slow()
-        if len(self.outbox):
-            self.wake()
+        self.wake()
 
     def affords(self, kind: str) -> bool:
         """Whether a message of a type can be paid for, which then it is. If not, nothing is told of that yet."""

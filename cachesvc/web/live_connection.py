@@ -88,7 +88,7 @@ class Connection:
     # what the socket calls
 
     def received(self, data: str | bytes) -> None:
-        if self._held or not self._free:
+        if self._held or self._requests or self.session.outbox.crowded:
             if self._held is _NONE:
                 self._held = deque()
             self._held.append(data)  # no more than came at once: nothing is read while one waits
@@ -103,11 +103,6 @@ class Connection:
         self._leave()
 
     # taking up
-
-    @property
-    def _free(self) -> bool:
-        """Whether another message can be taken up."""
-        return not (self._requests or self.session.outbox.crowded)
 
     def _take_up(self, data: str | bytes) -> None:
         self.driver.traffic.received += 1
@@ -124,7 +119,7 @@ class Connection:
     def _take_up_held(self) -> None:
         while self._requests and self.in_flight < self.driver.max_in_flight:
             self._begin(self._requests.popleft())
-        while self._held and self._free:
+        while self._held and not (self._requests or self.session.outbox.crowded):
             self._take_up(self._held.popleft())
         if self._held is not _NONE and not self._held:
             self._held = _NONE

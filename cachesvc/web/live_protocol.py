@@ -6,7 +6,7 @@ A peer that has stopped reading cannot be closed politely: what waits for it wou
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -16,7 +16,7 @@ from websockets.protocol import State
 
 from cachesvc.protocol.codes import CloseCode
 from cachesvc.web.admission import Admission
-from cachesvc.web.text_frames import Framer, extent, unmasked
+from cachesvc.web.text_frames import extent, framed, unmasked
 
 PEER: Final = "cachesvc.peer"  # of the scope's extensions
 _NOT_UTF8: Final = 1007  # RFC 6455, 7.4.1
@@ -48,7 +48,8 @@ class Traffic:
     received: int = 0
     sent: int = 0
     sent_bytes: int = 0
-    framed: Framer = field(default_factory=Framer)
+    text: bytes = b""  # the last of them, and its frame: what goes to many at once is one piece of memory, which stays near
+    frame: bytes = framed(b"")
 
 
 @dataclass(slots=True)
@@ -120,17 +121,17 @@ class LiveProtocol(WebSocketsSansIOProtocol):
             self._split = self._split and not self.handshake_initiated
             super().data_received(data)
             return
-        self._corked = []
         try:
             self._told_apart(data)
         finally:
-            self._uncork()
+            if self._corked is not None:
+                self._uncork()
 
     def _told_apart(self, data: bytes) -> None:
         size = len(data)
         if self._begun:
             found = extent(self._begun + data, 0)
-            self._owed = found.end - len(self._begun) if found is not None else size
+            self._owed = found[1] - len(self._begun) if found is not None else size
             self._begun = self._begun + data if found is None else b""
         at = self._feed(data, 0, self._owed) if self._owed else 0
         while at < size and not self.transport.is_closing():
@@ -141,8 +142,10 @@ class LiveProtocol(WebSocketsSansIOProtocol):
                 return
             body, end, usual = found
             if usual and end <= size and end - body <= self._most and not self.frames:
-                self._text(unmasked(data, body, end))
                 at = end
+                if end < size and self._corked is None:
+                    self._corked = []  # more is to be answered
+                self._text(unmasked(data, body, end))
             else:
                 at = self._feed(data, at, end - at)
 
@@ -153,7 +156,6 @@ class LiveProtocol(WebSocketsSansIOProtocol):
         if end > at:
             self._uncork()  # it writes, too
             super().data_received(data[at:end])
-            self._corked = []
         return end
 
     def send_receive_event_to_app(self) -> None:
@@ -241,11 +243,12 @@ class LiveProtocol(WebSocketsSansIOProtocol):
         if self.paused:
             return False
         traffic = self.traffic
-        frame = traffic.framed(text)
+        if text is not traffic.text:
+            traffic.text, traffic.frame = text, framed(text)
         if self._corked is None:
-            self.transport.write(frame)
+            self.transport.write(traffic.frame)
         else:
-            self._corked.append(frame)
+            self._corked.append(traffic.frame)
             if len(self._corked) >= _MOST_CORKED or len(text) > _LONGEST_CORKED:
                 self._uncork()
                 self._corked = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 try:
     from websockets.speedups import apply_mask
@@ -19,21 +19,6 @@ def framed(text: bytes) -> bytes:
     return _head(len(text)) + text
 
 
-class Framer:
-    """Makes frames, and knows the last one: what goes to many at once is one piece of memory, which stays near."""
-
-    __slots__ = ("_frame", "_text")
-
-    def __init__(self) -> None:
-        self._text = b""
-        self._frame = framed(b"")
-
-    def __call__(self, text: bytes) -> bytes:
-        if text is not self._text:
-            self._text, self._frame = text, framed(text)
-        return self._frame
-
-
 @lru_cache(1_024)
 def _head(size: int) -> bytes:
     """Made once for all messages of a size: what goes to thousands at once differs little in it."""
@@ -44,16 +29,9 @@ def _head(size: int) -> bytes:
     return b"\x81\x7f" + size.to_bytes(8, "big")
 
 
-class Extent(NamedTuple):
-    """Where the payload of a frame begins and the frame ends, and whether it is a usual one: a whole text, masked."""
-
-    body: int
-    end: int
-    usual: bool
-
-
-def extent(data: bytes, at: int) -> Extent | None:
-    """The extent of the frame that begins there; None when its head is not here yet."""
+def extent(data: bytes, at: int) -> tuple[int, int, bool] | None:
+    """Of the frame that begins there: where its payload begins, where it ends, and whether it is a usual one (a whole text,
+    masked). None when its head is not here yet."""
     size = len(data)
     if size - at < 2:
         return None
@@ -71,7 +49,7 @@ def extent(data: bytes, at: int) -> Extent | None:
         body += 4
     if size < body:
         return None
-    return Extent(body, body + length, data[at] == _TEXT and masked != 0)
+    return body, body + length, data[at] == _TEXT and masked != 0
 
 
 def unmasked(data: bytes, body: int, end: int) -> bytes:

@@ -15,24 +15,14 @@ from uvicorn.server import ServerState
 from websockets.frames import Opcode
 from websockets.utils import apply_mask
 
-from cachesvc.web.live_protocol import LiveProtocol, live_protocol
-from cachesvc.web.text_frames import Framer, extent, framed, unmasked
+from cachesvc.web.live_protocol import LiveProtocol, Traffic, live_protocol
+from cachesvc.web.text_frames import extent, framed, unmasked
 
 MOST = 400
 HANDSHAKE = (
     b"GET /v1/ws/realtime HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
-
-
-def test_what_goes_to_many_is_framed_once() -> None:
-    framer = Framer()
-    text, other = b"a" * 300, b"b" * 300
-    frame = framer(text)
-    assert frame == framed(text)
-    assert framer(text) is frame
-    assert framer(other) == framed(other)
-    assert framer(b"") == framed(b"")
 
 
 def test_masks_are_taken_off_by_compiled_code_where_there_is_any() -> None:
@@ -46,9 +36,11 @@ class Wire(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
+        self.last: object = None
         self.closed = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.last = data
         if not self.closed:
             self.written += bytes(data)
 
@@ -91,13 +83,17 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
         pass
 
 
-async def taken(pieces: Sequence[bytes], *, split: bool, early: bytes = b"") -> tuple[list[object], bytes]:
-    """What a listener is told of these pieces, and what is written."""
+def made() -> tuple[LiveProtocol, Wire]:
     config = uvicorn.Config(_app, log_config=None, lifespan="off", ws_max_size=MOST, ws_per_message_deflate=False)
     config.load()
-    peer = live_protocol()(config=config, server_state=ServerState(), app_state={})
-    wire = Wire()
+    peer, wire = live_protocol()(config=config, server_state=ServerState(), app_state={}), Wire()
     peer.connection_made(wire)
+    return peer, wire
+
+
+async def taken(pieces: Sequence[bytes], *, split: bool, early: bytes = b"") -> tuple[list[object], bytes]:
+    """What a listener is told of these pieces, and what is written."""
+    peer, wire = made()
     peer.data_received(HANDSHAKE)
     if early:
         peer.data_received(early)
@@ -164,6 +160,17 @@ async def test_whatever_comes_is_taken_as_the_library_takes_it(frames: list[byte
     assert await taken(cut(data, places), split=True) == expected
 
 
+async def test_what_goes_to_many_is_framed_once() -> None:
+    (one, wire), (other, beside) = made(), made()
+    one.traffic = other.traffic = Traffic()
+    for text in (b"a" * 300, b"b" * 300, b""):
+        assert one.write(text)
+        assert other.write(text)
+        assert wire.last is beside.last
+        assert wire.last == framed(text)
+    assert one.traffic.sent == 6
+
+
 async def test_what_came_before_anyone_listened_is_told_first() -> None:
     early, rest = frame(Opcode.TEXT, b"early")[:9], frame(Opcode.TEXT, b"early")[9:] + frame(Opcode.TEXT, b"late")
     assert (await taken([rest], split=True, early=early))[0] == ["early", "late"]
@@ -178,5 +185,6 @@ def test_what_is_framed_is_as_the_library_frames_it(size: int) -> None:
         assert extent(sent[:short], 0) is None
     found = extent(b"12" + sent + b"3", 2)
     assert found is not None
-    assert (found.end, found.usual) == (2 + len(sent), True)
-    assert unmasked(b"12" + sent + b"3", found.body, found.end) == text
+    body, end, usual = found
+    assert (end, usual) == (2 + len(sent), True)
+    assert unmasked(b"12" + sent + b"3", body, end) == text
