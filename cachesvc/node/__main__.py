@@ -123,7 +123,7 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
         server = _Server(
             uvicorn.Config(
                 create_app(service, live),
-                http=hot(limited(_head_limits(settings), admission), service),
+                http=await hot(limited(_head_limits(settings), admission), service),
                 log_config=None,
                 access_log=settings.server.access_log,
                 lifespan="off",

@@ -7,7 +7,7 @@ has the operations and the documents.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from starlette.exceptions import HTTPException
@@ -36,6 +36,12 @@ from cachesvc.web.warming import get_hot, post_warm
 DESCRIBED: Final = frozenset(
     {"/v1/stats", "/v1/nodes", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/asyncapi.json"}
 )
+
+# Of entries. They answer with a response, so that they can be asked by more than one way (`direct.py`).
+ENDPOINTS: Final[Mapping[str, Mapping[str, Endpoint]]] = {
+    "/v1/cache/{key}": {"GET": get_entry, "PUT": put_entry, "DELETE": delete_entry, "POST": post_entry},
+    "/v1/batch": {"POST": post_batch},
+}
 
 
 class App:
@@ -91,12 +97,11 @@ def create_app(service: Service, live: Live | None = None) -> App:
     return App(service, live or Live(service))
 
 
-def data_endpoints(service: Service) -> dict[str, dict[str, Endpoint]]:
+def data_endpoints(service: Service) -> dict[str, Mapping[str, Endpoint]]:
     """The routes of the data: path, method, endpoint. The most used comes first."""
     snapshots = Snapshots(service)
     return {
-        "/v1/cache/{key}": {"GET": get_entry, "PUT": put_entry, "DELETE": delete_entry, "POST": post_entry},
-        "/v1/batch": {"POST": post_batch},
+        **ENDPOINTS,
         "/v1/invalidate": {"POST": post_invalidate},
         "/v1/warm": {"POST": post_warm},
         "/v1/hot": {"GET": get_hot},

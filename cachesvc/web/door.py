@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from typing import Final
 
 from starlette.exceptions import HTTPException
@@ -15,13 +14,14 @@ from cachesvc.errors import CacheError, Forbidden, Unauthenticated, Unavailable
 from cachesvc.protocol.codes import Code
 from cachesvc.realtime.identity import Identity
 from cachesvc.web.call import IDENTITY, REQUEST_ID
+from cachesvc.web.ids import new_id
 from cachesvc.web.problems import Problem, ProblemRaised, problem_of
 from cachesvc.web.routes import TEMPLATE
 from cachesvc.web.service import Service
 
 _ENTRY: Final = "/v1/cache/{key}"
 _READING: Final = frozenset({"GET", "HEAD"})
-_FROZEN: Final = "this node was frozen while it answered, and does not know what was written meanwhile"
+FROZEN: Final = problem_of(Unavailable("this node was frozen while it answered, and does not know what was written meanwhile"))
 _log = logging.getLogger(__name__)
 _OPEN: Final = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json", "/asyncapi.json"})  # whoever asks
 _ADMINISTERED: Final = ("/v1/stats", "/v1/nodes", "/v1/sync", "/v1/jobs", "/v1/revocations", "/metrics")
@@ -44,7 +44,7 @@ class Door:
             await self._app(scope, receive, send)
             return
         began = self._clock.monotonic()
-        request_id = scope[REQUEST_ID] = uuid.uuid4().hex
+        request_id = scope[REQUEST_ID] = new_id()
         started = False
 
         async def answer(message: Message) -> None:
@@ -52,7 +52,7 @@ class Door:
             if message["type"] == "http.response.start":
                 seconds = self._clock.monotonic() - began
                 if message["status"] < 500 and self._frozen(scope):
-                    raise Unavailable(_FROZEN)
+                    raise ProblemRaised(FROZEN)
                 started = True
                 headers = message.setdefault("headers", [])
                 if not any(name == b"x-request-id" for name, _ in headers):
@@ -67,13 +67,11 @@ class Door:
         except ClientDisconnect:
             return
         except Exception as error:
-            if not isinstance(error, (CacheError, ProblemRaised)):
-                _log.exception("a request failed", extra={"request_id": request_id, "route": _template(scope)})
+            problem = told(error, request_id, _template(scope))
             if started:
                 raise
-            problem = problem_of(error)
             if problem.status < 500 and self._frozen(scope):
-                problem = problem_of(Unavailable(_FROZEN))
+                problem = FROZEN
             await problem.response(request_id)(scope, receive, answer)
 
     def _frozen(self, scope: Scope) -> bool:
@@ -103,6 +101,13 @@ class Door:
         if not identity.unrestricted and scope["path"].startswith(_ADMINISTERED) and not told_by_id:
             raise Forbidden("admin", scope["path"])
         return identity
+
+
+def told(error: Exception, request_id: str, route: str) -> Problem:
+    """The problem that an error is to the client. One that nobody foresaw is told to the log, too."""
+    if not isinstance(error, (CacheError, ProblemRaised)):
+        _log.error("a request failed", exc_info=error, extra={"request_id": request_id, "route": route})
+    return problem_of(error)
 
 
 def part_of(path: str) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field as default
 from typing import Final
-from uuid import uuid4
 
 import orjson
 from starlette.responses import Response
@@ -28,6 +27,7 @@ from cachesvc.errors import (
     Unavailable,
 )
 from cachesvc.protocol.codes import Code, code_of
+from cachesvc.web.ids import new_id
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -109,7 +109,7 @@ class Problem:
 
     def raw(self, request_id: str = "", *, last: bool = True, bodiless: bool = False) -> bytes:
         """The whole answer as bytes, for what never reaches the application; if `last`, the last of its connection."""
-        request_id = request_id or uuid4().hex
+        request_id = request_id or new_id()
         response = self.response(request_id)
         response.headers["X-Request-Id"] = request_id
         head = [b"HTTP/1.1 %d %s" % (self.status, _PHRASES[self.status].encode())]

@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
-from uuid import uuid4
 
 from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -19,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from cachesvc.protocol.codes import Code
 from cachesvc.web.admission import Admission
 from cachesvc.web.heads import fault
+from cachesvc.web.ids import new_id
 from cachesvc.web.problems import Problem, ProblemRaised
 
 
@@ -103,7 +103,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._passed = self.admission.admits(writing=False)
             if not self._passed:
                 self.heard()
-                self._answer_overloaded(_CROWDED)
+                self.answer_overloaded()
                 return
         steps = self._steps
         self._feed(data)
@@ -234,21 +234,25 @@ class LimitedProtocol(HttpToolsProtocol):
             self._passed = False
             return True
         method = self.parser.get_method()
-        admission.in_progress = len(self.tasks) - admission.sockets
-        if not self._surplus and admission.admits(writing=method not in _READING):
+        if not self._surplus and self.taken_up(admission, writing=method not in _READING):
             return True
         # a body that is not sent yet, or an end of the connection, is not waited for
         last = self._surplus or self.expect_100_continue or self.parser.should_upgrade() or not self.parser.should_keep_alive()
-        self._answer_overloaded(_TOO_MANY if self._surplus else _CROWDED, last=last, bodiless=method == b"HEAD")
+        self.answer_overloaded(_TOO_MANY if self._surplus else _CROWDED, last=last, bodiless=method == b"HEAD")
         if self.transport.is_closing():
             raise ProblemRaised(_overloaded(_CROWDED))  # stops the parser
         return False
 
-    def _answer_overloaded(self, detail: str, *, last: bool = False, bodiless: bool = False) -> None:
+    def taken_up(self, admission: Admission, *, writing: bool) -> bool:
+        """Whether there is room for one more."""
+        admission.in_progress = len(self.tasks) - admission.sockets
+        return admission.admits(writing=writing)
+
+    def answer_overloaded(self, detail: str = _CROWDED, *, last: bool = False, bodiless: bool = False) -> None:
         if self.flow.write_paused:  # who asks on without reading would have its refusals kept
             self.transport.abort()
             return
-        self.transport.write(_overloaded_bytes(detail, last, bodiless).replace(_NO_ID, uuid4().hex.encode()))
+        self.transport.write(_overloaded_bytes(detail, last, bodiless).replace(_NO_ID, new_id().encode()))
         if last:
             self.transport.close()
 
@@ -265,7 +269,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._stall = None
 
     def timeout_keep_alive_handler(self) -> None:
-        if self._lively:
+        if self._lively or self._busy():
             self._lively = False
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
             return
@@ -301,7 +305,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _late(self) -> None:
         self._deadline = None
-        if self._lively and not self._in_head:
+        if (self._lively or self._busy()) and not self._in_head:
             self._lively = False
             self._wait_for_client()
             return

@@ -5,7 +5,6 @@ The raw path decides, since a decoded one no longer tells `%2F` in a key's neigh
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.exceptions import HTTPException
@@ -15,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from cachesvc.errors import OutcomeUnknown, Unavailable
 from cachesvc.web.call import Call, raw_path, read_headers
+from cachesvc.web.deadlines import Late
 from cachesvc.web.service import Service
 
 TEMPLATE = "cachesvc.template"  # of the scope: the route as metrics name it
@@ -55,13 +55,9 @@ class DataRoute(BaseRoute):
 async def answered(call: Call, endpoint: Endpoint) -> Response:
     """The endpoint's answer, within the time limit."""
     limit = call.service.limits.request_timeout
-    timer = asyncio.timeout(limit)
     try:
-        async with timer:
-            return await endpoint(call)
-    except TimeoutError as exc:
-        if not timer.expired():
-            raise
+        return await call.service.deadlines.hold(endpoint(call), limit)
+    except Late as exc:
         if call.writing is None:
             raise Unavailable(f"not answered within {limit:g} s") from exc
         # what was handed to the log may still be committed

@@ -29,6 +29,7 @@ from cachesvc.realtime.identity import Doorman, OpenDoor
 from cachesvc.realtime.rates import Rates
 from cachesvc.sites.own import OwnSite
 from cachesvc.web.admission import Admission
+from cachesvc.web.deadlines import Deadlines
 
 
 class Searched(Buries, Outlined, Agenda, Protocol):
@@ -201,6 +202,7 @@ class Service:
     spool: Spool | None = None  # None: nothing can be restored
     admission: Admission | None = None  # None: all is taken up
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+    deadlines: Deadlines = field(default_factory=Deadlines)
     streams: dict[str, Streams] = field(default_factory=dict)  # by what they are of
     sites: OwnSite | None = None  # None: there are no others
     metrics: Metrics = field(default_factory=Metrics)

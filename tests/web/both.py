@@ -11,6 +11,7 @@ from functools import partial
 
 import uvicorn
 
+from cachesvc.web.admission import Admission
 from cachesvc.web.hot import HotProtocol, hot
 from cachesvc.web.protocol import HeadLimits, limited
 from tests.web.site import Server, Site
@@ -36,8 +37,8 @@ class Both:
         return await self.converse(opening, partial(_end, rest=rest))
 
     async def ask_each(self, request: bytes) -> list[bytes]:
-        """The same, of one after the other."""
-        return [await self._converse(port, request, _end) for port in self.ports]
+        """The same, of one after the other, each alone: the last request is sent when an answer begins to come."""
+        return [await self._converse(port, request, _heard) for port in self.ports]
 
     async def converse(self, opening: bytes, conversation: Callable[[Talk], Awaitable[None]] | None = None) -> list[bytes]:
         """What each has sent back when it closes; ids and dates taken out. The `opening` is there before it can be late."""
@@ -55,6 +56,18 @@ class Both:
                 while await talk.listen():
                     pass
         return DATE.sub(b"", OWN.sub(rb"\g<1>" + b"0" * 32, talk.heard))
+
+    async def busy(self) -> None:
+        """Until both answer something."""
+        async with asyncio.timeout(30):
+            while not all(server.server_state.tasks for server in self._servers):
+                await asyncio.sleep(0)
+
+    def shut_down(self) -> None:
+        """Tell all connections that their servers end, as uvicorn does."""
+        for server in self._servers:
+            for connection in list(server.server_state.connections):
+                connection.shutdown()
 
     async def forgotten(self) -> None:
         """Until neither has a connection, nor a request, that it still holds on to."""
@@ -106,6 +119,12 @@ async def _end(talk: Talk, *, rest: bytes = b"") -> None:
     await talk.say(LAST)  # where it is swallowed the time limit closes
 
 
+async def _heard(talk: Talk) -> None:
+    while b"\r\n\r\n" not in talk.heard and await talk.listen():
+        pass
+    await talk.say(LAST)
+
+
 def statuses(told: bytes) -> list[int]:
     """Of the answers that are here in full, each with a Content-Length or without a body."""
     found = []
@@ -120,9 +139,9 @@ def statuses(told: bytes) -> list[int]:
 
 
 @asynccontextmanager
-async def both(site: Site, limits: HeadLimits = LIMITS) -> AsyncIterator[Both]:
-    plain = limited(limits)
-    made = hot(plain, site.service)
+async def both(site: Site, limits: HeadLimits = LIMITS, admission: Admission | None = None) -> AsyncIterator[Both]:
+    plain = limited(limits, admission)
+    made = await hot(plain, site.service)
     assert issubclass(made, HotProtocol)
     with ExitStack() as stack:
         servers: list[Server] = []

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cachesvc.errors import Unauthenticated
 from cachesvc.model.change import Draft, Operation
 from cachesvc.model.keys import Key
 from cachesvc.realtime.identity import Identity
-from cachesvc.web import hot as hot_module
 from cachesvc.web.app import create_app
+from cachesvc.web.direct import DirectProtocol
 from cachesvc.web.hot import HotProtocol, hot
 from cachesvc.web.protocol import LimitedProtocol, limited
 from tests.web.both import LIMITS, Both, both
@@ -42,13 +43,13 @@ async def pair() -> AsyncIterator[Both]:
 def answered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many requests the hot path answered."""
     counted: list[int] = []
-    answer = HotProtocol._answer
+    answer = HotProtocol._hit
 
     def counting(self: HotProtocol, *given: Any, **options: Any) -> bytes:
         counted.append(1)
         return answer(self, *given, **options)
 
-    monkeypatch.setattr(HotProtocol, "_answer", counting)
+    monkeypatch.setattr(HotProtocol, "_hit", counting)
     return counted
 
 
@@ -214,17 +215,31 @@ async def test_a_miss_is_counted_once(pair: Both) -> None:
     assert (await pair.site.cache.memory.stats()).misses - before == 2  # one of each
 
 
-def test_another_uvicorn_falls_back_with_a_warning(
+async def test_another_uvicorn_falls_back_with_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, site: Site
 ) -> None:
     plain = limited(LIMITS)
-    assert hot(plain, site.service) is not plain
+    assert issubclass(await hot(plain, site.service), HotProtocol)
+    assert not caplog.records
+    for owner, name in ((HotProtocol, "_hit"), (DirectProtocol, "_send"), (LimitedProtocol, "between_requests")):
+        with monkeypatch.context() as patched:
+            patched.delattr(owner, name)
+            assert await hot(plain, site.service) is plain
+        assert "take the plain route" in caplog.text
+        caplog.clear()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["_unset_keepalive_if_required", "_should_upgrade", "handle_websocket_upgrade", "_start_asgi_task", "on_message_complete"],
+)
+async def test_a_uvicorn_on_which_nothing_can_be_built_serves_by_itself(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, site: Site, name: str
+) -> None:
+    monkeypatch.delattr(HttpToolsProtocol, name)
     monkeypatch.delattr(LimitedProtocol, "between_requests")
-    assert hot(plain, site.service) is plain
-    assert "take the plain route" in caplog.text
-    monkeypatch.undo()
-    monkeypatch.setattr(hot_module, "_LINE", re.compile(b"never"))
-    assert hot(plain, site.service) is plain
+    assert await hot(limited(LIMITS), site.service) is HttpToolsProtocol
+    assert "limits of requests and connections are not kept" in caplog.text
 
 
 class Names:

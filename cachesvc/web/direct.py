@@ -1,0 +1,151 @@
+"""Direct: usual requests that memory does not answer, by the endpoints of the plain route but past uvicorn's request cycle.
+
+The rule that must not break: at most one such request of a connection is in progress, and what comes behind it waits until it
+is answered. Its endpoint makes the answer, on either way, so that both answer alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope
+
+from cachesvc.errors import TooManyRequests
+from cachesvc.observability.metrics import place_of
+from cachesvc.realtime.identity import Identity
+from cachesvc.web.call import IDENTITY, REQUEST_ID, Call
+from cachesvc.web.door import FROZEN, part_of, told
+from cachesvc.web.ids import new_id
+from cachesvc.web.protocol import LimitedProtocol
+from cachesvc.web.routes import Endpoint, answered
+from cachesvc.web.service import Service
+from cachesvc.web.usual import ENTRY, READING, Request, Usual
+
+_STATUS_LINES: Final = {status: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+_CONTROL: Final = re.compile(b"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class DirectProtocol(LimitedProtocol):
+    """A connection whose usual requests go to their endpoints at once."""
+
+    service: Service
+    usual: Usual
+    endpoints: Mapping[str, Mapping[str, Endpoint]]  # by route and method
+    _in_progress = False
+    _last = False  # the answer that is made is the last of the connection
+    _held = b""  # what came behind the request in progress
+    _given: object = None  # by uvicorn: the headers of every answer, and below as bytes
+    _rendered = b""
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_progress:
+            self._held += data
+            self.flow.pause_reading()
+        else:
+            super().data_received(data)
+
+    def shutdown(self) -> None:
+        if self._in_progress:
+            self._last = True
+        else:
+            super().shutdown()
+
+    def begin(self, request: Request, data: bytes) -> bool:
+        """Have a request answered, which is all of `data`; False where it is for the plain route."""
+        endpoint = self.endpoints[request.route].get("GET" if request.method == "HEAD" else request.method)
+        if endpoint is None or self.flow.write_paused or not self.paid(request.route, request.head.identity):
+            return False
+        self.heard()
+        if self.admission is not None and not self.taken_up(self.admission, writing=request.method not in READING):
+            self.answer_overloaded(bodiless=request.method == "HEAD")
+            return True
+        self._in_progress = True
+        task = self.loop.create_task(self._answer(request, data[len(data) - request.length :], endpoint))
+        self.tasks.add(task)  # as uvicorn's own: it waits for them when it ends
+        task.add_done_callback(self.tasks.discard)
+        return True
+
+    def paid(self, route: str, identity: Identity) -> bool:
+        """Whether the client's rate allows it. If not, the plain route says so."""
+        rates = self.service.rates
+        if rates is None:
+            return True
+        try:
+            rates.take(part_of(route), user=identity.subject, address=self.client[0] if self.client else "")
+        except TooManyRequests:
+            return False
+        return True
+
+    def dated(self) -> bytes:
+        """The headers that uvicorn gives to every answer; it makes new ones every second."""
+        given = self.server_state.default_headers
+        if self._given is not given:
+            self._given = given
+            self._rendered = b"".join(b"%b: %b\r\n" % header for header in given)
+        return self._rendered
+
+    def _busy(self) -> bool:
+        return self._in_progress or super()._busy()
+
+    async def _answer(self, request: Request, body: bytes, endpoint: Endpoint) -> None:
+        clock, number = self.service.clock, new_id()
+        began = clock.monotonic()
+        scope: Scope = {
+            "raw_path": request.path,
+            "query_string": request.query,
+            REQUEST_ID: number,
+            IDENTITY: request.head.identity,
+        }
+        try:
+            call = Call(self.service, scope, _whole(body), _unused, request.head.headers)
+            response = await answered(call, endpoint)
+            if _CONTROL.search(b"".join([value for _, value in response.raw_headers])):
+                raise ValueError("a header has control characters")
+        except asyncio.CancelledError:  # the node ends, and has waited long enough
+            self.transport.close()
+            raise
+        except Exception as error:  # noqa: BLE001 - as at the door
+            response = told(error, number, request.route).response(number)
+        ended = clock.monotonic()
+        reading = request.method in READING and request.route == ENTRY
+        if reading and ended >= self.service.cache.leash.until and response.status_code < 500:
+            response = FROZEN.response(number)
+        self.service.metrics.note(place_of(request.route, request.method, response.status_code), ended - began)
+        self._in_progress = False
+        if not self.transport.is_closing():
+            self._send(response, number, bodiless=request.method == "HEAD")
+
+    def _send(self, response: Response, number: str, *, bodiless: bool) -> None:
+        headers = response.raw_headers
+        lines = [_STATUS_LINES[HTTPStatus(response.status_code)], self.dated()]
+        lines += [b"%b: %b\r\n" % header for header in headers]
+        if not any(name == b"x-request-id" for name, _ in headers):
+            lines.append(b"x-request-id: %b\r\n" % number.encode())
+        lines.append(b"connection: close\r\n\r\n" if self._last else b"\r\n")
+        if not bodiless:
+            lines.append(bytes(response.body))
+        self.transport.write(b"".join(lines))
+        if self._last:
+            self.transport.close()
+            return
+        self.heard()
+        held, self._held = self._held, b""
+        if held:
+            self.flow.resume_reading()
+            self.data_received(held)
+
+
+def _whole(body: bytes) -> Receive:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+async def _unused(_: Message) -> None:
+    raise AssertionError("these endpoints return what they answer")
