@@ -42,6 +42,7 @@ class Floors:
         self._on_raise_all = on_raise_all
         self._young: dict[Key, int] = {}
         self._old: dict[Key, int] = {}
+        self._highest = 0  # no floor of a key is higher
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
@@ -62,6 +63,7 @@ class Floors:
         """From now on nothing of this key that is older than `version` is served here."""
         if version > self._own(key):
             self._young[key] = version
+            self._highest = max(self._highest, version)
             self._on_raise(key, version)
             if len(self._young) >= self._limit:
                 self._forget()
@@ -69,8 +71,11 @@ class Floors:
     def raise_all(self, keys: Collection[Key], version: int) -> None:
         """The same of many keys at once: one after the other, a hundred thousand would take most of a second."""
         young, old = self._young, self._old
-        raised = [key for key in keys if version > (young.get(key) or old.get(key, 0))]
+        raised: Collection[Key] = keys
+        if version <= self._highest:  # else no key has a floor as high
+            raised = [key for key in keys if version > (young.get(key) or old.get(key, 0))]
         if raised:
+            self._highest = max(self._highest, version)
             young.update(dict.fromkeys(raised, version))
             self._on_raise_all(raised, version)
             if len(young) >= self._limit:
@@ -99,6 +104,7 @@ class Floors:
             return False
         if version > (self._young.get(key) or self._old.get(key, 0)):
             self._young[key] = version
+            self._highest = max(self._highest, version)
             if len(self._young) >= self._limit:
                 self._forget()
         return True
@@ -142,17 +148,14 @@ class Floors:
         """Forget the old generation. What lies past `applied` stays while there is room: no token is as high yet."""
         applied = self.applied.sequence
         kept: dict[Key, int] = {}
-        highest = self.horizon.sequence
-        for key, version in self._old.items():
-            if key in self._young:
-                continue
-            if version > applied:
-                kept[key] = version
-            elif version > highest:
-                highest = Seq(version)
-        if len(kept) > self._limit // 2:  # this node lags far behind: it admits nothing until it has caught up
-            highest = Seq(max(highest, *kept.values()))
-            kept = {}
+        forgotten: Iterable[int] = self._old.values()
+        if max(forgotten, default=0) > applied:
+            kept = {key: version for key, version in self._old.items() if version > applied and key not in self._young}
+            if len(kept) > self._limit // 2:  # this node lags far behind: it admits nothing until it has caught up
+                kept = {}
+            else:
+                forgotten = (version for version in self._old.values() if version <= applied)
+        highest = max(forgotten, default=0)
         self._old = self._young
         self._young = kept
         self._pass(highest)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from cachesvc.model.entry import Entry
-from cachesvc.model.invalidation import Invalidation, Related
+from cachesvc.model.invalidation import Invalidation, Related, hit
 from cachesvc.model.keys import Key, module_of
 from cachesvc.model.pattern import Pattern, parse_pattern
 from cachesvc.model.position import Position
@@ -25,7 +25,7 @@ TREE: Final = 1_000  # dependents that are shown with their parents
 
 @dataclass(slots=True)
 class Preview:
-    """What would be hit: live entries and their bytes, by module too; a sample; of the dependents, on what they depend.
+    """What would be hit: entries and their bytes, by module too; a sample; of the dependents, on what they depend.
 
     `loads` is how many of them a loader would be asked for again, by module, if all are read once.
     """
@@ -63,7 +63,9 @@ class Outlined(Protocol):
 
     async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]: ...
 
-    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Listed]: ...
+    async def list_entries(
+        self, pattern: Pattern, *, after: Key | None, limit: int, stale: bool = False
+    ) -> Sequence[Listed]: ...
 
     async def reach(self, invalidation: Invalidation) -> Related: ...
 
@@ -77,16 +79,16 @@ async def preview(authority: Outlined, named: Invalidation, *, at: Position, clo
     pattern = parse_pattern(named.pattern) if named.pattern else None
     if pattern is not None:
         after: Key | None = None
-        while page := await authority.list_entries(pattern, after=after, limit=PAGE):
+        while page := await authority.list_entries(pattern, after=after, limit=PAGE, stale=not named.soft):
             for listed in page:
                 told.matched += 1
                 told.note(listed.key, listed.size)
             after = page[-1].key
     meant = [key for key in dict.fromkeys((*named.keys, *related.tagged)) if pattern is None or not pattern.matches(key)]
-    for entry in await _live(authority, meant, at, clock):
+    for entry in await _hit(authority, meant, at, clock, soft=named.soft):
         told.matched += 1
         told.note(entry.key, len(entry.value))
-    for entry in await _live(authority, related.dependents, at, clock):
+    for entry in await _hit(authority, related.dependents, at, clock, soft=named.soft):
         told.cascaded += 1
         told.note(entry.key, len(entry.value))
         if len(told.tree) < TREE:
@@ -95,10 +97,10 @@ async def preview(authority: Outlined, named: Invalidation, *, at: Position, clo
     return told
 
 
-async def _live(authority: Outlined, keys: Sequence[Key], at: Position, clock: Clock) -> list[Entry]:
-    """Those of the keys that have a live entry; of the values only the sizes are of interest, so they are not held."""
+async def _hit(authority: Outlined, keys: Sequence[Key], at: Position, clock: Clock, *, soft: bool) -> list[Entry]:
+    """Those of the keys' entries that are hit; of the values only the sizes are of interest, so they are not held."""
     found: list[Entry] = []
     for start in range(0, len(keys), READ):
         rows = await authority.get(keys[start : start + READ], horizon=at)
-        found += [row for row in rows.values() if row.live(clock.now())]
+        found += [row for row in rows.values() if hit(row, clock.now(), soft=soft)]
     return found

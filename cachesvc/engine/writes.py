@@ -152,12 +152,15 @@ class Writes:
             before = appended.before  # it may have come late: then its token is old
             memory.store_all(e for e in newest.values() if floors.admits(e.key, e.version, before))
             puts.add_all(newest.values(), token=before)
+        self._appended(appended)  # where nothing of others lies between, they have been applied by this
+        same, applied = appended.before.epoch == floors.applied.epoch, floors.applied.sequence
         for change in appended.changes:
+            if same and change.sequence <= applied:
+                continue
             if change.key is not None:
                 floors.raise_to(change.key, change.sequence)
             elif change.invalidation is not None and change.kind is Kind.INVALIDATE:
                 self._invalidate(change, change.invalidation)
-        self._appended(appended)
         return {change.sequence: change for change in appended.changes}
 
 

@@ -223,7 +223,9 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs, Database
         return await self._store.read(lambda connection: connection.execute(statement).scalar_one())
 
     async def sweep(self, *, limit: int) -> int:
-        ended = await self._store.maintain(partial(end_some, self._store, limit=limit, keep=self._terms.tombstone_ttl))
+        ended = await self._store.maintain(
+            partial(end_some, self._store, self._patterns, limit=limit, keep=self._terms.tombstone_ttl)
+        )
         return ended + await sweep(self._store, limit=limit, answers_older_than=self._idempotency_ttl)
 
     async def backfill(self) -> None:

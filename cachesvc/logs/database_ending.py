@@ -17,11 +17,12 @@ from cachesvc.model.pattern import enumerate_keys
 from cachesvc.model.position import Seq, Version
 from cachesvc.tiers import database_patterns
 from cachesvc.tiers.database import values_of_entry
+from cachesvc.tiers.database_patterns import PatternsRead
 from cachesvc.tiers.database_store import Store
 from cachesvc.tiers.schema import entries, patterns
 
 
-def end_some(store: Store, connection: Connection, *, limit: int, keep: float) -> int:
+def end_some(store: Store, patterns_read: PatternsRead, connection: Connection, *, limit: int, keep: float) -> int:
     """End up to `limit` keys more of the oldest such invalidation, and keep tombstones for so long; how many were looked at."""
     oldest = select(patterns).where(patterns.c.named != b"").order_by(patterns.c.sequence).limit(1)
     row = connection.execute(oldest).one_or_none()
@@ -31,7 +32,7 @@ def end_some(store: Store, connection: Connection, *, limit: int, keep: float) -
     keys = named[row.looked : row.looked + limit]
     one = InForce(Seq(row.sequence), enumerate_keys(keys, text=row.pattern), at=row.at, soft=row.soft)
     now: float = connection.execute(select(store.now())).scalar_one()
-    database_patterns.end(connection, store, one, keys, now=now, keep=keep)
+    database_patterns.end(connection, store, one, keys, patterns_read.now(connection), now=now, keep=keep)
     _bury_absent(store, connection, one, keys, now=now, keep=keep)
     if row.looked + len(keys) < len(named):
         come = patterns.update().where(patterns.c.sequence == one.sequence)

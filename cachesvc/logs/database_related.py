@@ -6,14 +6,17 @@ The rule that must not break: it is of the state that the fold sees, so nothing 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sqlalchemy import (
+    Boolean,
     Column,
     Connection,
     Select,
     and_,
     bindparam,
+    case,
+    exists,
     func,
     literal_column,
     or_,
@@ -39,7 +42,7 @@ _BETWEEN: Final = "\n"  # no key or tag has a control character
 class Relations:
     """What invalidations come to, with the statements that tell it made once.
 
-    Each says what it found as one text, since a row for each name takes five times as long. Names are joined with, and nothing
+    Each says what it found as texts. Names are joined with, and nothing
     is made distinct that a planner may take for much: with so many names a plan by a wrong guess does not end.
     """
 
@@ -51,29 +54,35 @@ class Relations:
         theirs = tag.distinct().cte("theirs").c.tag
         by_name = _found(store, dependencies.c.key, dependencies.c.parent, names)
         by_tag = _found(store, dependencies.c.key, dependencies.c.parent, theirs)
-        self._tagged = _as_texts(store, _found(store, tags.c.key, tags.c.tag, names))
-        self._tags = _as_texts(store, tag)
-        self._dependents = _as_texts(store, union_all(by_name, by_tag), select(theirs))  # and the tags of the names
+        of = union_all(by_name, by_tag).subquery("of").c.key
+        deeper = dependencies.alias()
+        onward = or_(exists().where(deeper.c.parent == of), exists().where(tags.c.key == of))
+        self._tagged = _as_texts(store, select(_joined(store, _found(store, tags.c.key, tags.c.tag, names))))
+        self._tags = _as_texts(store, select(_joined(store, tag)))
+        # what depends on the names, those of it that may go on, and the tags of the names
+        self._dependents = _as_texts(
+            store, select(_text(store, of), _text(store, case((onward, of))), _joined(store, select(theirs)))
+        )
         of_them = entries.c.key == names
-        ends = or_(entries.c.expires_at.is_(None), entries.c.expires_at > store.now())
-        live = and_(~entries.c.deleted, ends)
-        self._live = select(func.count()).select_from(names.table).join(entries, of_them).where(live)
-        versions = select(entries.c.key, entries.c.version, live).join(names.table, of_them)
+        lives = or_(bindparam("stale", type_=Boolean), entries.c.expires_at.is_(None), entries.c.expires_at > store.now())
+        hit = and_(~entries.c.deleted, lives)
+        self._hit = select(func.count()).select_from(names.table).join(entries, of_them).where(hit)
+        versions = select(entries.c.key, entries.c.version, hit).join(names.table, of_them)
         self._versions = versions.where(entries.c.version >= bindparam("first"))
 
     def of(self, connection: Connection, named: Invalidation, patterns: Patterns) -> Related:
-        """The keys that have its tags and, for a cascade, all that depends on what it names; of many, how many are live, too.
+        """The keys that have its tags and, for a cascade, all that depends on what it names; of many, how many it hits, too.
 
         `patterns` are those in force.
         """
 
-        def dependents_of(names: Collection[str]) -> Sequence[str]:
-            dependents, theirs = self._dependents(connection, names)
+        def dependents_of(names: Collection[str]) -> tuple[Sequence[str], Sequence[str]]:
+            dependents, onward, theirs = self._dependents(connection, names)
             followed.update(theirs)
-            return self._standing(connection, dependents, patterns)
+            return self._standing(connection, dependents, patterns), self._standing(connection, onward, patterns)
 
         [named_by_tag] = self._tagged(connection, named.tags)
-        tagged = list(map(Key, self._standing(connection, named_by_tag, patterns)))
+        tagged = cast("Sequence[Key]", self._standing(connection, named_by_tag, patterns))
         dependents: list[Key] = []
         marks: set[str] = set()
         followed: set[str] = set()  # tags of all that the cascade looked at
@@ -94,7 +103,10 @@ class Relations:
         meant = dict.fromkeys((*named.keys, *tagged))
         counted: tuple[int, int] | None = None
         if len(meant) + len(dependents) > invalidation.MANY and not self._terms.site:
-            counted = self._count(connection, meant, patterns), self._count(connection, dependents, patterns)
+            matched = self._count(connection, meant, patterns, soft=named.soft)
+            # what depends on anything stands: only how much of it lives has to be asked
+            cascaded = self._count(connection, dependents, patterns, soft=True) if named.soft else len(dependents)
+            counted = matched, cascaded
             marks.update(followed if named.cascade else self._tags(connection, meant)[0])
         return Related(tuple(tagged), tuple(dependents), tuple(sorted(marks)), counted=counted)
 
@@ -104,24 +116,27 @@ class Relations:
             return keys
         doubtful = [key for key in keys if patterns.newest(key) and patterns.ended(key, 0)]
         ended = set(doubtful)
-        since = self._since(connection, doubtful, patterns)
+        since = self._since(connection, doubtful, patterns, soft=False)
         ended.difference_update(key for key, version, _ in since if not patterns.ended(key, version))
         return [key for key in keys if key not in ended] if ended else keys
 
-    def _count(self, connection: Connection, keys: Collection[Key], patterns: Patterns) -> int:
-        """How many of them are live."""
-        doubtful = [key for key in keys if patterns.newest(key)]
+    def _count(self, connection: Connection, keys: Collection[Key], patterns: Patterns, *, soft: bool) -> int:
+        """How many of them an invalidation hits."""
+        kills = patterns.newest if soft else patterns.ended
+        doubtful = [key for key in keys if patterns.newest(key) and kills(key, 0)] if len(patterns) else []
         others = keys if not doubtful else set(keys).difference(doubtful)
-        count: int = connection.execute(self._live, {"names": self._store.joined(others)}).scalar_one()
-        since = self._since(connection, doubtful, patterns)
-        return count + sum(bool(live) and not patterns.newest(key, version) for key, version, live in since)
+        bound = {"names": self._store.joined(others), "stale": not soft}
+        count: int = connection.execute(self._hit, bound).scalar_one()
+        since = self._since(connection, doubtful, patterns, soft=soft)
+        return count + sum(bool(hit) and not kills(key, version) for key, version, hit in since)
 
-    def _since(self, connection: Connection, keys: Sequence[str], patterns: Patterns) -> Sequence[Any]:
-        """Key, version and whether it is live, of those that were written since the first of the patterns: most were not."""
+    def _since(self, connection: Connection, keys: Sequence[str], patterns: Patterns, *, soft: bool) -> Sequence[Any]:
+        """Key, version and whether it is hit, of those that were written since the first of the patterns: most were not."""
         if not keys:
             return []
         first = min(one.sequence for one in patterns)
-        return connection.execute(self._versions, {"names": self._store.joined(keys), "first": first}).all()
+        bound = {"names": self._store.joined(keys), "first": first, "stale": not soft}
+        return connection.execute(self._versions, bound).all()
 
 
 def _found(store: Store, column: Column[Any], by: Column[Any], names: Any) -> Select[Any]:
@@ -135,19 +150,26 @@ def _found(store: Store, column: Column[Any], by: Column[Any], names: Any) -> Se
     return select(each.c[0].label(column.name)).select_from(names.table.join(each, true()))
 
 
-def _as_texts(store: Store, *statements: Any) -> Callable[[Connection, Collection[str]], list[list[str]]]:
-    """What statements of one column each say of names, each once."""
-    answers = [statement.subquery() for statement in statements]
+def _text(store: Store, column: Any) -> Any:
+    """All of a column as one text: a row for each takes five times as long."""
     if store.dialect == "postgresql":
-        joined = [func.string_agg(answer.c[0], func.chr(literal_column("10"))) for answer in answers]
-    else:
-        joined = [func.group_concat(answer.c[0], func.char(literal_column("10"))) for answer in answers]
-    each = [select(text).select_from(answer).scalar_subquery() for text, answer in zip(joined, answers, strict=True)]
-    told = store.ready(select(*each))
+        return func.string_agg(column, func.chr(literal_column("10")))
+    return func.group_concat(column, func.char(literal_column("10")))
+
+
+def _joined(store: Store, statement: Any) -> Any:
+    """What a statement of one column says, as one text."""
+    answer = statement.subquery()
+    return select(_text(store, answer.c[0])).select_from(answer).scalar_subquery()
+
+
+def _as_texts(store: Store, statement: Select[Any]) -> Callable[[Connection, Collection[str]], list[list[str]]]:
+    """What each column of a statement, a text, says of names, each once."""
+    told = store.ready(statement)
 
     def ask(connection: Connection, names: Collection[str]) -> list[list[str]]:
         if not names:
-            return [[] for _ in each]
+            return [[] for _ in statement.selected_columns]
         found: Sequence[str | None] = told(connection, {"names": store.joined(names)})[0]
         return [list(dict.fromkeys(text.split(_BETWEEN))) if text is not None else [] for text in found]
 

@@ -24,7 +24,7 @@ from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.entry import Entry, tombstone
 from cachesvc.model.fold import fold
 from cachesvc.model.fold_state import Folded, State, Terms, asked, base_of, based, noted, touched
-from cachesvc.model.invalidation import InForce, Invalidation, Patterns, Related
+from cachesvc.model.invalidation import InForce, Invalidation, Patterns, Related, hit
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Gap, Position, Seq, Version, first_sequence, pack_gaps, parse_gaps
@@ -113,8 +113,9 @@ class MemoryAuthority(MemoryJobs, MemoryAgenda):
         for one in patterns:
             self._patterns.add(one)
             if not one.retired:
-                rows = list(self._rows.held())
-                dead = sum(row.version < one.sequence and one.pattern.matches(row.key) for row in rows)
+                rows, now = list(self._rows.held()), self._clock.now()
+                older = (row for row in rows if row.version < one.sequence and one.pattern.matches(row.key))
+                dead = sum(hit(row, now, soft=one.soft) for row in older)
                 self._burials[one.sequence] = Burial(True, len(rows), dead, one.at)
                 if one.soft:
                     self._store(map(self._patterns.hide, rows))
@@ -178,12 +179,12 @@ class MemoryAuthority(MemoryJobs, MemoryAgenda):
         for found in sorted([found async for found in self._rows.scan(pattern)]):  # code points sort as their UTF-8 does
             yield found
 
-    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Listed]:
+    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int, stale: bool = False) -> Sequence[Listed]:
         now = self._clock.now()
         keys = [key async for key, _ in self._rows.scan(pattern) if after is None or key > after]
         entries = (self._rows.peek(key) for key in sorted(keys))
-        live = (entry for entry in entries if entry is not None and entry.live(now))
-        return [Listed(entry._replace(value=b""), len(entry.value)) for entry in islice(live, limit)]
+        found = (entry for entry in entries if entry is not None and hit(entry, now, soft=not stale))
+        return [Listed(entry._replace(value=b""), len(entry.value)) for entry in islice(found, limit)]
 
     async def reach(self, invalidation: Invalidation) -> Related:
         return self._reach(invalidation)

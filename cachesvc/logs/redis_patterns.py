@@ -15,7 +15,7 @@ from cachesvc.logs.redis_rows import VERSION_DIGITS, Names, pack_row, unpack_row
 from cachesvc.logs.redis_server import Argument, Server
 from cachesvc.model.entry import tombstone
 from cachesvc.model.fold_state import ENDED_KEPT
-from cachesvc.model.invalidation import SOFT, InForce, Patterns, in_force, softened
+from cachesvc.model.invalidation import SOFT, InForce, Patterns, hit, in_force, softened
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Seq, Version
@@ -94,9 +94,9 @@ class RedisPatterns:
                 break
         keys = keys[:limit]
         if keys:
-            dead = await (self._softened(keys, kept.one) if pattern.soft else self._older(keys, pattern.sequence, now))
+            dead, hits = await (self._softened(keys, kept.one) if pattern.soft else self._older(keys, kept.one, now))
             names = self._names
-            buried = kept.buried + len(dead) // 4
+            buried = kept.buried + hits
             kept = kept._replace(buried_to=keys[-1], looked=kept.looked + len(keys), buried=buried)
             said: list[Argument] = [name, noted, kept.packed(), names.rows, VERSION_DIGITS, int(pattern.soft), *dead]
             if not await self._server.run("bury", (names.keys, names.ends, names.gone, names.patterns), said):
@@ -112,28 +112,36 @@ class RedisPatterns:
             for kept in await self.load()
         }
 
-    async def _older(self, keys: list[Key], sequence: int, now: float) -> list[Argument]:
-        """Key, version as the row has it, tombstone and its end, of those that are older."""
+    async def _older(self, keys: list[Key], one: InForce, now: float) -> tuple[list[Argument], int]:
+        """Key, version as the row has it, tombstone and its end, of those that are older; how many no older one had ended."""
+        before = Patterns(kept.one for kept in await self.load() if kept.one.sequence < one.sequence)
+        hits = 0
         asking = [("GETRANGE", self._names.rows + key, 0, VERSION_DIGITS - 1) for key in keys]
         dead: list[Argument] = []
         for key, version in zip(keys, await self._server.together(*asking), strict=True):
-            if version and version_of(version) < sequence:
-                gone = tombstone(key, Version(sequence), now=now, keep=ENDED_KEPT)
+            if version and version_of(version) < one.sequence:
+                gone = tombstone(key, Version(one.sequence), now=now, keep=ENDED_KEPT)
                 dead += (key, version, pack_row(gone), repr(gone.expires_at))
-        return dead
+                hits += not before.ended(key, version_of(version))
+        return dead, hits
 
-    async def _softened(self, keys: list[Key], one: InForce) -> list[Argument]:
-        """The same of those that are older, with what is left of them; what a harder one kills is left to that."""
-        others = Patterns(kept.one for kept in await self.load() if not kept.one.soft)
+    async def _softened(self, keys: list[Key], one: InForce) -> tuple[list[Argument], int]:
+        """The same of those that are older, with what is left of them; what a harder one kills is left to that.
+
+        How many had life left.
+        """
+        held = Patterns(kept.one for kept in await self.load())
         stale: list[Argument] = []
+        hits = 0
         rows = await self._server.ask("MGET", *(self._names.rows + key for key in keys))
         for key, row in zip(keys, rows, strict=True):
             entry = unpack_row(key, row) if row is not None else None
-            if entry is None or entry.deleted or entry.version >= one.sequence or others.newest(key, entry.version):
+            if entry is None or entry.deleted or entry.version >= one.sequence or held.ended(key, entry.version):
                 continue
             left = softened(entry, one.sequence, at=one.at)
             stale += (key, row[:VERSION_DIGITS], pack_row(left), repr(left.expires_at))
-        return stale
+            hits += hit(entry, one.at, soft=True)
+        return stale, hits
 
     async def forget_retired(self, now: float) -> None:
         """Forget what was retired long ago: what began before it cannot be judged any more."""

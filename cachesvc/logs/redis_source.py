@@ -13,7 +13,7 @@ from cachesvc.logs.redis_patterns import RedisPatterns
 from cachesvc.logs.redis_rows import OUTLINE, VERSION_DIGITS, Names, outline_of, unpack_row, version_of
 from cachesvc.logs.redis_server import Server
 from cachesvc.model.entry import Entry
-from cachesvc.model.invalidation import Invalidation, Related
+from cachesvc.model.invalidation import Invalidation, Related, hit
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Epoch, Position, Seq, Version
@@ -65,14 +65,14 @@ class RedisSource:
                 if version and not patterns.newest(key, version_of(version)):
                     yield key, version_of(version)
 
-    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Listed]:
+    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int, stale: bool = False) -> Sequence[Listed]:
         now = await self._server.time()
         found: list[Listed] = []
         async for keys in self._matching(pattern, after):
             for start in range(0, len(keys), limit):  # no more values at a time than are asked for
                 rows = await self.get(keys[start : start + limit], horizon=Position(Epoch(0), Seq(0)))
-                live = (entry for entry in rows.values() if entry.live(now))
-                found += [Listed(entry._replace(value=b""), len(entry.value)) for entry in live]
+                some = (entry for entry in rows.values() if hit(entry, now, soft=not stale))
+                found += [Listed(entry._replace(value=b""), len(entry.value)) for entry in some]
                 if len(found) >= limit:
                     return found[:limit]
         return found

@@ -221,8 +221,8 @@ class Receipt(NamedTuple):
     found: bool = False  # a live entry was there before
     value: bytes | None = None
     conflict: str = ""
-    matched: int = 0  # live entries that an invalidation named by key or tag
-    cascaded: int = 0  # live entries that depended on them
+    matched: int = 0  # entries that an invalidation hit, named by key or tag
+    cascaded: int = 0  # entries that it hit since they depended on what is named
 
 
 @dataclass(frozen=True, slots=True)

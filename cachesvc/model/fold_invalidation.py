@@ -10,7 +10,7 @@ from cachesvc.errors import Refusal, Refused
 from cachesvc.model.change import Change, Draft, Kind, Operation, Receipt
 from cachesvc.model.entry import tombstone
 from cachesvc.model.fold_rivals import note_overtaken
-from cachesvc.model.fold_state import UNRELATED, Folded, State, Terms, count_live, mark_changed, row_of
+from cachesvc.model.fold_state import UNRELATED, Folded, State, Terms, count_hit, mark_changed, row_of
 from cachesvc.model.invalidation import InForce, Invalidation, in_force, softened
 from cachesvc.model.pattern import ENUMERATED, enumerate_keys
 from cachesvc.model.position import Seq, Version
@@ -39,7 +39,7 @@ def fold_invalidation(state: State, folded: Folded, draft: Draft, change_id: str
         matched, cascaded = related.counted
         _check_room(state, len(keys), terms)
     else:
-        matched, cascaded = count_live(state, folded, meant), count_live(state, folded, related.dependents)
+        matched, cascaded = (count_hit(state, folded, some, soft=named.soft) for some in (meant, related.dependents))
     version = Seq(state.position.sequence + len(folded.changes) + 1)
     if named.pattern:
         _put_in_force(state, folded, named, version, terms)

@@ -14,7 +14,7 @@ from cachesvc.model.agenda import Item
 from cachesvc.model.change import Change, Draft, Operation, Receipt
 from cachesvc.model.conflict import item_name as conflict_name
 from cachesvc.model.entry import Entry, tombstone
-from cachesvc.model.invalidation import Patterns, Related, mark_of
+from cachesvc.model.invalidation import Patterns, Related, hit, mark_of
 from cachesvc.model.keys import Key, module_of
 from cachesvc.model.merging import Policy, Strategy
 from cachesvc.model.position import Position, Seq, Version
@@ -190,9 +190,10 @@ def buried(row: Entry, *, now: float, keep: float = ENDED_KEPT, site: str = "") 
     return ended(gone, row, site) if site else gone
 
 
-def count_live(state: State, folded: Folded, keys: Iterable[Key]) -> int:
+def count_hit(state: State, folded: Folded, keys: Iterable[Key], *, soft: bool) -> int:
+    """How many entries an invalidation of these keys hits."""
     rows = (row_of(state, folded, key) for key in keys)
-    return sum(row is not None and row.live(state.now) for row in rows)
+    return sum(row is not None and hit(row, state.now, soft=soft) for row in rows)
 
 
 def mark_changed(folded: Folded, tags: Iterable[str], version: Version, now: float, terms: Terms) -> None:

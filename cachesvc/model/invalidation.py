@@ -59,9 +59,17 @@ class Related(NamedTuple):
     tagged: tuple[Key, ...] = ()
     dependents: tuple[Key, ...] = ()  # transitively; what is named or tagged is not among them
     marks: tuple[str, ...] = ()  # the tags of what its pattern kills; where rows are left to the sweep, of those too
-    # live entries that are matched and cascaded, where they are many: their rows were not read, and are left to the sweep
+    # entries that are hit, of what is matched and cascaded, where they are many: their rows were not read, and are left to the
+    # sweep
     counted: tuple[int, int] | None = None
     refused: Refused | None = None  # it is too much
+
+
+def hit(entry: Entry, now: float, *, soft: bool) -> bool:
+    """Whether an invalidation takes anything away: of what is past its life already a soft one does not, but the content is
+    there, for whoever takes what is stale, until a hard one takes it.
+    """
+    return entry.live(now) if soft else not entry.deleted
 
 
 def mark_of(tag: str) -> Key:

@@ -6,7 +6,9 @@ The rule that must not break: every key is visited once, so that a cycle ends; w
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
+from itertools import chain, filterfalse
+from typing import cast
 
 from cachesvc.errors import Refusal, Refused
 from cachesvc.model.entry import Entry
@@ -14,7 +16,8 @@ from cachesvc.model.invalidation import Invalidation, Related
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import parse_pattern
 
-DependentsOf = Callable[[Collection[str]], Iterable[str]]
+# what depends on these, and from what of that it may go on: from all of it, unless it is known better
+DependentsOf = Callable[[Collection[str]], tuple[Iterable[str], Iterable[str]]]
 
 
 def closure(names: Iterable[str], dependents_of: DependentsOf, *, depth: int, most: int) -> list[Key]:
@@ -24,18 +27,19 @@ def closure(names: Iterable[str], dependents_of: DependentsOf, *, depth: int, mo
     """
     seen: set[str] = set(names)
     frontier: Collection[str] = set(seen)
-    found: list[Key] = []
+    found: list[str] = []
     for _ in range(depth):
-        frontier = [key for key in dict.fromkeys(dependents_of(frontier)) if key not in seen]
-        if not frontier:
-            return found
-        seen.update(frontier)
-        found += map(Key, frontier)
+        dependents, onward = (dict.fromkeys(some) for some in dependents_of(frontier))
+        found += filterfalse(seen.__contains__, dependents)
+        frontier = list(filterfalse(seen.__contains__, onward))
         if len(found) > most:
             raise Refused(Refusal.TOO_MUCH, "cascade", f"reaches over {most} keys, which is the limit")
-    if any(key not in seen for key in dependents_of(frontier)):
+        if not frontier:
+            return cast("list[Key]", found)
+        seen.update(dependents, frontier)
+    if not seen.issuperset(chain(*dependents_of(frontier))):
         raise Refused(Refusal.TOO_MUCH, "cascade", f"goes on below {depth} levels of dependents, which is the limit")
-    return found
+    return cast("list[Key]", found)
 
 
 def related(named: Invalidation, rows: Iterable[Entry], *, depth: int, most: int) -> Related:
@@ -50,10 +54,10 @@ def related(named: Invalidation, rows: Iterable[Entry], *, depth: int, most: int
         for parent in row.parents:
             dependents[parent].append(row.key)
 
-    def of(names: Collection[str]) -> Iterator[Key]:
-        for name in names:
-            for parent in (name, *tags.get(Key(name), ())):
-                yield from dependents.get(parent, ())
+    def of(names: Collection[str]) -> tuple[list[Key], list[Key]]:
+        parents = (parent for name in names for parent in (name, *tags.get(Key(name), ())))
+        found = [key for parent in parents for key in dependents.get(parent, ())]
+        return found, found
 
     killed: set[str] = set()
     if named.pattern:

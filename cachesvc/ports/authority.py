@@ -73,8 +73,11 @@ class Authority(Source, Inspected, ChangeLog, Registry, Jobs, Agenda, Protocol):
         """How far that has come, for each pattern in force."""
         ...
 
-    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Listed]:
-        """Live entries that match, in byte order of their keys, from after `after`. No value is read."""
+    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int, stale: bool = False) -> Sequence[Listed]:
+        """Live entries that match, in byte order of their keys, from after `after`; with `stale` those past their life too.
+
+        No value is read.
+        """
         ...
 
     async def reach(self, invalidation: Invalidation) -> Related:

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any, Final
 
 from sqlalchemy import (
+    Boolean,
     Connection,
     Double,
     LargeBinary,
@@ -76,7 +77,8 @@ class DatabaseSource:
         self._misses = 0
         self._size = Measured(partial(size, store), monotonic)
         now = store.now()
-        live = and_(~entries.c.deleted, or_(entries.c.expires_at.is_(None), entries.c.expires_at > now))
+        lives = or_(entries.c.expires_at.is_(None), entries.c.expires_at > now)
+        live = and_(~entries.c.deleted, lives)
         standing = log_state.c.epoch, log_state.c.head, log_state.c.patterns_at
         named = log_state.outerjoin(entries, store.one_of(entries.c.key, "keys"))
         outlined = [literal(b"", LargeBinary) if column is entries.c.value else column for column in _COLUMNS]
@@ -90,7 +92,7 @@ class DatabaseSource:
         )
         self._outline: Select[Any] = (
             select(*outlined, func.length(entries.c.value))
-            .where(live, *_after_and_below())
+            .where(~entries.c.deleted, or_(bindparam("stale", type_=Boolean), lives), *_after_and_below())
             .order_by(entries.c.key)
             .limit(bindparam("limit"))
         )
@@ -141,23 +143,27 @@ class DatabaseSource:
                 return
             after = rows[-1][0]
 
-    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Listed]:
+    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int, stale: bool = False) -> Sequence[Listed]:
         found: list[Listed] = []
         last: str = after or ""
         while (room := limit - len(found)) > 0:
-            rows, patterns = await self._page(self._outline, pattern, last, max(PAGE, room))
+            rows, patterns = await self._page(self._outline, pattern, last, max(PAGE, room), stale=stale)
+            ends = patterns.ended if stale else patterns.newest
             for *columns, nbytes in rows:
                 entry = entry_of(columns)
-                if pattern.matches(entry.key) and not patterns.newest(entry.key, entry.version):
+                if pattern.matches(entry.key) and not ends(entry.key, entry.version):
                     found.append(Listed(entry, nbytes))
             if len(rows) < max(PAGE, room):
                 break
             last = rows[-1][0]
         return found[:limit]
 
-    async def _page(self, statement: Select[Any], pattern: Pattern, after: str, limit: int) -> tuple[Sequence[Any], Patterns]:
+    async def _page(
+        self, statement: Select[Any], pattern: Pattern, after: str, limit: int, **given: object
+    ) -> tuple[Sequence[Any], Patterns]:
         """A page of rows, and the patterns in force when it was read."""
-        bound = {"after": after, "low": pattern.prefix, "high": above(pattern.prefix, exact=pattern.exact), "limit": limit}
+        high = above(pattern.prefix, exact=pattern.exact)
+        bound = {"after": after, "low": pattern.prefix, "high": high, "limit": limit, **given}
         return await self._store.read(
             lambda connection: (connection.execute(statement, bound).all(), self._patterns.now(connection))
         )
@@ -213,8 +219,8 @@ class DatabaseSource:
 
             def end(connection: Connection) -> int | None:
                 now = connection.execute(select(self._store.now())).scalar_one()
-                site, keep = self._site, self._killed_kept
-                return database_patterns.bury(connection, self._store, pattern, page, now=now, site=site, keep=keep)
+                held, site, keep = self._patterns.now(connection), self._site, self._killed_kept
+                return database_patterns.bury(connection, self._store, pattern, page, held, now=now, site=site, keep=keep)
 
             buried = await self._store.maintain(end)
         if buried is None:

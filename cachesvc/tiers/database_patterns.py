@@ -7,7 +7,7 @@ pattern kills; the rows themselves are swept in their time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 from sqlalchemy import Connection, bindparam, case, func, select
@@ -127,15 +127,17 @@ class Page(NamedTuple):
     keys: Sequence[Key]
 
 
-def bury(connection: Connection, store: Store, one: InForce, page: Page, *, now: float, site: str, keep: float) -> int | None:
+def bury(
+    connection: Connection, store: Store, one: InForce, page: Page, held: Patterns, *, now: float, site: str, keep: float
+) -> int | None:
     """End what is dead in the page, or leave it stale; a key that was written since is left alone. `site` is this one's name.
 
-    How many: None where another was faster, and nothing was done.
+    How many it hit: None where another was faster, and nothing was done. `held` are the patterns in force.
     """
     come = patterns.update().where(patterns.c.sequence == one.sequence, patterns.c.buried_to == page.after)
     if not connection.execute(come.values(buried_to=page.upto, looked=patterns.c.looked + page.looked)).rowcount:
         return None
-    buried = end(connection, store, one, page.keys, now=now, keep=keep, site=site)
+    buried = end(connection, store, one, page.keys, held, now=now, keep=keep, site=site)
     if buried:
         counted = patterns.update().where(patterns.c.sequence == one.sequence)
         connection.execute(counted.values(buried=patterns.c.buried + buried))
@@ -143,17 +145,28 @@ def bury(connection: Connection, store: Store, one: InForce, page: Page, *, now:
 
 
 def end(
-    connection: Connection, store: Store, one: InForce, keys: Sequence[Key], *, now: float, keep: float, site: str = ""
+    connection: Connection,
+    store: Store,
+    one: InForce,
+    keys: Sequence[Key],
+    held: Patterns,
+    *,
+    now: float,
+    keep: float,
+    site: str = "",
 ) -> int:
-    """End the entries of these keys that it kills, and keep tombstones, or leave them stale; how many."""
+    """End the entries of these keys that it kills, and keep tombstones, or leave them stale; how many of them it hit."""
     bound = {"keys": store.texts(keys)}
-    dead = select(entries.c.key, entries.c.version).where(
+    dead = select(entries.c.key, entries.c.version, entries.c.expires_at).where(
         store.one_of(entries.c.key, "keys"), entries.c.version < bindparam("below"), ~entries.c.deleted
     )
-    found = connection.execute(dead, {**bound, "below": one.sequence}).all() if keys else ()
+    found: Sequence[Any] = connection.execute(dead, {**bound, "below": one.sequence}).all() if keys else ()
     if one.soft:  # what a harder one kills is left to that
-        others = Patterns(other for other in load(connection) if not other.soft)
-        found = [row for row in found if not others.newest(row.key, row.version)]
+        found = [row for row in found if not held.ended(row.key, row.version)]
+        hit: int = sum(row.expires_at is None or row.expires_at > one.at for row in found)
+    else:  # what was dead before it is not its own
+        before = Patterns(other for other in held if other.sequence < one.sequence)
+        hit = sum(not before.ended(row.key, row.version) for row in found)
     ending = [row.key for row in found]
     if found and one.soft:
         ends = func.coalesce(case((entries.c.expires_at < one.at, entries.c.expires_at)), one.at)
@@ -177,7 +190,7 @@ def end(
         dead_rows = entries.update().where(store.one_of(entries.c.key, "keys"))
         connection.execute(dead_rows.values(**gone, updated_at=now, expires_at=now + keep), bound)
         _keep_known(connection, known)
-    return len(found)
+    return hit
 
 
 def _known(connection: Connection, store: Store, keys: Sequence[str], site: str, *, dead: bool) -> list[dict[str, object]]:

@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from cachesvc.clock import SystemClock
+from cachesvc.engine.preview import preview
 from cachesvc.errors import Refusal, Refused
 from cachesvc.logs import redis_patterns
 from cachesvc.model import fold_invalidation, invalidation
@@ -157,6 +159,22 @@ class Invalidations:
         assert [key async for key, _ in second.scan(EVERYTHING)] == ["j:1", "k:3", "l:1"]
         assert (await authority.bury(one, limit=3))[:3] == burial[:3]  # whoever asks late is told what it came to
 
+    async def test_what_is_hit_is_what_a_look_before_it_says(self, authority: Authority) -> None:
+        """Of what is past its life a soft one takes nothing, a hard one the content; of what is gone neither does."""
+        await append(authority, *(put(f"k:{n}") for n in range(4)), put("other"))
+        await append(authority, delete("k:3"))
+        told: list[tuple[int, int]] = []
+        for soft in (True, True, False, False):
+            for named in (Invalidation("k:[01]*", soft=soft), Invalidation(keys=(Key("k:2"), Key("k:3")), soft=soft)):
+                at = await authority.head()
+                seen = await preview(authority, named, at=at, clock=SystemClock(), loaders=())
+                [receipt] = receipts(await append(authority, invalidate(named)))
+                buried = 0
+                for one in (one for one in (await authority.standing()).patterns if one.sequence > at.sequence):
+                    buried = (await authority.bury(one, limit=100)).buried
+                told.append((seen.matched, receipt.matched + buried))
+        assert told == [(2, 2), (1, 1), (0, 0), (0, 0), (2, 2), (1, 1), (0, 0), (0, 0)]
+
     async def test_two_who_bury_at_once_tell_the_same(self, authority: Authority, second: Authority) -> None:
         await append(authority, *(put(f"k:{i}") for i in range(30)))
         await append(authority, invalidate(wipe("k:*")))
@@ -237,11 +255,16 @@ class Soft:
         for module in (database_patterns, redis_patterns):
             monkeypatch.setattr(module, "ENDED_KEPT", -1.0)
         await append(authority, put("a:1", b"1"), put("a:2", b"2", ttl=0.001), put("a:3", b"3"), put("a:4", b"4"))
+        short = await entry_at(authority, "a:2")
+        assert short is not None
+        assert short.expires_at is not None
+        while await authority.time() <= short.expires_at:
+            pass
         await append(authority, invalidate(Invalidation("a:*", soft=True)), put("a:3", b"33"), delete("a:4"))
         stale = [await entry_at(authority, key) for key in ("a:1", "a:2")]
         await retire(authority, await only_pattern(authority))
         [(_, burial)] = (await authority.burials()).items()
-        assert (burial.done, burial.buried) == (True, 2)
+        assert (burial.done, burial.buried) == (True, 1)  # only a:1 had any life to lose
         await authority.sweep(limit=10)
         assert [await entry_at(authority, key) for key in ("a:1", "a:2")] == stale
         assert await values(authority, "a:3", "a:4") == [b"33", None]
@@ -368,7 +391,7 @@ class Relations:
         live = await indexed.list_entries(EVERYTHING, after=None, limit=10)
         assert [entry.key for entry in live] == ["e"]
         again = await append(indexed, invalidate(Invalidation(keys=(Key("root"),), cascade=True)))
-        assert receipts(again)[0][-2:] == (0, 0)  # none of them was live
+        assert receipts(again)[0][-2:] == (1, 1)  # none of them was live, but their content is taken now
         assert await values(indexed, "root", "b") == [None, None]
 
     async def test_a_cascade_of_a_parent_that_is_no_entry(self, indexed: Authority) -> None:

@@ -97,8 +97,10 @@ async def test_a_soft_one_leaves_them_stale_before_it_is_swept_and_after(store: 
         await swept(authority)
         assert [await entry_at(authority, key) for key in KEYS] == before
         assert refusal(await append(authority, fill("k:7", token))) is Refusal.STALE_FILL
-        again = await append(authority, invalidate(Invalidation(tags=("t",))))
+        again = await append(authority, invalidate(Invalidation(tags=("t",), soft=True)))
         assert receipts(again)[0].matched == 0  # they had no life left
+        hard = await append(authority, invalidate(Invalidation(tags=("t",))))
+        assert receipts(hard)[0].matched == len(KEYS)  # and their content is taken now
         assert await values(authority, *KEYS) == [None] * len(KEYS)
 
 

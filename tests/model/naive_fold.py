@@ -131,7 +131,8 @@ class NaiveStore:
             del self.active[pattern]
             self.sequence += 1
             return {"version": self.sequence, "found": False, "conflict": False}
-        found = any(row is not None and row.live(now) for row in map(self.rows.get, named.keys))
+        rows = [row for row in map(self.rows.get, named.keys) if row is not None]
+        found = any(row.live(now) if named.soft else not row.deleted for row in rows)
         self.sequence += 1
         if named.pattern:
             self.invalidations.append((self.sequence, named.pattern))

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachesvc.errors import Refusal, Refused
-from cachesvc.model.keys import Key
 from cachesvc.model.relations import closure
 
 NAMES = st.sampled_from("abcdefg")
@@ -17,10 +16,11 @@ EDGES = st.sets(st.tuples(NAMES, NAMES), max_size=20)  # (child, parent), cycles
 
 
 def dependents_among(edges: set[tuple[str, str]], asked: list[list[str]] | None = None):  # type: ignore[no-untyped-def]
-    def of(names: Collection[str]) -> list[Key]:
+    def of(names: Collection[str]) -> tuple[list[str], list[str]]:
         if asked is not None:
             asked.append(list(names))
-        return [Key(child) for child, parent in sorted(edges) if parent in names]
+        found = [child for child, parent in sorted(edges) if parent in names]
+        return found, [child for child in found if any(parent == child for _, parent in edges)]
 
     return of
 

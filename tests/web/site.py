@@ -29,7 +29,7 @@ from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.entry import Entry
 from cachesvc.model.fold import fold
 from cachesvc.model.fold_state import Result, State, Terms, buried, noted
-from cachesvc.model.invalidation import InForce, Invalidation, Related
+from cachesvc.model.invalidation import InForce, Invalidation, Related, hit
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Position, Seq
@@ -97,10 +97,11 @@ class Store(FakeAuthority, MemoryJobs):
             raise LogTrimmed(after.sequence, self.trimmed)
         return [change for change in self.log if change.sequence > after.sequence][:limit]
 
-    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int) -> Sequence[Listed]:
+    async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int, stale: bool = False) -> Sequence[Listed]:
         self._check()
-        live = (entry for entry in self.rows.values() if entry.live(self.clock.now()) and pattern.matches(entry.key))
-        ordered = sorted(live, key=lambda entry: entry.key.encode())
+        now = self.clock.now()
+        listed = (entry for entry in self.rows.values() if hit(entry, now, soft=not stale) and pattern.matches(entry.key))
+        ordered = sorted(listed, key=lambda entry: entry.key.encode())
         found = [entry for entry in ordered if after is None or entry.key.encode() > after.encode()][:limit]
         return [Listed(entry._replace(value=b""), len(entry.value)) for entry in found]
 
