@@ -12,18 +12,19 @@ from typing import Any, Final
 
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
 from cachesvc.errors import CacheError, InvalidInput, Overloaded, PositionLost, Unauthenticated, Unavailable
 from cachesvc.ports import Reply
 from cachesvc.protocol.challenge import NODE_PROTOCOL, NODE_SUBJECT, Challenge
 from cachesvc.protocol.codes import Code
+from cachesvc.protocol.versions import SPOKEN
 
-VERSION: Final = "v1"  # of the protocol, as both name it in the handshake
 _PATH: Final = "/v1/ws/realtime"
 _WITHIN: Final = 20.0  # seconds that an answer may take
 _MOST: Final = 256 << 20  # bytes of a frame
+_SHOWN: Final = 500  # bytes of why it refuses
 
 
 class SocketLink:
@@ -99,17 +100,20 @@ async def opened(name: str, url: str, secret: str, *, site: str) -> AsyncIterato
         async with asyncio.timeout(_WITHIN):
             socket = await connect(
                 target,
-                subprotocols=[Subprotocol(NODE_PROTOCOL), Subprotocol(VERSION)],
+                subprotocols=[*map(Subprotocol, (NODE_PROTOCOL, *SPOKEN))],
                 max_size=_MOST,
                 compression=None,
                 proxy=None,
             )
+    except InvalidStatus as exc:
+        said = (exc.response.body or b"")[:_SHOWN].decode(errors="replace")
+        raise Unavailable(f"the site {name} refuses the connection: {exc.response.status_code} {said}") from exc
     except (WebSocketException, OSError, TimeoutError) as exc:
         raise Unavailable(f"the site {name} cannot be reached: {type(exc).__name__}") from exc
     link = SocketLink(socket, name)
     try:
-        if socket.subprotocol != VERSION:
-            raise InvalidInput("protocol", f"of the site {name} is not {VERSION}")
+        if socket.subprotocol not in SPOKEN:
+            raise InvalidInput("protocol", f"of the site {name} is none of {', '.join(SPOKEN)}")
         async with asyncio.timeout(_WITHIN):
             await _prove(link, secret.encode(), f"{NODE_SUBJECT}{site}")
         async with asyncio.TaskGroup() as group:

@@ -26,13 +26,13 @@ from cachesvc.protocol.api import parse
 from cachesvc.protocol.drafts import names
 from cachesvc.protocol.frames import BatchPayload
 from cachesvc.protocol.replicated import InvalidationTold, PublicationTold, entry_of
+from cachesvc.realtime.alarm import Alarm
 from cachesvc.realtime.batches import unpacked
 from cachesvc.sites.report import PeerCounts
 
 _log = logging.getLogger(__name__)
 MOST_MESSAGES: Final = 1_000
 MOST_BYTES: Final = 256 << 20
-LOGGED: Final = 10
 
 
 class Writes(Protocol):
@@ -69,7 +69,7 @@ class Intake:
         self._counts = counts
         self._limits = limits
         self._held: list[tuple[float, str, Entry]] = []  # a heap, by when each is due
-        self._alarmed = 0
+        self._alarm = Alarm(_log, logging.ERROR)
 
     async def take(self, reply: Reply) -> Taken:
         """Take in a `batch:update`. Raises `InvalidInput` where it is none, `Unavailable` and `OutcomeUnknown`, some taken."""
@@ -173,9 +173,3 @@ class Intake:
     def _once(self, sequence: int) -> Idempotency:
         """Told again, after a cut, it is not carried out again."""
         return Idempotency(f"site:{self._peer}", str(sequence), "")
-
-    def _alarm(self, text: str, *said: object) -> None:
-        """The first few are logged one by one, then every thousandth; all are counted."""
-        self._alarmed += 1
-        if self._alarmed <= LOGGED or self._alarmed % 1_000 == 0:
-            _log.error(text, *said)

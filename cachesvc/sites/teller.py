@@ -39,6 +39,7 @@ class TellerCounts:
     """Since the start of this node."""
 
     asked: int = 0
+    refused: int = 0  # in another's name, or not to be understood
     changes: int = 0
     entries: int = 0
     compared: int = 0  # prefixes

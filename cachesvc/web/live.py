@@ -17,9 +17,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
-from cachesvc.errors import CacheError, Forbidden, PositionLost, Unauthenticated, Unavailable
+from cachesvc.errors import CacheError, Forbidden, InvalidInput, PositionLost, Unauthenticated, Unavailable
 from cachesvc.protocol.challenge import NODE_PROTOCOL
 from cachesvc.protocol.codes import CloseCode
+from cachesvc.protocol.versions import SPOKEN, chosen
+from cachesvc.realtime.alarm import Alarm
 from cachesvc.realtime.authentication import NO_PROOFS, Names, Proofs
 from cachesvc.realtime.commands import Commands
 from cachesvc.realtime.hub import Hub
@@ -39,7 +41,6 @@ from cachesvc.web.service import Service
 AT_ONCE: Final = 256  # changes that are read at a time
 PATH: Final = "/v1/ws/realtime"
 CONNECT: Final = "connect"  # what a handshake is counted as
-VERSION: Final = "v1"  # the subprotocol that is selected
 _TOKEN: Final = "jwt."  # noqa: S105 - what a subprotocol begins with that carries one
 _log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class LiveCounts(Traffic):
 
     connections: int = 0
     refused: int = 0  # by Origin, credentials or rate
+    nodes_refused: int = 0  # by the version of their protocol, or what they were to prove
     crowded_out: int = 0  # too many were open
     closed: dict[str, int] = field(default_factory=dict)  # by the server, by its code
 
@@ -101,6 +103,7 @@ class Live:
         self._draining = False
         self._ended = asyncio.Event()  # by each connection that ends: whoever waits for it clears it
         self._driver: Driver | None = None  # while it runs
+        self._alarm = Alarm(_log)
         self._addresses: Counter[str] = Counter()  # of the open ones
         service.revocations.told.append(self._revoked)
 
@@ -108,16 +111,18 @@ class Live:
         """One connection, from its handshake to its end."""
         await receive()  # websocket.connect
         address = scope["client"][0] if scope.get("client") else ""
+        node = NODE_PROTOCOL in scope["subprotocols"]
         try:
             if self.service.rates is not None:
                 self.service.rates.take(CONNECT, address=address)
             driver, identity = self._drives(), self._greet(scope)
         except CacheError as error:
             self.counts.refused += 1
+            if node:
+                self._refuse_node(address, error)
             await _refuse(send, problem_of(error).response(uuid4().hex))
             return
-        selected = VERSION if VERSION in scope["subprotocols"] else None
-        await send({"type": "websocket.accept", "subprotocol": selected})
+        await send({"type": "websocket.accept", "subprotocol": chosen(scope["subprotocols"])})
         most, most_here = self.limits.max_connections, self.limits.max_per_address
         if len(self._open) >= most or self._addresses[address] >= most_here:
             self.counts.crowded_out += 1
@@ -125,7 +130,7 @@ class Live:
             await send({"type": "websocket.close", "code": int(CloseCode.TOO_MANY_CONNECTIONS), "reason": reason})
             return
         peer: LiveProtocol = scope["extensions"][PEER]
-        session = partial(self._session, identity, address, node=NODE_PROTOCOL in scope["subprotocols"])
+        session = partial(self._session, identity, address, node=node)
         connection = Connection(driver, peer, session)
         self._open.add(connection)
         self._addresses[address] += 1
@@ -146,8 +151,14 @@ class Live:
             self.kept.keep(connection.session.names.session, connection.session.stream, self.hub.position.epoch)
             closing = connection.session.closing
             if closing is not None:
+                if node and connection.session.client.identity is None:
+                    self._refuse_node(address, closing.reason)
                 name = closing.code.name.lower()
                 self.counts.closed[name] = self.counts.closed.get(name, 0) + 1
+
+    def _refuse_node(self, address: str, why: object) -> None:
+        self.counts.nodes_refused += 1
+        self._alarm("a node at %s is refused: %s", address, why)
 
     @property
     def running(self) -> bool:
@@ -254,6 +265,7 @@ class Live:
             "open": len(self._open),
             "connections": counts.connections,
             "refused": counts.refused,
+            "nodesRefused": counts.nodes_refused,
             "crowdedOut": counts.crowded_out,
             "received": counts.received,
             "sent": counts.sent,
@@ -276,6 +288,8 @@ class Live:
         origin = headers.get("origin")
         if origin is not None and origin not in self.limits.allowed_origins:
             raise Forbidden("use", f"the socket from the origin {origin}")
+        if NODE_PROTOCOL in scope["subprotocols"] and chosen(scope["subprotocols"]) is None:
+            raise InvalidInput("Sec-WebSocket-Protocol", f"names none of the versions spoken here: {', '.join(SPOKEN)}")
         tokens = [offered.removeprefix(_TOKEN) for offered in scope["subprotocols"] if offered.startswith(_TOKEN)]
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":

@@ -17,11 +17,13 @@ from cachesvc.errors import CacheError, InvalidInput, Overloaded, Unauthenticate
 from cachesvc.model.change import Operation
 from cachesvc.node.site_link import opened
 from cachesvc.protocol.challenge import NODE_SUBJECT
+from cachesvc.protocol.versions import chosen
 from cachesvc.realtime.authentication import Proofs
 from cachesvc.sites.links import Links
 from cachesvc.sites.own import OwnSite
 from cachesvc.web.app import create_app
 from cachesvc.web.live import Live, LiveLimits
+from tests.sites.deployments import until
 from tests.sites.network import SimulatedSite, network
 from tests.web.site import Site
 
@@ -70,18 +72,44 @@ async def test_who_shares_the_secret_is_told(site: Site) -> None:
         ("rome", SECRETS[f"{NODE_SUBJECT}oslo"]),  # a site that nobody knows
     ],
 )
-async def test_who_cannot_prove_who_it_is_is_told_nothing(site: Site, name: str, secret: bytes) -> None:
+async def test_who_cannot_prove_who_it_is_is_told_nothing(
+    site: Site, name: str, secret: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     async with berlin(site) as (url, own):
         found = await asked(url, {"nodeId": name, "checksums": {"": "0:0"}}, name=name, secret=secret)
         assert isinstance(found, Unauthenticated | Unavailable), found
         assert own.teller.counts.asked == 0
+        await until(lambda: site.live.counts.nodes_refused == 1)  # when its connection has ended
+        assert "is refused" in caplog.text
 
 
-async def test_a_site_that_gives_itself_out_as_another_is_refused(site: Site) -> None:
+async def test_a_node_of_an_older_protocol_is_refused_with_a_reason_and_one_that_speaks_a_newer_beside_it_is_not(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asking = {"nodeId": "oslo", "checksums": {"": "0:0"}}
+    async with berlin(site) as (url, own):
+        for number, spoken in enumerate(((), ("v0",))):
+            monkeypatch.setattr("cachesvc.node.site_link.SPOKEN", spoken)
+            found = await asked(url, asking)
+            assert isinstance(found, Unavailable)
+            assert "422" in str(found)
+            assert "names none of the versions spoken here: v1" in str(found)
+            assert site.live.counts.nodes_refused == number + 1
+            assert "names none of the versions" in caplog.text
+        assert own.teller.counts.asked == 0
+        monkeypatch.setattr("cachesvc.node.site_link.SPOKEN", ("v2", "v1"))  # it is upgraded already
+        assert isinstance(await asked(url, asking), dict)
+        monkeypatch.undo()
+        monkeypatch.setattr("cachesvc.web.live.chosen", lambda offered: chosen(offered, ("v2", "v1")))  # this one is
+        assert isinstance(await asked(url, asking), dict)
+
+
+async def test_a_site_that_gives_itself_out_as_another_is_refused(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     async with berlin(site) as (url, own):
         found = await asked(url, {"nodeId": "porto", "checksums": {"": "0:0"}}, name="oslo")
         assert isinstance(found, InvalidInput)
-        assert own.teller.counts.asked == 0
+        assert (own.teller.counts.asked, own.teller.counts.refused) == (0, 1)
+        assert "the site oslo asks is refused" in caplog.text
         assert isinstance(await asked(url, {"nodeId": "oslo", "checksums": {"": "0:0"}}), dict)
 
 
