@@ -118,6 +118,7 @@ class Session:
             self._establish()
         elif self.client.asks:
             self._challenge()
+        self.wake()  # what has to be said goes out at once, but it is to be seen to when that is over
 
     def receive(self, data: str | bytes) -> list[Request]:
         """A frame came: the requests in it that are to be carried out. Whatever is wrong with it is answered."""
@@ -254,6 +255,7 @@ class Session:
         except Rejected as rejected:
             self.close(*rejected.closing)
             raise rejected.error from rejected
+        self.wake()  # another time is due
         if not believed:
             self._challenge()
             return

@@ -28,7 +28,7 @@ def test_connection_established() -> None:
     (frame,) = said.raw()
     payload = golden_frames.check(frame)["payload"]
     assert (payload["connectionId"], payload["userId"], payload["sessionId"]) == ("c-1", "anonymous", "s-1")
-    assert said.woken == 1
+    assert said.woken == 2  # for what is to be sent, and for what is due
 
 
 def test_anyone_may_say_anything_of_himself_where_nobody_is_asked() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from dataclasses import replace
 from random import Random
 
@@ -14,6 +15,7 @@ from websockets.frames import Frame, Opcode
 
 from cachesvc.errors import Unauthenticated
 from cachesvc.protocol.messages import FROM_SERVER
+from cachesvc.realtime.authentication import AuthLimits
 from cachesvc.realtime.identity import Identity
 from cachesvc.realtime.session import SessionLimits
 from cachesvc.web.admission import Admission, AdmissionLimits
@@ -65,13 +67,16 @@ async def test_who_asks_without_an_upgrade_is_told_to(site: Site, http: httpx.As
 
 
 class Guard:
+    def __init__(self, ends: float = math.inf) -> None:
+        self.ends = ends
+
     def greet(self, token: str | None) -> Identity | None:
         if token == "bad":
             raise Unauthenticated("the token is not valid")
-        return Identity(token, ["admin"]) if token is not None else None
+        return Identity(token, ["admin"], self.ends) if token is not None else None
 
     def authenticate(self, token: str, user_id: str) -> Identity:
-        return Identity(user_id, ["admin"])
+        return Identity(user_id, ["admin"], self.ends)
 
     def knows(self, identity: Identity) -> bool:
         return True
@@ -91,6 +96,34 @@ async def test_a_token_may_come_with_the_upgrade(site: Site) -> None:
             async with connected(port, additional_headers={"Authorization": "Bearer bad"}):
                 pass
         assert refused.value.response.status_code == 401
+
+
+def in_haste(**auth: float) -> LiveLimits:
+    return LiveLimits(SessionLimits(auth=AuthLimits(**auth)))
+
+
+async def test_who_does_not_say_who_it_is_is_closed_in_time() -> None:
+    async with opened(live_limits=in_haste(timeout=0.1)) as site, site.served() as port:
+        site.live._doorman = Guard()
+        async with connected(port, established=False) as socket:
+            assert (await socket.ask("cache:get", {"key": "a"}))["payload"]["code"] == "UNAUTHENTICATED"
+            site.clock.advance(0.1)
+            assert await socket.closed() == (4502, "no auth message came in time")
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_who_shows_no_other_token_is_closed_when_it_has_ended(at_once: bool) -> None:
+    async with opened(live_limits=in_haste(notice=0.1, grace=0.1)) as site, site.served() as port:
+        site.live._doorman = Guard(site.clock.now() + 0.3)
+        shown = ("v1", "jwt.ann") if at_once else ("v1",)
+        async with connected(port, *shown, established=False) as socket:
+            if not at_once:
+                await socket.send("auth", token="x", userId="ann")
+            assert (await socket.next())["type"] == "connection:established"
+            site.clock.advance(0.2)
+            assert (await socket.next())["type"] == "auth:challenge"
+            site.clock.advance(0.2)
+            assert await socket.closed() == (4003, "the token has expired, and no other came")
 
 
 async def test_no_pong_closes() -> None:
