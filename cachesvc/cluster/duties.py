@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 class Duty:
-    """Calls `work` every `interval` seconds while this node holds the lease of that name."""
+    """Calls `work` every `interval` seconds while this node holds the lease of that name, which it renews however long that is."""
 
     def __init__(
         self,
@@ -39,16 +39,20 @@ class Duty:
         self._interval = interval
         self._lease = lease
         self._renew_at = 0.0
+        self._due_at = 0.0
 
     async def run(self) -> None:
         """For ever; gives the lease up when the work fails, so that a node that fares better may take it."""
         while True:
             try:
                 if await self._holds():
-                    await self._work()
-                    self._failing = False
-                    await self._clock.sleep(self._interval)
+                    if self._clock.monotonic() >= self._due_at:
+                        await self._work()
+                        self._failing = False
+                        self._due_at = self._clock.monotonic() + self._interval
+                    await self._clock.sleep(min(self._due_at - self._clock.monotonic(), self._lease / 4))
                     continue
+                self._due_at = 0.0
             except Unavailable as exc:
                 self.failures += 1
                 _log.log(logging.DEBUG if self._failing else logging.WARNING, "the duty %s failed: %s", self.name, exc)
@@ -60,7 +64,7 @@ class Duty:
         """Let another node take over at once."""
         if not self.held:
             return
-        self.held = False
+        self.held, self._due_at = False, 0.0
         try:
             await self._registry.release([self.name], self._node)
         except Unavailable:

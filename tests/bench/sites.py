@@ -31,12 +31,16 @@ from tests.bench.records import records
 from tests.bench.rows import fresh_database
 from tests.bench.sides import Bounded, Row, Side, by_many, compare, on_the_other_core
 from tests.e2e.services import started
+from tests.e2e.takeover import Takeover, taken_over
 from tests.sites.deployments import deployed
 from tests.sites.network import network
 
 WRITERS: Final = 64
 RATES: Final = (50, 200, 1_000)  # writes a second
 LAG: Final = 1.0  # seconds
+KILLED: Final = 3  # nodes
+NOTICED: Final = 5.0  # seconds until a dead one is forgotten
+TAKEN: Final = 10.0  # and its duties are taken over
 WORKERS: Final = (1, 2, 4)
 NOBODY: Final = "http://127.0.0.1:9"  # where no other site is
 
@@ -44,7 +48,8 @@ NOBODY: Final = "http://127.0.0.1:9"  # where no other site is
 async def sites(file: Path | None, rounds: int, seconds: float) -> list[Row | Bounded]:
     """The tree at start, its share of a write, how far a site is behind, workers."""
     lags = [await _lag(rate, seconds) for rate in RATES]
-    return [await _built(), await _beside_writes(file, rounds, seconds), *lags, *await _workers(seconds)]
+    taken = await _taken_over()
+    return [await _built(), await _beside_writes(file, rounds, seconds), *lags, *taken, *await _workers(seconds)]
 
 
 async def _built() -> Bounded:
@@ -122,6 +127,22 @@ async def _lag(rate: int, seconds: float) -> Bounded:
     cuts = quantiles(seen, n=100)
     told = f"p50 {cuts[49] * 1e3:.0f} ms, p99 {cuts[98] * 1e3:.0f} ms ({len(seen)} looks)"
     return Bounded(f"a site is behind another that makes {rate:,} writes a second", told, f"{LAG:g} s at p99", LAG / cuts[98])
+
+
+async def _taken_over() -> list[Bounded]:
+    """As the settings are by default; the longest of a few."""
+    found: list[Takeover] = []
+    with servers.postgres() as server:
+        for _ in range(KILLED):
+            with TemporaryDirectory(prefix="cachesvc-bench-") as directory:
+                found.append(await taken_over(Path(directory), await fresh_database(server)))
+    forgotten, taken = max(one.forgotten for one in found), max(one.taken_over for one in found)
+    return [
+        Bounded(
+            f"a killed node is forgotten, at most of {KILLED}", f"≤ {forgotten:.1f} s", f"{NOTICED:g} s", NOTICED / forgotten
+        ),
+        Bounded(f"its duties are taken over, {KILLED} times", f"≤ {taken:.1f} s", f"{TAKEN:g} s", TAKEN / taken),
+    ]
 
 
 async def _workers(seconds: float) -> list[Bounded]:
