@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 class Duty:
-    """Calls `work` every `interval` seconds while this node holds the lease of that name, which it renews however long that is."""
+    """Calls `work` every `interval` seconds while this node holds the lease of that name; the lease is renewed however long they are."""
 
     def __init__(
         self,

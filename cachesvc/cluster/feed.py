@@ -78,9 +78,11 @@ class Feed:
             elif after.sequence < self._since:
                 return await self._log.read(after, limit)
             elif after.sequence < self.position.sequence:
-                # sequences are dense, so the place follows from the number
-                first = len(self._held) - (self.position.sequence - after.sequence)
-                return list(islice(self._held, first, first + limit))
+                # sequences are dense, so the place follows from the number; counted from the end, where most listeners are
+                behind = self.position.sequence - after.sequence
+                changes = list(islice(reversed(self._held), max(0, behind - limit), behind))
+                changes.reverse()
+                return changes
             await moved.wait()
 
     def _wake(self) -> None:

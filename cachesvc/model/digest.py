@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-import xxhash
+from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
 
 from cachesvc.errors import InvalidInput
 from cachesvc.model.keys import Key
@@ -18,6 +18,7 @@ DIGITS: Final = 16  # of the hash of a key; a prefix of all of them is a single 
 MOST: Final = 32  # keys of a leaf, which is then split in sixteen: about 16 on average
 MODULUS: Final = 1 << 128
 HEX: Final = "0123456789abcdef"
+_BITS: Final = 4 * DIGITS
 _ALLOWED: Final = frozenset(HEX)
 
 
@@ -53,75 +54,87 @@ def parse_prefix(text: str, *, field: str) -> str:
 
 def hashed(key: Key) -> str:
     """The hash of a key, in hexadecimal."""
-    return xxhash.xxh3_64_hexdigest(key.encode())
+    return xxh3_64_hexdigest(key.encode())
 
 
 class _Node:
-    """A prefix. A leaf holds its keys in one text, a line each (`key`, tab, hash), since no key has a control character."""
+    """A prefix. A leaf holds its keys in one text, a line each (`key`, tab, hash), since no key has a control character.
 
-    __slots__ = ("count", "lines", "total")
+    `total` is not reduced: as the sum of what is held it never grows past that.
+    """
+
+    __slots__ = ("below", "count", "lines", "total")
 
     def __init__(self) -> None:
         self.total = 0
         self.count = 0
-        self.lines: bytes | None = b"\n"  # None: split
+        self.lines = b"\n"
+        self.below: list[_Node] | None = None  # by the next digit; None: a leaf
+
+    @property
+    def sum(self) -> Sum:
+        return Sum(self.total % MODULUS, self.count)
 
 
 class Digest:
     """The tree of one store. A write costs a step for each level of it; the memory is about 100 bytes for each key."""
 
     def __init__(self) -> None:
-        self._nodes: dict[str, _Node] = {"": _Node()}
+        self._root = _Node()
 
     def __len__(self) -> int:
-        return self._nodes[""].count
+        return self._root.count
 
     def put(self, key: Key, mark: bytes | None) -> None:
         """The hash of what is held under the key is this now, of 16 bytes; None: nothing is."""
-        text = hashed(key)
-        nodes = self._nodes
-        depth = 0
-        path = [node := nodes[""]]
-        while node.lines is None:
-            depth += 1
-            path.append(node := nodes[text[:depth]])
+        name = key.encode()
+        number, shift = xxh3_64_intdigest(name), _BITS
+        node, path = self._root, []
+        while (below := node.below) is not None:
+            path.append(node)
+            shift -= 4
+            node = below[number >> shift & 15]
         lines = node.lines
-        line = b"\n%b\t" % key.encode()
+        line = b"\n%b\t" % name
         start = lines.find(line)
         added = counted = 0
         if start >= 0:
-            end = start + len(line) + 32
-            added -= int(lines[end - 32 : end], 16)
-            counted -= 1
-            lines = lines[:start] + lines[end:]
-        if mark is not None:
-            written = mark.hex().encode()
-            added += int(written, 16)
-            counted += 1
-            lines = b"%b%b%b" % (line, written, lines)
-        node.lines = lines
-        if not (added or counted):
+            at = start + len(line)
+            end = at + 32
+            added = -int(lines[at:end], 16)
+            counted = -1
+            if mark is not None:
+                node.lines = b"%b%b%b" % (lines[:at], mark.hex().encode(), lines[end:])
+            else:
+                node.lines = lines[:start] + lines[end:]
+        elif mark is not None:
+            node.lines = b"%b%b%b" % (line, mark.hex().encode(), lines)
+        else:
             return
+        if mark is not None:
+            added += int.from_bytes(mark)
+            counted += 1
+        node.total += added
+        node.count += counted
         for above in path:
-            above.total = (above.total + added) % MODULUS
+            above.total += added
             above.count += counted
-        if node.count > MOST and depth < DIGITS:
-            self._split(text[:depth], node)
+        if node.count > MOST and shift:
+            _split(node, shift)
 
     def sum(self, prefix: str) -> Sum:
         """Of all keys whose hashes begin so."""
-        node = self._nodes.get(prefix)
-        if node is not None:
-            return Sum(node.total, node.count)
+        node, depth = self._find(prefix)
+        if depth == len(prefix):
+            return node.sum
         marks = [int.from_bytes(mark) for _, mark in self.marks(prefix)]
         return Sum(sum(marks) % MODULUS, len(marks))
 
     def below(self, prefix: str) -> Mapping[str, Sum]:
         """What a prefix is made of: the sixteen longer ones that hold anything, or each key of a leaf by its whole hash."""
-        node = self._nodes.get(prefix)
-        if node is not None and node.lines is None:
-            longer = {prefix + digit: self.sum(prefix + digit) for digit in HEX}
-            return {name: found for name, found in longer.items() if found.entries}
+        node, depth = self._find(prefix)
+        if depth == len(prefix) and node.below is not None:
+            return {prefix + digit: one.sum for digit, one in zip(HEX, node.below, strict=True) if one.count}
         found: dict[str, Sum] = {}
         for key, mark in self.marks(prefix):
             before = found.get(text := hashed(key), NOTHING)
@@ -130,33 +143,45 @@ class Digest:
 
     def marks(self, prefix: str) -> Iterator[tuple[Key, bytes]]:
         """The keys whose hashes begin so, each with the hash of what is held."""
-        name = prefix
-        while name not in self._nodes:
-            name = name[:-1]
-        waiting = [name]
+        node, depth = self._find(prefix)
+        waiting = [node]
         while waiting:
-            name = waiting.pop()
-            node = self._nodes[name]
-            if node.lines is None:
-                waiting.extend(name + digit for digit in HEX)
+            node = waiting.pop()
+            if node.below is not None:
+                waiting.extend(node.below)
                 continue
-            for line in node.lines.split(b"\n"):
-                if line:
-                    key, _, mark = line.decode().partition("\t")
-                    if len(name) >= len(prefix) or hashed(Key(key)).startswith(prefix):
-                        yield Key(key), bytes.fromhex(mark)
+            for key, mark in _held(node):
+                if depth == len(prefix) or hashed(key).startswith(prefix):
+                    yield key, mark
 
-    def _split(self, prefix: str, node: _Node) -> None:
-        held = list(self.marks(prefix))
-        node.lines = None
-        for digit in HEX:
-            self._nodes[prefix + digit] = _Node()
-        for key, mark in held:
-            below = self._nodes[hashed(key)[: len(prefix) + 1]]
-            below.total = (below.total + int.from_bytes(mark)) % MODULUS
-            below.count += 1
-            assert below.lines is not None
-            below.lines += b"%b\t%b\n" % (key.encode(), mark.hex().encode())
-        for digit in HEX:
-            if self._nodes[prefix + digit].count > MOST and len(prefix) + 1 < DIGITS:
-                self._split(prefix + digit, self._nodes[prefix + digit])
+    def _find(self, prefix: str) -> tuple[_Node, int]:
+        """The node of a prefix, or the leaf that its keys are in; and how many digits of it that is of."""
+        node = self._root
+        for depth, digit in enumerate(prefix):
+            if node.below is None:
+                return node, depth
+            node = node.below[int(digit, 16)]
+        return node, len(prefix)
+
+
+def _held(node: _Node) -> Iterator[tuple[Key, bytes]]:
+    for line in node.lines.split(b"\n"):
+        if line:
+            key, _, mark = line.decode().partition("\t")
+            yield Key(key), bytes.fromhex(mark)
+
+
+def _split(node: _Node, shift: int) -> None:
+    """`shift`: bits of the hash that it does not tell apart."""
+    shift -= 4
+    node.below = [_Node() for _ in HEX]
+    for key, mark in _held(node):
+        name = key.encode()
+        below = node.below[xxh3_64_intdigest(name) >> shift & 15]
+        below.total += int.from_bytes(mark)
+        below.count += 1
+        below.lines += b"%b\t%b\n" % (name, mark.hex().encode())
+    node.lines = b""
+    for below in node.below:
+        if below.count > MOST and shift:
+            _split(below, shift)

@@ -10,6 +10,7 @@ import asyncio
 import heapq
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
 from cachesvc.errors import PositionLost, Unavailable
@@ -25,6 +26,7 @@ from cachesvc.ports import Clock, SiteStore
 
 _log = logging.getLogger(__name__)
 PAGE: Final = 1_000  # entries of one statement, and changes of one step
+REST: Final = 0.1  # seconds that changes gather while nobody asks: together they cost less
 _RETRY: Final = 0.5
 _TAG: Final = tag_mark("")
 
@@ -53,6 +55,8 @@ class Keeper:
         self._idle = idle
         self._wanted_until = 0.0
         self._wanted = asyncio.Event()
+        self._asked: Position | None = None
+        self._hurried = asyncio.Event()
         self._moved = asyncio.Event()
         self._ends: list[tuple[float, Key]] = []  # a heap: when tombstones are no longer kept
 
@@ -64,6 +68,8 @@ class Keeper:
         asked = self._log.position
         self._wanted_until = self._clock.monotonic() + self._idle
         self._wanted.set()
+        self._asked = asked
+        self._hurried.set()
         while self.applied is None or (self.applied.epoch == asked.epoch and self.applied < asked):
             moved = self._moved
             await moved.wait()
@@ -111,8 +117,18 @@ class Keeper:
                 break
             await self._apply(changes)
             self._stand(Position(self.applied.epoch, Seq(changes[-1].sequence)))
+            await self._rest()
         self._wanted.clear()
         self.digest = Digest()
+
+    async def _rest(self) -> None:
+        """Until somebody asks, or for so long."""
+        self._hurried.clear()
+        assert self.applied is not None
+        if self._asked is None or self._asked.epoch != self.applied.epoch or self._asked <= self.applied:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REST):
+                    await self._hurried.wait()
 
     async def _apply(self, changes: Sequence[Change]) -> None:
         read: set[Key] = set()
