@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 class Duty:
-    """Calls `work` every `interval` seconds while this node holds the lease of that name; the lease is renewed however long they are."""
+    """Calls `work` every `interval` seconds while this node holds the lease of that name, which is renewed in between."""
 
     def __init__(
         self,
