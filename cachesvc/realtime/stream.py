@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any, Final, NamedTuple
 
 from cachesvc.ports import Clock
@@ -21,8 +20,7 @@ from cachesvc.realtime.resources import Resource
 from cachesvc.realtime.told import Framing, Told
 
 _ABSENT: Final = object()
-_NONE: Final[deque[Told]] = deque(maxlen=0)  # stand for queues that were never needed
-_NOWHERE: Final[deque[int]] = deque(maxlen=0)
+_NONE: Final[deque[Told]] = deque(maxlen=0)  # stands for a queue that was never needed
 
 
 class Sent(NamedTuple):
@@ -36,7 +34,8 @@ class Sent(NamedTuple):
 class Remembered:
     """The latest messages that went out, whose numbers have no holes.
 
-    Two queues side by side, and no object for each: what is sent to thousands at once would be as many for the collector.
+    No object for each: what is sent to thousands at once would be as many for the collector. The position of nearly all is the
+    version of what is told; that of others is kept by their number.
     """
 
     __slots__ = ("_last", "_positions", "_told", "most", "most_bytes", "size")
@@ -47,26 +46,30 @@ class Remembered:
         self.size = 0  # bytes
         self._last = 0
         self._told: deque[Told] = _NONE
-        self._positions: deque[int] = _NOWHERE
+        self._positions: dict[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self._told)
 
     def __iter__(self) -> Iterator[Sent]:
-        first = self._last - len(self._told) + 1
-        return map(Sent, count(first), self._told, self._positions)
+        positions = self._positions or {}
+        for seq, told in enumerate(self._told, self._last - len(self._told) + 1):
+            yield Sent(seq, told, positions.get(seq, told.version))
 
     def add(self, seq: int, told: Told, position: int) -> None:
         """The next one; the oldest are forgotten."""
         if self._told is _NONE:
-            self._told, self._positions = deque(), deque()
+            self._told = deque()
         self._last = seq
         self._told.append(told)
-        self._positions.append(position)
         self.size += told.size
+        if position != told.version:
+            self._positions = self._positions or {}
+            self._positions[seq] = position
         while self.size > self.most_bytes or len(self._told) > self.most:
+            if self._positions:
+                self._positions.pop(self._last - len(self._told) + 1, None)
             self.size -= self._told.popleft().size
-            self._positions.popleft()
 
 
 @dataclass(slots=True, eq=False)
@@ -149,8 +152,10 @@ class Stream:
             return
         outbox = self.outbox
         if not (subscription.throttle or self.compression or self._waiting.size or outbox.pushed):
-            outbox.push(self._numbered(told))  # there is room: nothing is before it
-            if outbox.pushed:
+            # there is room: nothing is before it, and the hub has come just up to it
+            frame = self._numbered(told, told.version if self.recovering is None else self.position)
+            if not outbox.passed(frame):
+                self._push(frame)
                 self.wake()
             return
         now = self.clock.monotonic() if subscription.throttle or self.compression else 0.0
@@ -179,7 +184,7 @@ class Stream:
             if self.compression is None:
                 self._send(waiting.told)
                 continue
-            frames.append(self._numbered(waiting.told))
+            frames.append(self._numbered(waiting.told, self.position))
             if len(frames) == MOST:
                 self._send_batch(frames, self.compression)
                 frames = []
@@ -223,7 +228,7 @@ class Stream:
         return self.outbox.pushed * 4 <= self.limits.queue_size
 
     def _send(self, told: Told) -> None:
-        self._push(self._numbered(told))
+        self._push(self._numbered(told, self.position))
 
     def _send_batch(self, frames: Sequence[bytes], compression: str) -> None:
         if len(frames) == 1:
@@ -232,8 +237,7 @@ class Stream:
         name = f"b-{self.seq - len(frames) + 1}-{self.seq}"
         self._push(packed(frames, compression, self.clock.now(), name=name))
 
-    def _numbered(self, told: Told) -> bytes:
-        position = self.at() if self.recovering is None and not self._waiting.size else self.position
+    def _numbered(self, told: Told, position: int) -> bytes:
         self.seq = seq = self.seq + 1
         self.sent.add(seq, told, position)
         return self.framing.frame(told, seq, position)

@@ -34,7 +34,8 @@ from cachesvc.realtime.recovery import KeptLimits, KeptSessions, Recovery
 from cachesvc.realtime.session import Session, SessionLimits
 from cachesvc.web.call import raw_path, read_headers
 from cachesvc.web.live_connection import Connection, Driver
-from cachesvc.web.live_protocol import PEER, LiveProtocol, Traffic
+from cachesvc.web.live_protocol import PEER, LiveProtocol
+from cachesvc.web.outlet import Traffic
 from cachesvc.web.problems import problem_of
 from cachesvc.web.service import Service
 
@@ -182,7 +183,7 @@ class Live:
             connection.wake,
             self.limits.proofs,
             node,
-            connection.peer.write,
+            connection.peer.outlet.write,
             Meter(rates, address, self.service.clock) if rates is not None else None,
         )
 

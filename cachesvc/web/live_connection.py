@@ -21,7 +21,8 @@ from cachesvc.realtime.commands import CARRIED_OUT, Commands
 from cachesvc.realtime.outbox import nowhere
 from cachesvc.realtime.quick import Quick
 from cachesvc.realtime.session import Request, Session
-from cachesvc.web.live_protocol import LiveProtocol, Traffic
+from cachesvc.web.live_protocol import LiveProtocol
+from cachesvc.web.outlet import Traffic
 
 _log = logging.getLogger(__name__)
 _NONE: Final[deque[str | bytes]] = deque(maxlen=0)  # stands for a queue that was never needed
@@ -51,7 +52,7 @@ class Connection:
     def __init__(self, driver: Driver, peer: LiveProtocol, session: Callable[[Connection], Session]) -> None:
         self.driver = driver
         self.peer = peer
-        peer.traffic = driver.traffic
+        peer.outlet.traffic = driver.traffic
         self.in_flight = 0
         self._loop = asyncio.get_running_loop()
         self.left: asyncio.Future[None] = self._loop.create_future()
@@ -81,7 +82,7 @@ class Connection:
         closing = self.session.closing
         if closing is not None:
             self._stop_watching()
-            if closing.code is CloseCode.SLOW and self.peer.paused:
+            if closing.code is CloseCode.SLOW and self.peer.outlet.paused:
                 self.peer.abort()  # who takes nothing takes no goodbye either
         self._soon()
 
@@ -181,8 +182,8 @@ class Connection:
             return
         session = self.session
         session.tick()
-        while not self.peer.paused and (frame := session.next_frame()) is not None:
-            self.peer.write(frame)
+        while not self.peer.outlet.paused and (frame := session.next_frame()) is not None:
+            self.peer.outlet.write(frame)
         if self._room is not None:
             self._room.set()
         self._take_up_held()
@@ -196,7 +197,7 @@ class Connection:
         """Wake when something is due; a peer that does not take what waits for it has so much time."""
         now = self.driver.clock.monotonic()
         due = session.due
-        stuck = self.peer.paused and (len(session.outbox) > 0 or (due is not None and due <= now))
+        stuck = self.peer.outlet.paused and (len(session.outbox) > 0 or (due is not None and due <= now))
         if not stuck and self._slow is not None:
             self._slow.cancel()
             self._slow = None

@@ -16,12 +16,11 @@ from websockets.protocol import State
 
 from cachesvc.protocol.codes import CloseCode
 from cachesvc.web.admission import Admission
-from cachesvc.web.text_frames import extent, framed, unmasked
+from cachesvc.web.outlet import Outlet, Traffic
+from cachesvc.web.text_frames import extent, unmasked
 
 PEER: Final = "cachesvc.peer"  # of the scope's extensions
 _NOT_UTF8: Final = 1007  # RFC 6455, 7.4.1
-_MOST_CORKED: Final = 64  # messages
-_LONGEST_CORKED: Final = 4 << 10
 _MOST_FRAGMENTS: Final = 1_024  # empty ones are free of the limit of a message's size
 
 
@@ -42,17 +41,6 @@ class Listener(Protocol):
 
 
 @dataclass(slots=True)
-class Traffic:
-    """What went through the sockets of a node."""
-
-    received: int = 0
-    sent: int = 0
-    sent_bytes: int = 0
-    text: bytes = b""  # the last of them, and its frame: what goes to many at once is one piece of memory, which stays near
-    frame: bytes = framed(b"")
-
-
-@dataclass(slots=True)
 class SocketCounts:
     """What ended sockets, since the start."""
 
@@ -66,15 +54,14 @@ class LiveProtocol(WebSocketsSansIOProtocol):
     admission: Admission | None = None
     counts = SocketCounts()
     listener: Listener | None = None
-    traffic = Traffic()
+    outlet: Outlet
     _split = True  # frames are told apart here; not where some came before anyone listened
     _begun = b""  # of the head of a frame, which the library has already
     _owed = 0  # bytes of a frame that is left to the library
-    _corked: list[bytes] | None = None  # what was written in this turn, to go out at once
-    paused = False  # the transport holds as much as it may
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.outlet = Outlet(self.transport.write, Traffic())
         self._count()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -83,11 +70,11 @@ class LiveProtocol(WebSocketsSansIOProtocol):
         self._left()
 
     def pause_writing(self) -> None:
-        self.paused = True
+        self.outlet.paused = True
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        self.paused = False
+        self.outlet.paused = False
         super().resume_writing()
         if self.listener is not None:
             self.listener.writable()
@@ -124,8 +111,7 @@ class LiveProtocol(WebSocketsSansIOProtocol):
         try:
             self._told_apart(data)
         finally:
-            if self._corked is not None:
-                self._uncork()
+            self.outlet.uncork()
 
     def _told_apart(self, data: bytes) -> None:
         size = len(data)
@@ -143,8 +129,8 @@ class LiveProtocol(WebSocketsSansIOProtocol):
             body, end, usual = found
             if usual and end <= size and end - body <= self._most and not self.frames:
                 at = end
-                if end < size and self._corked is None:
-                    self._corked = []  # more is to be answered
+                if end < size:
+                    self.outlet.cork()  # more is to be answered
                 self._text(unmasked(data, body, end))
             else:
                 at = self._feed(data, at, end - at)
@@ -154,7 +140,7 @@ class LiveProtocol(WebSocketsSansIOProtocol):
         end = min(at + size, len(data))
         self._owed = at + size - end
         if end > at:
-            self._uncork()  # it writes, too
+            self.outlet.uncork()  # it writes, too
             super().data_received(data[at:end])
         return end
 
@@ -178,7 +164,7 @@ class LiveProtocol(WebSocketsSansIOProtocol):
         except UnicodeDecodeError:
             if self.conn.state is State.OPEN:
                 self.conn.send_close(_NOT_UTF8)
-            self._uncork()
+            self.outlet.uncork()
             self.handle_parser_exception()
             return
         self.listener.received(text)
@@ -234,32 +220,6 @@ class LiveProtocol(WebSocketsSansIOProtocol):
     @property
     def open(self) -> bool:
         return not (self.close_sent or self.disconnected or self.transport.is_closing())
-
-    def write(self, text: bytes) -> bool:
-        """A whole text frame, as it goes over the wire where nothing is compressed (RFC 6455, 5.2); False where none fits now.
-
-        What the transport holds is bounded by that. Its listener writes nothing once it has left.
-        """
-        if self.paused:
-            return False
-        traffic = self.traffic
-        if text is not traffic.text:
-            traffic.text, traffic.frame = text, framed(text)
-        if self._corked is None:
-            self.transport.write(traffic.frame)
-        else:
-            self._corked.append(traffic.frame)
-            if len(self._corked) >= _MOST_CORKED or len(text) > _LONGEST_CORKED:
-                self._uncork()
-                self._corked = []
-        traffic.sent += 1
-        traffic.sent_bytes += len(text)
-        return True
-
-    def _uncork(self) -> None:
-        corked, self._corked = self._corked, None
-        if corked:
-            self.transport.write(corked[0] if len(corked) == 1 else b"".join(corked))
 
     def abort(self) -> None:
         """End the connection at once, with what was not sent."""

@@ -97,6 +97,12 @@ async def test_the_usual_is_answered_at_once_with_the_same_bytes(filled: Site, k
     assert told == await ways.plainly(asking(key, **more))
 
 
+async def test_what_is_left_of_its_life_is_told_to_the_millisecond(filled: Site) -> None:
+    told = Ways(filled).at_once(asking("short"))
+    assert told is not None
+    assert json.loads(told)["payload"]["ttl"] == 10.499
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 from websockets.frames import Opcode
 from websockets.utils import apply_mask
 
-from cachesvc.web.live_protocol import LiveProtocol, Traffic, live_protocol
+from cachesvc.web.live_protocol import LiveProtocol, live_protocol
 from cachesvc.web.text_frames import extent, framed, unmasked
 
 MOST = 400
@@ -36,11 +36,9 @@ class Wire(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
-        self.last: object = None
         self.closed = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.last = data
         if not self.closed:
             self.written += bytes(data)
 
@@ -66,7 +64,7 @@ class Echo:
 
     def received(self, data: str | bytes) -> None:
         self.told.append(data)
-        self.peer.write(data.encode() if isinstance(data, str) else b"binary " + data)
+        self.peer.outlet.write(data.encode() if isinstance(data, str) else b"binary " + data)
 
     def writable(self) -> None:
         pass
@@ -83,17 +81,13 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
         pass
 
 
-def made() -> tuple[LiveProtocol, Wire]:
-    config = uvicorn.Config(_app, log_config=None, lifespan="off", ws_max_size=MOST, ws_per_message_deflate=False)
-    config.load()
-    peer, wire = live_protocol()(config=config, server_state=ServerState(), app_state={}), Wire()
-    peer.connection_made(wire)
-    return peer, wire
-
-
 async def taken(pieces: Sequence[bytes], *, split: bool, early: bytes = b"") -> tuple[list[object], bytes]:
     """What a listener is told of these pieces, and what is written."""
-    peer, wire = made()
+    config = uvicorn.Config(_app, log_config=None, lifespan="off", ws_max_size=MOST, ws_per_message_deflate=False)
+    config.load()
+    peer = live_protocol()(config=config, server_state=ServerState(), app_state={})
+    wire = Wire()
+    peer.connection_made(wire)
     peer.data_received(HANDSHAKE)
     if early:
         peer.data_received(early)
@@ -158,17 +152,6 @@ async def test_whatever_comes_is_taken_as_the_library_takes_it(frames: list[byte
     expected = await taken([data[at : at + 1] for at in range(len(data))], split=False)
     assert await taken([data], split=True) == expected
     assert await taken(cut(data, places), split=True) == expected
-
-
-async def test_what_goes_to_many_is_framed_once() -> None:
-    (one, wire), (other, beside) = made(), made()
-    one.traffic = other.traffic = Traffic()
-    for text in (b"a" * 300, b"b" * 300, b""):
-        assert one.write(text)
-        assert other.write(text)
-        assert wire.last is beside.last
-        assert wire.last == framed(text)
-    assert one.traffic.sent == 6
 
 
 async def test_what_came_before_anyone_listened_is_told_first() -> None:
