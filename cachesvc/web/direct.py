@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope
@@ -19,15 +19,27 @@ from cachesvc.errors import TooManyRequests
 from cachesvc.observability.metrics import place_of
 from cachesvc.realtime.identity import Identity
 from cachesvc.web.call import IDENTITY, REQUEST_ID, Call
-from cachesvc.web.door import FROZEN, part_of, told
+from cachesvc.web.door import FROZEN, part_of, problem
 from cachesvc.web.ids import new_id
 from cachesvc.web.protocol import LimitedProtocol
 from cachesvc.web.routes import Endpoint, answered
 from cachesvc.web.service import Service
 from cachesvc.web.usual import ENTRY, READING, Request, Usual
 
-_STATUS_LINES: Final = {status: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+_STATUS_LINES: Final[dict[int, bytes]] = {
+    status: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()) for status in HTTPStatus
+}
 _CONTROL: Final = re.compile(b"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class Told(NamedTuple):
+    """An answer as it is sent."""
+
+    status_code: int
+    data: bytes
+
+
+Answering = Callable[[Call], Awaitable[Response | Told]]
 
 
 class DirectProtocol(LimitedProtocol):
@@ -37,7 +49,7 @@ class DirectProtocol(LimitedProtocol):
     usual: Usual
     endpoints: Mapping[str, Mapping[str, Endpoint]]  # by route and method
     _in_progress = False
-    _last = False  # the answer that is made is the last of the connection
+    last = False  # the answer that is made is the last of the connection
     _held = b""  # what came behind the request in progress
     _given: object = None  # by uvicorn: the headers of every answer, and below as bytes
     _rendered = b""
@@ -51,13 +63,13 @@ class DirectProtocol(LimitedProtocol):
 
     def shutdown(self) -> None:
         if self._in_progress:
-            self._last = True
+            self.last = True
         else:
             super().shutdown()
 
     def begin(self, request: Request, data: bytes) -> bool:
         """Have a request answered, which is all of `data`; False where it is for the plain route."""
-        endpoint = self.endpoints[request.route].get("GET" if request.method == "HEAD" else request.method)
+        endpoint = self.endpoint(request)
         if endpoint is None or self.flow.write_paused or not self.paid(request.route, request.head.identity):
             return False
         self.heard()
@@ -69,6 +81,10 @@ class DirectProtocol(LimitedProtocol):
         self.tasks.add(task)  # as uvicorn's own: it waits for them when it ends
         task.add_done_callback(self.tasks.discard)
         return True
+
+    def endpoint(self, request: Request) -> Answering | None:
+        """What answers a request; None where that is for the plain route."""
+        return self.endpoints[request.route].get("GET" if request.method == "HEAD" else request.method)
 
     def paid(self, route: str, identity: Identity) -> bool:
         """Whether the client's rate allows it. If not, the plain route says so."""
@@ -92,7 +108,7 @@ class DirectProtocol(LimitedProtocol):
     def _busy(self) -> bool:
         return self._in_progress or super()._busy()
 
-    async def _answer(self, request: Request, body: bytes, endpoint: Endpoint) -> None:
+    async def _answer(self, request: Request, body: bytes, endpoint: Answering) -> None:
         clock, number = self.service.clock, new_id()
         began = clock.monotonic()
         scope: Scope = {
@@ -104,33 +120,37 @@ class DirectProtocol(LimitedProtocol):
         try:
             call = Call(self.service, scope, _whole(body), _unused, request.head.headers)
             response = await answered(call, endpoint)
-            if _CONTROL.search(b"".join([value for _, value in response.raw_headers])):
-                raise ValueError("a header has control characters")
+            told = response if isinstance(response, Told) else self._told(response, request, number)
         except asyncio.CancelledError:  # the node ends, and has waited long enough
             self.transport.close()
             raise
         except Exception as error:  # noqa: BLE001 - as at the door
-            response = told(error, number, request.route).response(number)
+            told = self._told(problem(error, number, request.route).response(number), request, number)
         ended = clock.monotonic()
         reading = request.method in READING and request.route == ENTRY
-        if reading and ended >= self.service.cache.leash.until and response.status_code < 500:
-            response = FROZEN.response(number)
-        self.service.metrics.note(place_of(request.route, request.method, response.status_code), ended - began)
+        if reading and ended >= self.service.cache.leash.until and told.status_code < 500:
+            told = self._told(FROZEN.response(number), request, number)
+        self.service.metrics.note(place_of(request.route, request.method, told.status_code), ended - began)
         self._in_progress = False
         if not self.transport.is_closing():
-            self._send(response, number, bodiless=request.method == "HEAD")
+            self._send(told.data)
 
-    def _send(self, response: Response, number: str, *, bodiless: bool) -> None:
+    def _told(self, response: Response, request: Request, number: str) -> Told:
         headers = response.raw_headers
-        lines = [_STATUS_LINES[HTTPStatus(response.status_code)], self.dated()]
+        if _CONTROL.search(b"".join([value for _, value in headers])):
+            raise ValueError("a header has control characters")
+        lines = [_STATUS_LINES[response.status_code], self.dated()]
         lines += [b"%b: %b\r\n" % header for header in headers]
         if not any(name == b"x-request-id" for name, _ in headers):
             lines.append(b"x-request-id: %b\r\n" % number.encode())
-        lines.append(b"connection: close\r\n\r\n" if self._last else b"\r\n")
-        if not bodiless:
+        lines.append(b"connection: close\r\n\r\n" if self.last else b"\r\n")
+        if request.method != "HEAD":
             lines.append(bytes(response.body))
-        self.transport.write(b"".join(lines))
-        if self._last:
+        return Told(response.status_code, b"".join(lines))
+
+    def _send(self, data: bytes) -> None:
+        self.transport.write(data)
+        if self.last:
             self.transport.close()
             return
         self.heard()

@@ -67,12 +67,12 @@ class Door:
         except ClientDisconnect:
             return
         except Exception as error:
-            problem = told(error, request_id, _template(scope))
+            refusal = problem(error, request_id, _template(scope))
             if started:
                 raise
-            if problem.status < 500 and self._frozen(scope):
-                problem = FROZEN
-            await problem.response(request_id)(scope, receive, answer)
+            if refusal.status < 500 and self._frozen(scope):
+                refusal = FROZEN
+            await refusal.response(request_id)(scope, receive, answer)
 
     def _frozen(self, scope: Scope) -> bool:
         """Whether this node was frozen while it looked up what it now tells of an entry."""
@@ -103,7 +103,7 @@ class Door:
         return identity
 
 
-def told(error: Exception, request_id: str, route: str) -> Problem:
+def problem(error: Exception, request_id: str, route: str) -> Problem:
     """The problem that an error is to the client. One that nobody foresaw is told to the log, too."""
     if not isinstance(error, (CacheError, ProblemRaised)):
         _log.error("a request failed", exc_info=error, extra={"request_id": request_id, "route": route})
@@ -124,8 +124,8 @@ async def http_error(request: Request, error: Exception) -> Response:
         405: "this path does not answer to that method",
         426: "this path is a WebSocket's",
     }
-    problem = Problem(error.status_code, code, detail.get(error.status_code, error.detail), headers=dict(error.headers or {}))
-    return problem.response(str(request.scope[REQUEST_ID]))
+    told = Problem(error.status_code, code, detail.get(error.status_code, error.detail), headers=dict(error.headers or {}))
+    return told.response(str(request.scope[REQUEST_ID]))
 
 
 def _template(scope: Scope) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 import orjson
 from starlette.responses import Response
 
-from cachesvc.engine.answers import Answer, Mark, Want, Written
+from cachesvc.engine.answers import ANY, Answer, Mark, Want, Written
 from cachesvc.errors import InvalidInput, Refusal, Refused
 from cachesvc.model.change import ABSENT, Draft, Operation
 from cachesvc.model.entry import JSON
@@ -59,6 +59,12 @@ async def get_entry(call: Call) -> Response:
     current = entry.version if entry is not None and not entry.deleted else ABSENT
     if not demands.met_by(current):
         raise demands.unmet(current)
+    return found(call, answer, want)
+
+
+def found(call: Call, answer: Answer, want: Want = ANY) -> Response:
+    """What a read came to, as it is told."""
+    entry = answer.entry
     if entry is None or entry.deleted:
         return _missed(answer, want).response(call.request_id)
     headers = {

@@ -8,9 +8,11 @@ and whatever is in any way unusual is left to the plain route.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Final, Protocol
 
 import uvicorn
+from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cachesvc.engine.leash import Leash
@@ -19,7 +21,9 @@ from cachesvc.model.keys import Key
 from cachesvc.observability.metrics import place_of
 from cachesvc.realtime.identity import ANONYMOUS
 from cachesvc.web.app import ENDPOINTS
-from cachesvc.web.direct import DirectProtocol
+from cachesvc.web.call import Call
+from cachesvc.web.direct import Answering, DirectProtocol, Told
+from cachesvc.web.entries import found
 from cachesvc.web.ids import new_id
 from cachesvc.web.protocol import LimitedProtocol
 from cachesvc.web.service import Service
@@ -27,15 +31,16 @@ from cachesvc.web.trial import answers_at_once, keeps_limits
 from cachesvc.web.usual import ENTRY, Request, Usual
 
 _log = logging.getLogger(__name__)
+_LOADER: Final = "loader"  # whose answers are no hits
 _AT_ONCE: Final = 256 << 10  # bytes of answers that are handed over together; then the client must have taken some
 
 _OK: Final = (
-    b'HTTP/1.1 200 OK\r\n%betag: "%d"\r\nage: %d\r\ncache-status: cachesvc; hit;%b detail=memory\r\n'
+    b'HTTP/1.1 200 OK\r\n%betag: "%d"\r\nage: %d\r\ncache-status: cachesvc; hit;%b detail=%b\r\n'
     b"cache-control: no-cache\r\nx-content-type-options: nosniff\r\ncontent-security-policy: sandbox\r\n"
     b"content-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n\r\n%b"
 )
 _NOT_MODIFIED: Final = (
-    b'HTTP/1.1 304 Not Modified\r\n%betag: "%d"\r\nage: %d\r\ncache-status: cachesvc; hit;%b detail=memory\r\n'
+    b'HTTP/1.1 304 Not Modified\r\n%betag: "%d"\r\nage: %d\r\ncache-status: cachesvc; hit;%b detail=%b\r\n'
     b"cache-control: no-cache\r\nx-request-id: %b\r\n\r\n"
 )
 _PLACES: Final = {(method, status): place_of(ENTRY, method, status) for method in ("GET", "HEAD") for status in (200, 304)}
@@ -94,9 +99,9 @@ class HotProtocol(DirectProtocol):
             ended = clock.monotonic()
             if ended >= self.hits.leash.until:  # this node was frozen: what it looked up before is not sent
                 return sent, None
-            status = 304 if asked.head.has(entry.version) else 200
-            answers.append(self._hit(entry, now, status, bodiless=asked.method == "HEAD"))
-            self.service.metrics.note(_PLACES[asked.method, status], ended - began)
+            told = self._hit(asked, entry, now, b"memory", new_id())
+            answers.append(told.data)
+            self.service.metrics.note(_PLACES[asked.method, told.status_code], ended - began)
             done += asked.size
             asked = self.usual.read_at(data, done) if done < len(data) else None
             size += len(answers[-1])
@@ -110,14 +115,26 @@ class HotProtocol(DirectProtocol):
             self.transport.write(answers[0] if len(answers) == 1 else b"".join(answers))
         return done, missed
 
-    def _hit(self, entry: Entry, now: float, status: int, *, bodiless: bool) -> bytes:
+    def endpoint(self, request: Request) -> Answering | None:
+        return super().endpoint(request) if request.key is None else partial(self._read, request, request.key)
+
+    async def _read(self, request: Request, key: Key, call: Call) -> Response | Told:
+        """Read what memory does not hold. A hit is told as one of memory is, and all else as its endpoint would."""
+        call.require("read", key)
+        answer = await self.service.cache.read(key)
+        entry = answer.entry
+        if entry is None or entry.deleted or answer.mark or answer.tier == _LOADER or self.last:
+            return found(call, answer)
+        return self._hit(request, entry, answer.now, answer.tier.encode(), call.request_id)
+
+    def _hit(self, request: Request, entry: Entry, now: float, tier: bytes, number: str) -> Told:
         ttl = b" ttl=%d;" % ((entry.expires_at - now) // 1) if entry.expires_at is not None else b""
         age = max(0, int(now - entry.updated_at))
-        number = new_id().encode()
-        if status == 304:
-            return _NOT_MODIFIED % (self.dated(), entry.version, age, ttl, number)
+        if request.head.has(entry.version):
+            return Told(304, _NOT_MODIFIED % (self.dated(), entry.version, age, ttl, tier, number.encode()))
         value, kind = entry.value, entry.content_type.encode("latin-1")
-        return _OK % (self.dated(), entry.version, age, ttl, kind, len(value), number, b"" if bodiless else value)
+        body = value if request.method == "GET" else b""
+        return Told(200, _OK % (self.dated(), entry.version, age, ttl, tier, kind, len(value), number.encode(), body))
 
 
 async def hot(plain: type[LimitedProtocol], service: Service) -> type[HttpToolsProtocol]:

@@ -6,6 +6,7 @@ The raw path decides, since a decoded one no longer tells `%2F` in a key's neigh
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -18,6 +19,7 @@ from cachesvc.web.deadlines import Late
 from cachesvc.web.service import Service
 
 TEMPLATE = "cachesvc.template"  # of the scope: the route as metrics name it
+T = TypeVar("T")
 Endpoint = Callable[[Call], Awaitable[Response]]
 
 
@@ -52,7 +54,7 @@ class DataRoute(BaseRoute):
         await response(scope, receive, send)
 
 
-async def answered(call: Call, endpoint: Endpoint) -> Response:
+async def answered(call: Call, endpoint: Callable[[Call], Awaitable[T]]) -> T:
     """The endpoint's answer, within the time limit."""
     limit = call.service.limits.request_timeout
     try:

@@ -37,8 +37,12 @@ class Both:
         return await self.converse(opening, partial(_end, rest=rest))
 
     async def ask_each(self, request: bytes) -> list[bytes]:
-        """The same, of one after the other, each alone: the last request is sent when an answer begins to come."""
-        return [await self._converse(port, request, _heard) for port in self.ports]
+        """The same, of one after the other."""
+        return [await self.ask_alone(place, request) for place in range(len(self.ports))]
+
+    async def ask_alone(self, place: int, request: bytes) -> bytes:
+        """The same, of one of the two; the last request is sent when an answer begins to come."""
+        return await self._converse(self.ports[place], request, _heard)
 
     async def converse(self, opening: bytes, conversation: Callable[[Talk], Awaitable[None]] | None = None) -> list[bytes]:
         """What each has sent back when it closes; ids and dates taken out. The `opening` is there before it can be late."""

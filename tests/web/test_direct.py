@@ -110,6 +110,27 @@ async def test_both_ways_answer_alike(pair: Both, begun: list[Request], request_
 @pytest.mark.parametrize(
     "request_",
     [
+        HIT,
+        HIT.replace(b"GET", b"HEAD"),
+        asking("GET /v1/cache/n"),
+        asking("GET /v1/cache/%6E", If_None_Match='"1002"'),
+        asking("GET /v1/cache/n", If_None_Match='"7"'),
+    ],
+)
+async def test_hits_below_memory_are_told_alike(site: Site, pair: Both, begun: list[Request], request_: bytes) -> None:
+    site.clock.advance(2.25)
+    answers = []
+    for place in range(2):
+        site.cache.memory.clear()
+        answers.append(await pair.ask_alone(place, request_))
+    assert answers[0] == answers[1]
+    assert b" detail=database\r\n" in answers[0]
+    assert len(begun) == 1
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
         asking("PUT /v1/cache/b", b"1", Expect="100-continue"),
         asking("PUT /v1/cache/b", b"1", Content_Encoding="gzip"),
         asking("PUT /v1/cache/b", b"1", Content_Range="bytes 0-0/1"),
