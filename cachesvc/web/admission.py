@@ -98,7 +98,7 @@ class Admission:
         self.connections = 0
         self._clock = clock
         self._reading = False  # a turn's requests are being read
-        self._taken = 0  # of them taken up
+        self._asked = self._taken = 0  # how many they are, and of them taken up
         self._cost = 0.0  # seconds that one request makes a turn longer, lately
         self._open = 0  # turns that have not ended
         self._since = self._rested = clock.monotonic()
@@ -110,8 +110,9 @@ class Admission:
             now = self._clock.monotonic()
             self._settle(now)
             self._open += 1
-            self._taken = 0
+            self._asked = self._taken = 0
             asyncio.get_running_loop().call_soon(self._begun, now, self.writes.standing())
+        self._asked += 1
         if self.in_progress >= self.limits.max_requests:
             self.crowded += 1
             return False
@@ -151,15 +152,17 @@ class Admission:
     def _begun(self, since: float, standing: float) -> None:
         """What was read in this turn comes after this; what is scheduled here comes after that."""
         self._reading = False
-        asyncio.get_running_loop().call_soon(self._ended, since, standing, self._taken)
+        asyncio.get_running_loop().call_soon(self._ended, since, standing, self._asked, self._taken)
 
-    def _ended(self, since: float, standing: float, taken: int) -> None:
+    def _ended(self, since: float, standing: float, asked: int, taken: int) -> None:
         self._open -= 1
         now = self._rested = self._clock.monotonic()
         turn = now - since
         if taken >= _TELLING:
             one = turn / taken
             self._cost = one if not self._cost else _LATEST * one + (1 - _LATEST) * self._cost
+        if asked < LEAST_ROOM:  # however long it took, so few are not what it took so long for
+            turn = 0.0
         self.reads.sample(turn)
         self.writes.sample(max(turn, standing))
 

@@ -80,6 +80,15 @@ async def test_few_are_always_taken_up() -> None:
     assert [await turn(admission, clock, takes=10.0, asked=20) for _ in range(2)] == [20, LEAST_ROOM]
 
 
+async def test_turns_of_few_requests_are_no_overload_however_long_they_take() -> None:
+    """A machine that gives a node no core for moments, again and again."""
+    clock = FakeClock()
+    admission = Admission(clock)
+    few = LEAST_ROOM - 1
+    assert [await turn(admission, clock, takes=LATE, asked=few) for _ in range(30)] == [few] * 30
+    assert not admission.shedding
+
+
 async def test_after_a_silence_all_are_let_in() -> None:
     clock = FakeClock()
     admission = Admission(clock)
