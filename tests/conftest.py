@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
+import httpx
 import hypothesis
 import pytest
 import redis
@@ -28,16 +31,8 @@ if (
 ):  # as in the background of a shell: processes of the tests would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SLOW = (
-    "tests/e2e/",
-    "tests/faults/",
-    "tests/clusters/",
-    "tests/processes/",
-    "tests/load/",
-    "tests/properties/",
-    "tests/node/",
-    "tests/cli/",
-)
+WAITING = ("e2e", "faults", "clusters", "processes", "load", "node", "cli")  # directories whose tests wait for servers
+LONGEST = ("properties", "conformance", "model", "logs")  # of the others, which keep a processor busy
 
 
 @pytest.hookimpl(wrapper=True)
@@ -52,8 +47,26 @@ def pytest_collection() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes the longest comes first, so that no process works on alone in the end."""
-    items.sort(key=lambda item: next((place for place, start in enumerate(SLOW) if item.nodeid.startswith(start)), len(SLOW)))
+    """The longest first, so that no process works on alone in the end; those that wait evenly among those that do not."""
+    order = [*WAITING, *LONGEST]
+    places = {item.path: directory_of(item.path) for item in items}
+    files = sorted(places, key=lambda path: order.index(places[path]) if places[path] in order else len(order))
+    kinds = [[path for path in files if (places[path] in WAITING) is waits] for waits in (True, False)]
+    spread = {path: (number + 0.5) / len(kind) for kind in kinds for number, path in enumerate(kind)}
+    items.sort(key=lambda item: spread[item.path])
+
+
+def directory_of(path: Path) -> str:
+    """Which of the directories of tests a file is in."""
+    return path.relative_to(Path(__file__).parent).parts[0]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_tls_context() -> Iterator[None]:
+    """httpx reads the authorities of the web for each client, for 20 ms, also where nothing is encrypted: here, once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx._transports.default.create_ssl_context", functools.cache(httpx.create_ssl_context))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,9 @@ Valkey and PostgreSQL come from wheels; Debian's Redis 7 is used where it is ins
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import random
 import shutil
@@ -246,19 +248,31 @@ def postgres(*options: str) -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="cachesvc-postgres-") as name:
         port = free_port()
         data = Path(name) / "data"
-        handle = postgres_server.get_server(data, start=False, cleanup_mode=None)
-        if handle.system_user is not None:
+        made, user = _postgres_data()
+        subprocess.run(("cp", "-a", made, data), check=True)
+        if user is not None:
             ensure_prefix_permissions(data)
-        handle.ensure_pgdata_inited()
         binary = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "postgres"
         command = (binary, "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", "", "-c", "max_connections=200", *options)
         url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-        with running(Server(command, port, url, data, user=handle.system_user)) as server:
+        with running(Server(command, port, url, data, user=user)) as server:
             yield server
             assert server.process is not None
             if server.process.poll() is None:
                 server.stop(signal.SIGQUIT)  # at once: a clean shutdown would write out every database of the tests
-        postgres_server.PostgresServer._instances.pop(data.resolve(), None)
+
+
+@functools.cache
+def _postgres_data() -> tuple[Path, str | None]:
+    """The files of a new PostgreSQL, made once for all servers of this process, and the user whose they are."""
+    data = Path(tempfile.mkdtemp(prefix="cachesvc-postgres-new-"))
+    atexit.register(shutil.rmtree, data)
+    handle = postgres_server.get_server(data, start=False, cleanup_mode=None)
+    if handle.system_user is not None:
+        ensure_prefix_permissions(data)
+    handle.ensure_pgdata_inited()
+    postgres_server.PostgresServer._instances.pop(data.resolve(), None)
+    return data, handle.system_user
 
 
 @contextmanager

@@ -51,7 +51,8 @@ def _up_to_now(client: Client, after: str, pattern: Pattern | None) -> Iterator[
     from cachesvc.model.position import parse_position
 
     start = parse_position(after, field="--after")
-    end = next(node.applied for node in client.nodes().nodes if node.is_self)
+    # what a node was heard to have applied, and what it was behind then, are together where the log ends now
+    end = next(node.applied + (node.lag or 0) for node in client.nodes().nodes if node.is_self)
     for followed in client.changes(after=after):
         position, change = followed
         if change is not None and (not (pattern and change.key) or pattern.matches(change.key)):

@@ -33,25 +33,25 @@ def lines(ran: Ran) -> list[str]:
     return ran.text.splitlines()
 
 
-def test_a_value_goes_in_and_comes_out_byte_for_byte(url: str, tmp_path: Path) -> None:
+def test_a_value_goes_in_and_comes_out_byte_for_byte(url: str, inside: Inside, tmp_path: Path) -> None:
     assert cachesvc("set", "value:1", '{"a": 1.10}', url=url).code == 0
     ran = cachesvc("get", "value:1", url=url)
     assert (ran.code, ran.out, ran.err) == (0, b'{"a": 1.10}', "")
 
-    told = cachesvc("get", "value:1", "--json", url=url)
+    told = inside("get", "value:1", "--json", url=url)
     assert b'"value":{"a": 1.10}' in told.out
     assert told.json["contentType"] == "application/json"
     assert told.json["version"] > 0
 
     data = bytes(range(256))
     (tmp_path / "data").write_bytes(data)
-    assert cachesvc("set", "value:2", f"@{tmp_path}/data", "--content-type", "application/octet-stream", url=url).code == 0
+    assert inside("set", "value:2", f"@{tmp_path}/data", "--content-type", "application/octet-stream", url=url).code == 0
     assert cachesvc("set", "value:3", "-", "--content-type", "image/png", stdin=data, url=url).code == 0
     for key in ("value:2", "value:3"):
         assert cachesvc("get", key, url=url).out == data
-    assert cachesvc("get", "value:3", "--json", url=url).json["encoding"] == "base64"
+    assert inside("get", "value:3", "--json", url=url).json["encoding"] == "base64"
 
-    ran = cachesvc("get", "value:1", "--info", "--fresh", url=url)
+    ran = inside("get", "value:1", "--info", "--fresh", url=url)
     assert ran.out == b'{"a": 1.10}'
     assert "detail=database" in ran.err
 
@@ -76,7 +76,7 @@ def test_conditions(url: str, inside: Inside) -> None:
     version = str(first.json["version"])
     assert inside("set", "condition", "2", "--if-match", version, url=url).code == 0
     assert inside("delete", "condition", "--if-match", version, url=url).code == 3
-    assert cachesvc("delete", "condition", url=url).text == "condition is deleted\n"
+    assert inside("delete", "condition", url=url).text == "condition is deleted\n"
     assert inside("set", "condition", "2", "--if-match", "1", "--if-absent", url=url).code == 2
 
 
@@ -106,7 +106,7 @@ def test_what_is_not_acceptable(url: str, inside: Inside) -> None:
 
 
 def test_sums_are_exact(url: str, inside: Inside) -> None:
-    assert cachesvc("increment", "sum", "0.1", url=url).text == "0.1\n"
+    assert inside("increment", "sum", "0.1", url=url).text == "0.1\n"
     assert inside("increment", "sum", "0.2", url=url).text == "0.3\n"
     assert inside("increment", "sum", "-2.30", "--json", url=url).out.endswith(b'"value":-2.00}\n')
     assert inside("increment", "sum", url=url).text == "-1.00\n"

@@ -23,7 +23,7 @@ def tier(url: str, key: str) -> str:
 
 
 def test_warm_from_loaders(url: str, inside: Inside) -> None:
-    ran = cachesvc("warm", "made:k1", "made:absent", "--source", "loader", url=url)
+    ran = inside("warm", "made:k1", "made:absent", "--source", "loader", url=url)
     assert ran.code == 0
     assert "done; 2 of 2 keys; 1 warmed, 1 absent" in ran.text
     assert tier(url, "made:k1") == "memory"
@@ -109,7 +109,7 @@ def test_sync(url: str, inside: Inside) -> None:
     assert told["state"] == "done"
     assert set(told["tiers"]) == {"memory", "redis"}
     assert told["tiers"]["memory"]["repaired"] == 0
-    ran = cachesvc("sync", "--tier", "memory", "--sample", "1", url=url)  # which may be past the last of them
+    ran = inside("sync", "--tier", "memory", "--sample", "1", url=url)  # which may be past the last of them
     assert ran.code == 0
     assert "a sample" in ran.text
     ran = cachesvc("sync", "--tier", "memory", url=url)

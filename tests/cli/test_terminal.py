@@ -7,7 +7,7 @@ import re
 import httpx
 import pytest
 
-from tests.cli.console import cachesvc, terminal
+from tests.cli.console import Inside, cachesvc, terminal
 
 MANY = 150
 
@@ -44,7 +44,7 @@ def test_it_asks_before_much_is_invalidated(url: str) -> None:
 
 
 @pytest.mark.parametrize("answer", ["y", "n"])
-def test_a_job_shows_how_it_goes_on_and_ctrl_c_asks(answer: str, url: str) -> None:
+def test_a_job_shows_how_it_goes_on_and_ctrl_c_asks(answer: str, url: str, inside: Inside) -> None:
     write(url, f"slow-{answer}")
     with terminal("warm", "--pattern", f"slow-{answer}:*", "--rate", "2", url=url) as at:
         at.shows(rf"warm slow-{answer}:\* .*━")
@@ -57,9 +57,9 @@ def test_a_job_shows_how_it_goes_on_and_ctrl_c_asks(answer: str, url: str) -> No
             at.shows(rf"to cancel it: cachesvc job {job} --cancel")
         assert at.ended() == 130
     if answer == "n":
-        assert cachesvc("job", job, "--json", url=url).json["state"] == "running"
-        assert cachesvc("job", job, "--cancel", url=url).code == 0
-    ran = cachesvc("job", job, "--follow", "--json", url=url)
+        assert inside("job", job, "--json", url=url).json["state"] == "running"
+        assert inside("job", job, "--cancel", url=url).code == 0
+    ran = inside("job", job, "--follow", "--json", url=url)
     assert ran.code == 6
     assert b'"state":"cancelled"' in ran.out.splitlines()[-1]
 

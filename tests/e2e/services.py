@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from tests import databases
 from tests.processes.services import LIMIT, REAL, Service, serving
 
 NO_REDIS = {"levels__redis__enabled": "false"}
@@ -22,7 +23,14 @@ JSON = {"Content-Type": "application/json"}
 
 @contextmanager
 def started(data_dir: Path, *options: str, clock_ahead: str = "", **settings: str) -> Iterator[tuple[Service, str]]:
-    """A service that serves, and its URL. `clock_ahead`: seconds by which its machine's clock is wrong."""
+    """A service that serves, and its URL. `clock_ahead`: seconds by which its machine's clock is wrong.
+
+    Where it keeps to the SQLite of its directory it finds that ready; `tests/processes` starts services in bare directories.
+    It refuses nothing because the machine is busy, unless that is set.
+    """
+    settings = {"server__max_delay": "1m"} | settings
+    if "levels__database__url" not in settings:
+        databases.put_sqlite(data_dir / "cachesvc.db")
     with serving(data_dir, *options, program=REAL, clock_ahead=clock_ahead, **settings) as service:
         try:
             yield service, service.ready()

@@ -12,6 +12,7 @@ import asyncpg
 import httpx
 import pytest
 
+from tests import databases
 from tests.e2e.services import NO_REDIS, put, started
 from tests.processes.services import LIMIT, REAL, ROOT, serving
 from tests.servers import process_environment
@@ -46,8 +47,7 @@ def newer(line: str) -> bool:
 
 
 def test_a_newer_sqlite_database_is_left_alone(tmp_path: Path) -> None:
-    with started(tmp_path, **NO_REDIS) as (service, _):
-        assert service.stop() == 0
+    databases.put_sqlite(tmp_path / "cachesvc.db")
     with sqlite3.connect(tmp_path / "cachesvc.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()

@@ -22,20 +22,6 @@ def test_values_survive_a_clean_restart(tmp_path: Path) -> None:
         assert service.stop() == 0
 
 
-def test_what_was_acknowledged_survives_kill_9_of_everything(tmp_path: Path) -> None:
-    for i in range(3):
-        with serving(tmp_path, "--workers", "2", program=REAL) as service:
-            url = service.ready()
-            for before in range(i):
-                assert httpx.get(f"{url}/v1/cache/task:{before}").content == b"%d" % before
-            assert httpx.put(f"{url}/v1/cache/task:{i}", content=b"%d" % i).status_code == 201
-            children = service.children()
-            for child in children:
-                child.kill()
-            service.process.kill()
-            assert gone(children) == []
-
-
 def test_a_supervisor_killed_leaves_no_node(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2", program=REAL) as service:
         service.ready()
@@ -54,18 +40,6 @@ def test_a_killed_node_is_replaced_and_the_other_goes_on(tmp_path: Path) -> None
         with httpx.Client(transport=httpx.HTTPTransport(retries=10)) as client:
             assert client.get(f"{url}/v1/cache/a").content == b"1"
         assert service.stop(signal.SIGINT) == 0
-
-
-def test_a_database_of_a_newer_version_ends_it(tmp_path: Path) -> None:
-    with serving(tmp_path, program=REAL, levels__redis__enabled="false") as service:
-        service.ready()
-        assert service.stop() == 0
-    with sqlite3.connect(tmp_path / "cachesvc.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = 'newer'")
-    connection.close()
-    with serving(tmp_path, "--workers", "2", program=REAL, levels__redis__enabled="false") as service:
-        assert service.ended() == 3
-        assert len([line for line in service.lines if line.startswith("cachesvc: ")]) == 1
 
 
 def test_what_is_stored_can_be_read_after_a_start_without_a_write(tmp_path: Path) -> None:
