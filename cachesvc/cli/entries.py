@@ -49,6 +49,8 @@ def get(
     with at.connected() as client:
         value = client.get(key, cache_control="no-cache" if fresh else None)
     if value is None:
+        if at.as_json:
+            print_json({"key": key, "missing": True})
         say(f"there is no entry {key}")
         return Exit.NOTHING
     if at.as_json:

@@ -62,7 +62,10 @@ def warm(
         told = client.warm(wish)
         if told.note:
             say(told.note)
-        return outcome(at, client, told, wait=not no_wait)
+        done = outcome(at, client, told, wait=not no_wait)
+    if done is Exit.NOTHING:
+        say("there was nothing to warm: no entry, and nothing that a loader has")
+    return done
 
 
 @operator
@@ -126,7 +129,8 @@ def ended(told: JobTold) -> Exit:
     """The exit code for a job as it stands."""
     if told.state in ("failed", "cancelled") or told.error_count:
         return Exit.PARTLY
-    return Exit.NOTHING if told.state == "done" and not told.done else Exit.OK
+    found = told.done - told.counts.get("absent", 0)
+    return Exit.NOTHING if told.state == "done" and not found else Exit.OK
 
 
 def _followed(at: Operator, client: Client, told: JobTold) -> tuple[JobTold, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
 from cachesvc.engine.answers import Written
@@ -16,8 +17,8 @@ FIRST: Final = 1_000  # keys that are looked at before the answer: what is few i
 class Invalidated(NamedTuple):
     """What an invalidation did.
 
-    `matched` is how many live entries it named, None while a pattern's are not all counted; `job` is the id of the sweep
-    that counts and ends them, None where there is no pattern.
+    `matched` is how many entries it hit, None while a pattern's are not all counted, or where that is not remembered any more;
+    `job` is the id of the sweep that counts and ends them, None where there is no pattern, or none that is remembered.
     """
 
     written: Written
@@ -40,6 +41,8 @@ class Buries(Protocol):
     """Where what a pattern killed is ended: the authority."""
 
     async def bury(self, pattern: InForce, *, limit: int) -> Burial: ...
+
+    async def burials(self) -> Mapping[InForce, Burial]: ...
 
 
 class Floored(Protocol):
@@ -69,13 +72,19 @@ async def invalidate(cache: Invalidating, draft: Draft) -> Invalidated:
     written = await cache.write(draft)
     receipt = written.receipt
     named = draft.invalidation
-    one = cache.floors.patterns.find(named.name) if named is not None and named.pattern else None
-    if one is None:
+    if named is None or not named.pattern:
         return Invalidated(written, receipt.matched, None)
-    if one.retired or written.replayed:
-        return Invalidated(written, None, job_of(one))
+    one = cache.floors.patterns.find(named.name)
     try:
-        burial = await cache.authority.bury(one, limit=FIRST)
+        if one is not None and not one.retired and one.sequence <= receipt.version:
+            burial = await cache.authority.bury(one, limit=FIRST)
+        else:  # swept already; one of the same name that came later has another count
+            kept = await cache.authority.burials()
+            told = {
+                held: burial for held, burial in kept.items() if held.name == named.name and held.sequence <= receipt.version
+            }
+            one, burial = next(iter(told.items()), (None, Burial(done=False)))
     except Unavailable:  # it is in force all the same
         burial = Burial(done=False)
-    return Invalidated(written, receipt.matched + burial.buried if burial.done else None, job_of(one))
+    matched = receipt.matched + burial.buried if burial.done else None
+    return Invalidated(written, matched, job_of(one) if one is not None else None)

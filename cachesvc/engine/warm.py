@@ -18,7 +18,7 @@ from cachesvc.model.pattern import Pattern, parse_pattern
 from cachesvc.model.warming import Warming, WarmSource, unpack_warming
 from cachesvc.ports import Clock
 
-BATCH: Final = 200  # keys of one SELECT: what more would hold up who reads meanwhile
+BATCH: Final = 100  # keys of one SELECT: what more would hold up who reads meanwhile
 BATCH_BYTES: Final = 8 << 20  # of their values, where those are known before
 STEPS: Final = 4  # a second at least, however slow the pace
 COUNTED: Final = 5_000  # keys counted at a time

@@ -95,7 +95,7 @@ async def operations(file: Path | None, rounds: int, seconds: float) -> list[Bou
         rows.append(Bounded(name, f"{during:,.0f} /s", f"before: {calm:,.0f} /s", during / calm, 0.8))
         rows += await cascades(first, second, len(deep))
         await ended(database)
-        rows.append(await warmed(first, cold, others))
+        rows += await warmed(first, cold, others)
     rows.append(await many_patterns(values, rounds, seconds))
     return rows
 
@@ -156,7 +156,7 @@ async def ended(database: str) -> None:
         await connection.close()
 
 
-async def warmed(cache: Cache, keys: Sequence[Key], others: Sequence[Key]) -> Bounded:
+async def warmed(cache: Cache, keys: Sequence[Key], others: Sequence[Key]) -> list[Bounded]:
     """Keys a second from the database, against reading them one by one, with the latency of who reads meanwhile."""
     one_by_one = keys[: min(2_000, len(keys))]
 
@@ -166,7 +166,8 @@ async def warmed(cache: Cache, keys: Sequence[Key], others: Sequence[Key]) -> Bo
 
     single = len(one_by_one) / await timed(reading())
     await cool(cache, one_by_one)
-    calm = await latency(cache, others, asyncio.sleep(1.0))
+    half = len(others) // 2  # what was read before is in memory
+    calm = await latency(cache, others[:half], asyncio.sleep(1.0))
     warmer = Warmer(cache, cache.clock, hot=no_peers)
     body = pack_warming(Warming(WarmSource.DATABASE, tuple(keys), rate=1e7))
 
@@ -175,10 +176,14 @@ async def warmed(cache: Cache, keys: Sequence[Key], others: Sequence[Key]) -> Bo
             assert job.counts["absent"] == 0
 
     began = time.perf_counter()
-    busy = await latency(cache, others, warming())
+    busy = await latency(cache, others[half:], warming())
     rate = len(keys) / (time.perf_counter() - began)
-    bound = f"one by one: {single:,.0f} /s; p99 of others {busy * 1e3:.1f} ms, before {calm * 1e3:.1f} ms"
-    return Bounded(f"warming {len(keys):,} keys from the database", f"{rate:,.0f} /s", bound, rate / single, 10)
+    name = f"warming {len(keys):,} keys from the database"
+    return [
+        Bounded(f"{name}, as fast as it may", f"{rate:,.0f} /s", f"one by one: {single:,.0f} /s", rate / single, 10),
+        # half of what it was is twice as long
+        Bounded("p99 of reads from Redis meanwhile", f"{busy * 1e3:.1f} ms", f"before: {calm * 1e3:.1f} ms", calm / busy, 0.5),
+    ]
 
 
 async def cool(cache: Cache, keys: Sequence[Key]) -> None:

@@ -60,6 +60,8 @@ def test_what_is_not_there(url: str, inside: Inside) -> None:
     ran = inside("get", "value:none", url=url)
     assert (ran.code, ran.out) == (1, b"")
     assert ran.err == "there is no entry value:none\n"
+    ran = inside("get", "value:none", "--json", url=url)
+    assert (ran.code, ran.json) == (1, {"key": "value:none", "missing": True})
     assert inside("delete", "value:none", "--json", url=url).json == {"key": "value:none", "deleted": False}
     assert inside("delete", "value:none", url=url).code == 1
     assert inside("keys", "value:none*", url=url).code == 1

@@ -44,7 +44,9 @@ def test_warm_from_the_database_and_from_a_peer(url: str, inside: Inside) -> Non
     assert ran.code == 0
     assert "3 of 3 keys" in ran.text
     assert inside("warm", "warmed:0", "warmed:1", "--concurrency", "1", "--json", url=url).json["done"] == 2
-    assert inside("warm", "--pattern", "warmed:none*", url=url).code == 1
+    for nothing in (("--pattern", "warmed:none*"), ("warmed:none", "warmed:nor-this")):
+        ran = inside("warm", *nothing, url=url)
+        assert (ran.code, ran.err) == (1, "there was nothing to warm: no entry, and nothing that a loader has\n")
     ran = inside("warm", "--source", "peer", url=url)  # there is none
     assert ran.code == 6
     assert "no other node" in ran.text

@@ -11,7 +11,7 @@ import pytest
 from cachesvc.engine.answers import Want
 from cachesvc.engine.invalidate import invalidate
 from cachesvc.errors import TierUnavailable
-from cachesvc.model.change import Draft, Operation
+from cachesvc.model.change import Draft, Idempotency, Operation
 from cachesvc.model.change import invalidate as draft_of
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
@@ -55,6 +55,19 @@ async def test_a_pattern_is_in_force_swept_and_retired(node: Node) -> None:
     entry = await node.cache.get(KEYS[0])
     assert entry is not None
     assert entry.value == b"2"
+
+
+async def test_sent_again_a_pattern_has_the_count_that_it_had(node: Node) -> None:
+    await fill(node)
+    draft = draft_of(Invalidation("task:*"), idempotency=Idempotency("me", "night-1", "f"))
+    first = await invalidate(node.cache, draft)
+    assert first.matched == len(KEYS)
+    assert (await invalidate(node.cache, draft)).told() == first.told()
+    await retired(node)
+    assert (await invalidate(node.cache, draft)).told() == first.told()
+    another = await invalidate(node.cache, draft_of(Invalidation("task:*")))  # takes the place of the first
+    assert another.matched == 0
+    assert (await invalidate(node.cache, draft)).told() == {**first.told(), "matched": None, "job": None}
 
 
 async def test_every_live_node_has_applied_it(tmp_path: Path, valkey_url: str, postgres_url: str) -> None:
