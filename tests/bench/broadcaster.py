@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 
 import uvloop
 from websockets.asyncio.server import ServerConnection, broadcast, serve
+from websockets.exceptions import ConnectionClosed
 
 CONNECTIONS: set[ServerConnection] = set()
 
@@ -19,8 +21,9 @@ CONNECTIONS: set[ServerConnection] = set()
 async def joined(websocket: ServerConnection) -> None:
     CONNECTIONS.add(websocket)
     try:
-        async for message in websocket:
-            broadcast(CONNECTIONS, message)
+        with suppress(ConnectionClosed):  # a crowd goes without a word
+            async for message in websocket:
+                broadcast(CONNECTIONS, message)
     finally:
         CONNECTIONS.remove(websocket)
 
