@@ -64,6 +64,9 @@ def _with_sites(client: Client, wish: Sync, *, as_json: bool) -> Exit:
             say(f"compared with {len(told.sites)} so far")
         told = client.sync(wish)
     print_json(told) if as_json else _show_sites(told.sites)
+    for name, report in told.sites.items():
+        if report.policies_differ and not as_json:
+            say(f"the site {name} settles conflicts by other policies: make [conflicts] the same at both")
     if any(report.error or (report.repaired and not report.initial) for report in told.sites.values()):
         return Exit.PARTLY
     return Exit.OK if told.sites else Exit.NOTHING

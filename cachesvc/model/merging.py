@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, Final, Literal, NamedTuple
 
 import orjson
+import xxhash
 
 from cachesvc.model.entry import JSON, content_hash
 from cachesvc.model.moments import parse_moment
@@ -41,6 +42,21 @@ class Policy(NamedTuple):
     otherwise: Strategy = Strategy.LAST_WRITE_WINS
     sources: tuple[str, ...] = ()
     time_field: str = "updatedAt"
+
+
+def fingerprint(policies: Mapping[str, Policy]) -> str:
+    """The same for whoever settles all conflicts alike. `policies` are by module; "" is for those that have none of their own.
+
+    What says no more than what goes without saying is left out: a later version may have more to say.
+    """
+    plain = policies.get("", Policy())
+    said = {name: _unusual(policy) for name, policy in policies.items() if policy != plain} | {"": _unusual(plain)}
+    return xxhash.xxh3_64_hexdigest(orjson.dumps(said, option=orjson.OPT_SORT_KEYS))
+
+
+def _unusual(policy: Policy) -> dict[str, object]:
+    usual = Policy()._asdict()
+    return {name: value for name, value in policy._asdict().items() if value != usual[name]}
 
 
 class Sibling(NamedTuple):

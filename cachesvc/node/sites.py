@@ -9,7 +9,9 @@ from typing import Any
 from cachesvc.clock import SystemClock
 from cachesvc.cluster.feed import Feed
 from cachesvc.engine.cache import Cache
+from cachesvc.model.merging import fingerprint
 from cachesvc.node.batches import new_batch
+from cachesvc.node.live import policies_of
 from cachesvc.node.site_link import opened
 from cachesvc.ports import Authority
 from cachesvc.settings import Settings
@@ -29,6 +31,7 @@ def own_site(settings: Settings, authority: Authority, cache: Cache, feed: Feed,
     from cachesvc.logs.database import DatabaseAuthority  # noqa: PLC0415 - imported already, where there are other sites
 
     assert isinstance(authority, DatabaseAuthority)  # the settings have been checked
+    policies = fingerprint(policies_of(settings.conflicts))
     keeper = Keeper(authority, feed, clock, site=own, idle=named.digest_idle)
     limits = PeerLimits(
         named.interval,
@@ -47,10 +50,11 @@ def own_site(settings: Settings, authority: Authority, cache: Cache, feed: Feed,
             site=own,
             others=tuple(other for other in named.peers if other != name),
             limits=limits,
+            policies=policies,
         )
         for name, peer in named.peers.items()
     ]
-    teller = Teller(authority, feed, keeper, clock, site=own, peers=frozenset(named.peers), new_id=new_batch)
+    teller = Teller(authority, feed, keeper, clock, site=own, peers=frozenset(named.peers), new_id=new_batch, policies=policies)
     return OwnSite(own, keeper, teller, Links(peers, clock, lease=settings.cluster.lease))
 
 

@@ -138,6 +138,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _counter("sites.told.compared", "site_compared_prefixes", "Prefixes whose sums were compared with theirs"),
     _counter("sites.told.corrupt", "site_corrupt", "Entries that are not what their checksums say, and are not told"),
     _gauge("sites.peers.*.connected", "site_connected", "1 while this node follows that site", "site"),
+    _gauge("sites.peers.*.policies_differ", "site_policies_differ", "1 where it settles conflicts by other policies", "site"),
     _counter("sites.peers.*.connections", "site_connections", "Connections made to it", "site"),
     _counter("sites.peers.*.failures", "site_failures", "Connections that failed or were lost", "site"),
     _counter("sites.peers.*.batches", "site_batches", "Batches that came from it", "site"),

@@ -126,6 +126,7 @@ class SiteComparison(_Told):
     rounds: int
     sent_bytes: int
     received_bytes: int
+    policies_differ: bool = Field(False, description="[conflicts] is not the same there: it settles by other policies")
     error: str | None = Field(description="why it ended early")
 
 

@@ -59,6 +59,7 @@ class Peer:
         site: str,
         others: tuple[str, ...],
         limits: PeerLimits,
+        policies: str = "",
     ) -> None:
         self.name = name
         self.counts = PeerCounts()
@@ -70,6 +71,7 @@ class Peer:
         self._site = site
         self._others = others
         self._limits = limits
+        self._policies = policies  # the fingerprint of how this site settles conflicts
         self._moved = asyncio.Event()
         self._intake = Intake(writes, clock, peer=name, counts=self.counts, limits=limits.intake)
         self._keeper = keeper
@@ -103,7 +105,7 @@ class Peer:
             async with self._connect() as link:
                 if self.counts.connected:
                     return await self._compare(link, report)
-                start = (await self._ask(link, "")).position
+                start = await self._head(link)
                 async with asyncio.TaskGroup() as group:
                     following = group.create_task(self._follow(link, await self._begin(start)))
                     report = await self._compare(link, report)
@@ -113,7 +115,7 @@ class Peer:
         return report
 
     async def _hold(self, link: Link) -> None:
-        head = (await self._ask(link, "")).position
+        head = await self._head(link)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow(link, await self._begin(head)))
             while True:
@@ -143,7 +145,7 @@ class Peer:
                 answer = await self._ask(link, str(position))
             except PositionLost as lost:
                 _log.warning("the log of %s cannot be gone on with: %s", self.name, lost)
-                position = (await self._ask(link, "")).position
+                position = await self._head(link)
                 self._start_over(position, "")
                 continue
             await self._intake.take(answer.reply)
@@ -153,6 +155,19 @@ class Peer:
                 if not self._unseen:
                     await self._store.follow_on(self.name, position)
             self._stand(position)
+
+    async def _head(self, link: Link) -> Position:
+        """Where its log stands; how it settles conflicts is told with that."""
+        told = await self._ask(link, "")
+        theirs = told.reply.payload.get("policies", self._policies)  # a site of an older version does not say
+        if theirs != self._policies and not self.counts.policies_differ:
+            _log.error(
+                "the site %s settles conflicts by OTHER POLICIES than this one: what both write may differ for good,"
+                " until [conflicts] is the same at both",
+                self.name,
+            )
+        self.counts.policies_differ = theirs != self._policies
+        return told.position
 
     async def _ask(self, link: Link, position: str) -> _Told:
         received = link.received
@@ -178,6 +193,7 @@ class Peer:
                 pace=self._pace,
             )
             self.latest = await comparison.run(link, report)
+            report.policies_differ = self.counts.policies_differ
             report.initial = self._unseen  # it may have started over meanwhile
             begun = self._unseen and started_over == self.counts.started_over
             if begun and self.position is not None and not report.error:

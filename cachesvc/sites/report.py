@@ -27,6 +27,7 @@ class SiteReport:
     sent: int = 0
     received: int = 0
     seconds: float = 0.0
+    policies_differ: bool = False
     error: str = ""
 
     @property
@@ -49,6 +50,7 @@ class SiteReport:
             "rounds": self.rounds,
             "sentBytes": self.sent,
             "receivedBytes": self.received,
+            "policiesDiffer": self.policies_differ,
             "error": self.error or None,
         }
 
@@ -58,6 +60,7 @@ class PeerCounts:
     """Of one other site, since the start of this node."""
 
     connected: bool = False  # now
+    policies_differ: bool = False  # it settles conflicts in another way: what both write may not come to the same
     connections: int = 0
     failures: int = 0
     batches: int = 0

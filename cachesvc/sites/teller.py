@@ -59,6 +59,7 @@ class Teller:
         site: str,
         peers: Collection[str],
         new_id: Callable[[], str],
+        policies: str = "",
     ) -> None:
         self.counts = TellerCounts()
         self._store = store
@@ -68,6 +69,7 @@ class Teller:
         self._site = site
         self._peers = peers
         self._new_id = new_id
+        self._policies = policies  # the fingerprint of how this site settles conflicts
         self._turn = asyncio.Semaphore(len(peers))  # digests compared at once: a flood waits for itself
 
     async def answer(self, asked: CacheSyncPayload, peer: str) -> tuple[str, dict[str, object]]:
@@ -89,7 +91,7 @@ class Teller:
 
     async def _changes(self, asked: CacheSyncPayload, text: str, peer: str) -> dict[str, object]:
         if not text:
-            return self._batch([], asked, self._log.position)
+            return self._batch([], asked, self._log.position) | {"policies": self._policies}
         after = parse_position(text, field="payload.position")
         if after.epoch != self._log.position.epoch:
             raise EpochChanged(after.epoch, self._log.position.epoch)

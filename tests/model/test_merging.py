@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cachesvc.model.merging import NOTHING, Merged, Policy, Sibling, Strategy, by_priority, latest, merge_fields, settle
+from cachesvc.model.merging import (
+    NOTHING,
+    Merged,
+    Policy,
+    Sibling,
+    Strategy,
+    by_priority,
+    fingerprint,
+    latest,
+    merge_fields,
+    settle,
+)
 
 NOW = 1_000.0
 FIELDS = st.dictionaries(
@@ -171,3 +182,11 @@ def test_who_wins_is_the_same_however_they_are_grouped(three: list[Sibling]) -> 
 def test_what_only_one_changed_is_what_it_made_of_it(base: dict[str, object], changed: dict[str, object]) -> None:
     found = merged(base, base, changed)
     assert (json.loads(found.value), found.clashes) == (changed, ())
+
+
+def test_a_fingerprint_is_the_same_for_whoever_settles_all_alike() -> None:
+    plain, by_hand = Policy(), Policy(Strategy.MANUAL)
+    assert fingerprint({}) == fingerprint({"": plain}) == fingerprint({"task": plain})
+    assert fingerprint({"": by_hand, "task": plain}) != fingerprint({"": by_hand}) != fingerprint({"task": by_hand})
+    assert fingerprint({"a": by_hand, "b": by_hand}) == fingerprint({"b": by_hand, "a": by_hand})
+    assert fingerprint({"": Policy(sources=("a", "b"))}) != fingerprint({"": Policy(sources=("b", "a"))})

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import orjson
@@ -116,15 +117,23 @@ class Line:
 class SimulatedSite:
     """One site and what it has to do with the others."""
 
-    def __init__(self, name: str, names: Sequence[str], clock: FakeClock) -> None:
+    def __init__(self, name: str, names: Sequence[str], clock: FakeClock, policies: str = "") -> None:
         self.name = name
         self.cut = False
         self.clock = clock
+        self.policies = policies
         self.store = Store(name, clock)
         self.keeper = Keeper(self.store, self.store, clock, site=name, idle=1e9)
         others = [other for other in names if other != name]
         self.teller = Teller(
-            self.store, self.store, self.keeper, clock, site=name, peers=frozenset(others), new_id=lambda: "batch"
+            self.store,
+            self.store,
+            self.keeper,
+            clock,
+            site=name,
+            peers=frozenset(others),
+            new_id=lambda: "batch",
+            policies=policies,
         )
         self.peers: dict[str, Peer] = {}
 
@@ -141,6 +150,7 @@ class SimulatedSite:
                     site=self.name,
                     others=tuple(there for there in sites if there not in (name, self.name)),
                     limits=limits or PeerLimits(),
+                    policies=self.policies,
                 )
 
 
@@ -153,11 +163,12 @@ async def line(site: SimulatedSite, asker: str) -> AsyncIterator[Line]:
 
 @asynccontextmanager
 async def network(
-    *names: str, limits: PeerLimits | None = None, clock: FakeClock | None = None
+    *names: str, limits: PeerLimits | None = None, clock: FakeClock | None = None, policies: Sequence[str] = ()
 ) -> AsyncIterator[dict[str, SimulatedSite]]:
     """Sites of these names, whose digests are kept; nobody follows yet."""
     clock = clock or FakeClock()
-    sites = {name: SimulatedSite(name, names, clock) for name in names}
+    told = zip_longest(names, policies, fillvalue="")
+    sites = {name: SimulatedSite(name, names, clock, policies) for name, policies in told}
     async with asyncio.TaskGroup() as group:
         keeping = [group.create_task(site.keeper.run()) for site in sites.values()]
         for site in sites.values():

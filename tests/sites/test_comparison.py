@@ -359,3 +359,13 @@ async def test_a_site_that_was_silent_for_longer_than_deletions_are_remembered_s
             assert (report.initial, berlin.peers["oslo"].counts.started_over) == (bool(started_over), started_over)
             assert Key(f"after {days} days") in berlin.store.rows_held
         assert berlin.peers["oslo"].counts.repaired == 0
+
+
+async def test_a_site_that_settles_conflicts_otherwise_is_told_of_by_each(caplog: pytest.LogCaptureFixture) -> None:
+    for policies, differ in ((("one", "one"), False), (("one", "other"), True)):
+        async with network("berlin", "oslo", policies=policies) as sites:
+            for site, other in (("berlin", "oslo"), ("oslo", "berlin")):
+                report = await sites[site].peers[other].compare()
+                assert (report.policies_differ, report.error) == (differ, "")
+                assert sites[site].peers[other].counts.policies_differ is differ
+                assert (f"the site {other} settles conflicts by OTHER POLICIES" in caplog.text) is differ
