@@ -9,7 +9,7 @@ from cachesvc.protocol.challenge import NODE_SUBJECT
 from cachesvc.realtime.authentication import AuthLimits, Proofs
 from cachesvc.realtime.modules import SOURCE, Module, Modules
 from cachesvc.realtime.recovery import KeptLimits
-from cachesvc.realtime.session import SessionLimits
+from cachesvc.realtime.session_limits import SessionLimits
 from cachesvc.settings import Auth, ConflictPolicy, Conflicts, Realtime, Sites
 from cachesvc.web.live import LiveLimits
 from cachesvc.web.service import Limits

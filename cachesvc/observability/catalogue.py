@@ -113,6 +113,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _counter("rates.draws", "rate_draws", "Chunks drawn from what the nodes share"),
     _counter("rates.drawsFailed", "rate_draws_failed", "How often that failed: then each node takes its share"),
     _gauge("rates.drawsWaiting", "rate_draws_waiting", "Buckets that wait for a chunk"),
+    _counter("rates.waits", "rate_waits", "Requests and messages that waited for a chunk"),
     _gauge("rates.away", "rate_quotas_away", "1 while what the nodes share is not asked"),
     _counter("rates.refused.*", "rate_refused", "What was refused by the rate of a connection, user or address", "scope"),
     # what one node does for all

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from asyncio import Future
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 from cachesvc.ports import Clock
 from cachesvc.realtime.identity import Identity
@@ -11,6 +13,13 @@ from cachesvc.realtime.replies import rate_limit
 
 LOW: Final = 0.2  # the share of a burst at which a client is told how little is left
 _WELL: Final = 0.4  # and at which it may be told anew
+
+
+class Unpaid(NamedTuple):
+    """A message that waits for what is being drawn, and how it is taken up again."""
+
+    drawn: Future[None]
+    again: Callable[[], list[Any]]
 
 
 class Meter:
@@ -24,7 +33,7 @@ class Meter:
         self._told: set[str] = set()  # of which scopes
 
     def take(self, kind: str, identity: Identity | None) -> dict[str, object] | None:
-        """Pay for a message; the payload of a `rate-limit` where that is to be told. Raises `TooManyRequests`."""
+        """Pay for a message; the payload of a `rate-limit` where that is to be told. Raises what `Rates.take` does."""
         user = identity.subject if identity is not None else ""
         standing = self._rates.take(kind, user=user, address=self._address, connection=self._connection)
         return self._telling(standing) if standing is not None else None

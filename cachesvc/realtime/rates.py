@@ -1,7 +1,8 @@
 """Rates: how much each connection, user and address may ask for, by buckets of tokens that fill with time.
 
-The rule that must not break: asking is done here and now, never by a round trip. What nodes share is drawn ahead in chunks, in
-the background; so all together take at most one chunk a node too much, and where nothing can be drawn each takes its share.
+The rule that must not break: nothing is refused that the whole bucket has, and all nodes together take at most one chunk each
+too much. What nodes share is drawn ahead in chunks, in the background, so that asking is a comparison here; who is faster than
+that waits for the chunk that is on its way. Where nothing can be drawn nobody waits, and each node takes its share.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -66,6 +68,14 @@ class Standing(NamedTuple):
         return (self.rate.burst - self.left) / self.rate.rate
 
 
+class NotYet(Exception):
+    """What is held here does not suffice, and whether the nodes have more is asked: `drawn` is done when that is known."""
+
+    def __init__(self, drawn: asyncio.Future[None]) -> None:
+        super().__init__()
+        self.drawn = drawn
+
+
 class Bucket:
     """Of one connection, user or address, as this node knows it.
 
@@ -73,15 +83,29 @@ class Bucket:
     and paid back by what is drawn next.
     """
 
-    __slots__ = ("advanced", "drawing", "full_at", "held", "left", "next_draw", "rate")
+    __slots__ = ("advanced", "chunk", "drawing", "drawn", "full_at", "held", "left", "next_draw", "rate", "wanted")
 
     def __init__(self, rate: Rate, chunk: float) -> None:
         self.rate = rate
         self.full_at = 0.0  # by the monotonic clock
-        self.held = self.advanced = chunk * rate.burst
+        self.chunk = self.held = self.advanced = chunk * rate.burst
         self.left = rate.burst  # in the quota, when it was asked last
+        self.wanted = 0.0  # at once, by who waits for a draw
         self.drawing = False
+        self.drawn: asyncio.Future[None] | None = None  # of the draw that somebody waits for
         self.next_draw = 0.0
+
+    @property
+    def whole(self) -> float:
+        """Tokens left on all nodes together, as far as it is known here."""
+        return self.held - self.advanced + self.left
+
+    def settle(self) -> None:
+        """A draw has ended, for better or worse: who waits for it goes on."""
+        self.drawing, self.wanted = False, 0.0
+        drawn, self.drawn = self.drawn, None
+        if drawn is not None:
+            drawn.set_result(None)
 
     def alone(self, now: float, share: float) -> float:
         """Tokens left, where `share` of the rate is this node's."""
@@ -106,10 +130,12 @@ class Rates:
         self.evicted = 0
         self.draws = 0
         self.failed = 0
+        self.waits = 0
         self._clock = clock
         self._quotas = quotas
         self._count = nodes
         self._nodes = 1
+        self._away = False  # the last draw failed
         self._away_until = 0.0
         self._buckets: OrderedDict[tuple[str, str], Bucket] = OrderedDict()
         self._wanting: OrderedDict[tuple[str, str], Bucket] = OrderedDict()
@@ -123,29 +149,25 @@ class Rates:
     def take(self, kind: str, *, user: str = "", address: str = "", connection: Bucket | None = None) -> Standing | None:
         """Pay for something of a kind, by all that count; how the scarcest of them stands then, None where nothing counts.
 
-        Raises `TooManyRequests` where one has too little; then nothing is paid.
+        Raises `TooManyRequests` where one has too little, and `NotYet` where that is not known yet; then nothing is paid.
         """
         cost = self.limits.costs.get(kind, 1.0)
         now = self._clock.monotonic()
         paying: list[tuple[str, Bucket, bool]] = []
         if connection is not None:
             paying.append((CONNECTION, connection, False))
-        shared = self._quotas is not None and now >= self._away_until
+        shared = self._quotas is not None and not self._away
         for scope, name in ((USER, user), (ADDRESS, address)):
             if name and scope in self.limits.scopes:
-                paying.append((scope, self._bucket(scope, name, now, shared=shared), shared))
+                paying.append((scope, self._bucket(scope, name, now, cost), shared))
         if not cost:
             return None
-        for scope, bucket, drawn in paying:
-            left = bucket.held if drawn else bucket.alone(now, self._share(scope))
-            if left + HAIR < min(cost, bucket.rate.burst * self._share(scope)):
-                self.refused[scope] += 1
-                raise self._refusal(scope, bucket, cost, left, now, shared=drawn)
+        self._check(paying, cost, now)
         scarcest: Standing | None = None
         for scope, bucket, drawn in paying:
             if drawn:
-                bucket.held -= cost
-                left = bucket.held + bucket.left
+                bucket.held -= min(cost, bucket.rate.burst)
+                left = bucket.whole
             else:
                 bucket.spend_alone(cost, now, self._share(scope))
                 left = bucket.alone(now, self._share(scope))
@@ -153,6 +175,34 @@ class Rates:
             if scarcest is None or standing.share < scarcest.share:
                 scarcest = standing
         return scarcest
+
+    def _check(self, paying: Sequence[tuple[str, Bucket, bool]], cost: float, now: float) -> None:
+        """Raises what `take` does."""
+        unknown: Bucket | None = None
+        for scope, bucket, drawn in paying:
+            left = bucket.held if drawn else bucket.alone(now, self._share(scope))
+            if left + HAIR >= min(cost, bucket.rate.burst * (1.0 if drawn else self._share(scope))):
+                continue
+            if drawn and bucket.drawing:
+                unknown = bucket
+                continue
+            self.refused[scope] += 1
+            raise self._refusal(scope, bucket, cost, now, shared=drawn)
+        if unknown is not None:
+            self.waits += 1
+            if unknown.drawn is None:
+                unknown.drawn = asyncio.get_running_loop().create_future()
+            raise NotYet(unknown.drawn)
+
+    async def taken(self, kind: str, *, user: str = "", address: str = "") -> None:
+        """Pay as `take` does, once it is known whether it can be paid. Raises `TooManyRequests`."""
+        while True:
+            try:
+                self.take(kind, user=user, address=address)
+            except NotYet as not_yet:
+                await asyncio.shield(not_yet.drawn)  # others wait for it, too
+            else:
+                return
 
     async def run(self) -> None:
         """Draw what is wanted, and count the nodes, for ever."""
@@ -169,11 +219,12 @@ class Rates:
             "draws": self.draws,
             "drawsFailed": self.failed,
             "drawsWaiting": len(self._wanting),
-            "away": self._quotas is not None and self._clock.monotonic() < self._away_until,
+            "waits": self.waits,
+            "away": self._away,
             "refused": dict(self.refused),
         }
 
-    def _bucket(self, scope: str, name: str, now: float, *, shared: bool) -> Bucket:
+    def _bucket(self, scope: str, name: str, now: float, cost: float) -> Bucket:
         key = scope, name
         bucket = self._buckets.get(key)
         if bucket is None:
@@ -183,8 +234,13 @@ class Rates:
                 self.evicted += 1
         else:
             self._buckets.move_to_end(key)
-        wants = bucket.advanced or bucket.held * 2 < self.limits.chunk * bucket.rate.burst
-        if shared and wants and not bucket.drawing and now >= bucket.next_draw:
+        if self._quotas is None:
+            return bucket
+        needed = min(cost, bucket.rate.burst)
+        if bucket.held < needed:
+            bucket.wanted = max(bucket.wanted, needed)
+        wants = self._away or bucket.advanced or bucket.held < max(bucket.wanted, bucket.chunk / 2)
+        if wants and not bucket.drawing and now >= max(bucket.next_draw, self._away_until):
             bucket.drawing = True
             self._wanting[key] = bucket
             self._woken.set()
@@ -194,41 +250,47 @@ class Rates:
         """The part of the rate that is this node's while it draws nothing."""
         return 1.0 if self._quotas is None or scope == CONNECTION else 1.0 / self._nodes
 
-    def _refusal(self, scope: str, bucket: Bucket, cost: float, left: float, now: float, *, shared: bool) -> TooManyRequests:
-        rate = bucket.rate
-        wait = (min(cost, rate.burst) - left) / (rate.rate * (1.0 if shared else self._share(scope)))
+    def _refusal(self, scope: str, bucket: Bucket, cost: float, now: float, *, shared: bool) -> TooManyRequests:
+        rate, share = bucket.rate, self._share(scope)
+        left = max(0.0, bucket.whole) if shared else bucket.alone(now, share)
+        wait = (min(cost, rate.burst) - left) / (rate.rate * (1.0 if shared else share))
         if shared:
             wait = max(wait, bucket.next_draw - now)
         standing = Standing(scope, left, rate)
         return TooManyRequests(
-            scope, round(rate.burst), 0, standing.full_in, rate.window, retry_after=max(0.001, round(wait, 3))
+            scope, round(rate.burst), int(left + HAIR), standing.full_in, rate.window, retry_after=max(0.001, round(wait, 3))
         )
 
     async def _lane(self) -> None:
-        while True:
-            while not self._wanting:
-                self._woken.clear()
-                await self._woken.wait()
-            (scope, name), bucket = self._wanting.popitem(last=False)
-            try:
-                await self._draw(scope, name, bucket)
-            finally:
-                bucket.drawing = False
+        try:
+            while True:
+                while not self._wanting:
+                    self._woken.clear()
+                    await self._woken.wait()
+                (scope, name), bucket = self._wanting.popitem(last=False)
+                try:
+                    await self._draw(scope, name, bucket)
+                finally:
+                    bucket.settle()
+        finally:  # the node ends: nobody is to wait for what is not drawn any more
+            self._away, self._away_until = True, math.inf
+            while self._wanting:
+                self._wanting.popitem()[1].settle()
 
     async def _draw(self, scope: str, name: str, bucket: Bucket) -> None:
-        """Fill what is held here up to a chunk, once what was advanced is paid."""
+        """Fill what is held here up to a chunk, or what is wanted, once what was advanced is paid."""
         assert self._quotas is not None
         rate = bucket.rate
-        asked = self.limits.chunk * rate.burst - bucket.held + bucket.advanced
+        asked = max(bucket.chunk, bucket.wanted) - bucket.held + bucket.advanced
         try:
             drawn = await self._quotas.draw(f"{scope}:{name}", asked=asked / rate.rate, most=rate.window)
         except Unavailable as exc:
-            now = self._clock.monotonic()
-            if now >= self._away_until:
+            if not self._away:
                 _log.warning("quotas cannot be drawn, each node takes its share: %s", exc)
-            self._away_until = now + _AWAY_FOR
+            self._away, self._away_until = True, self._clock.monotonic() + _AWAY_FOR
             self.failed += 1
             return
+        self._away = False
         self.draws += 1
         given = drawn.given * rate.rate
         paid = min(given, bucket.advanced)

@@ -7,8 +7,9 @@ once, by `answer` or `fail`. It is told the time by a clock and wakes its driver
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from cachesvc.errors import CacheError, Forbidden, InvalidInput, TooManyRequests, Unauthenticated
@@ -30,36 +31,19 @@ from cachesvc.protocol.frames import (
     Unsubscribe,
 )
 from cachesvc.realtime import needs
-from cachesvc.realtime.authentication import NO_PROOFS, Authentication, AuthLimits, Closing, Names, Proofs, Rejected
+from cachesvc.realtime.authentication import NO_PROOFS, Authentication, Closing, Names, Proofs, Rejected
 from cachesvc.realtime.batches import sync_of, unpacked
 from cachesvc.realtime.budget import NOT_COUNTED, Budget
 from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import Doorman, Identity
-from cachesvc.realtime.meter import Meter
+from cachesvc.realtime.meter import Meter, Unpaid
 from cachesvc.realtime.outbox import Outbox, nowhere
+from cachesvc.realtime.rates import NotYet
 from cachesvc.realtime.reading import members_of, request_id_of, seconds_of
 from cachesvc.realtime.replies import frame, rate_limit, refusal, refusal_of
+from cachesvc.realtime.session_limits import SessionLimits
 from cachesvc.realtime.stream import Stream, StreamLimits
 from cachesvc.realtime.subscribing import subscribe, unsubscribe
-
-
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """Limits of one session: bytes, counts, seconds."""
-
-    max_frame_size: int = (1 << 20) + (64 << 10)
-    max_subscriptions: int = 1_000
-    max_in_flight: int = 64
-    max_batch: int = 256
-    queue_size: int = 1 << 20
-    ping_interval: float = 20.0
-    ping_timeout: float = 20.0
-    auth: AuthLimits = field(default_factory=AuthLimits)
-    max_errors: int = 100
-    max_refusals: int = 1_000  # by the rate, within the same window
-    error_window: float = 60.0
-    remembered: int = 1_000  # messages that were pushed, for who missed some
-    remembered_bytes: int = 256 << 10
 
 
 class Request(NamedTuple):
@@ -87,6 +71,7 @@ class Session:
     node: InitVar[bool] = False  # it asks to be challenged
     straight: InitVar[Callable[[bytes], bool]] = nowhere  # sends a frame at once, or says that it cannot
     meter: Meter | None = None  # None: nothing is counted
+    unpaid: Unpaid | None = None  # what came last, while it waits for its tokens: until then nothing else is to be received
     closing: Closing | None = None
     outbox: Outbox = field(init=False)
     stream: Stream = field(init=False)
@@ -131,6 +116,14 @@ class Session:
             return []
         return self._understand(members, data.encode() if isinstance(data, str) else data)
 
+    def go_on(self) -> list[Request]:
+        """Take up what waited for its tokens, once it is known whether they are there: the requests in it, as of `receive`."""
+        unpaid = self.unpaid
+        if unpaid is None or not unpaid.drawn.done() or self.closing is not None:
+            return []
+        self.unpaid = None
+        return unpaid.again()
+
     def _understand(self, members: Mapping[str, Any], text: bytes | None) -> list[Request]:
         """A message, whose exact values are in `text`, or in the members themselves when it came in a batch."""
         asked = request_id_of(members)
@@ -151,6 +144,10 @@ class Session:
                 return self._unpack(received, text)
             request = self._serve(kind, served, received)
             return [request] if request is not None else []
+        except NotYet as not_yet:
+            self.unpaid = Unpaid(not_yet.drawn, partial(self._understand, members, text))
+            not_yet.drawn.add_done_callback(lambda _: self.wake())
+            return []
         except CacheError as error:
             self._refuse(refusal_of(error), asked)
             return []
@@ -161,10 +158,22 @@ class Session:
         size = self.limits.max_frame_size * 4
         updates = unpacked(text, received.payload, most=self.limits.max_batch, size=size)
         sync = sync_of(received.payload, self.identity, len(updates))
-        requests = [request._replace(sync=sync) for update in updates for request in self._understand(update, None)]
-        if sync is not None:
-            sync.note(len(updates) - len(requests))
-        self.answer(received, "ack", {"batchId": received.payload.batch_id, "messages": len(updates)})
+        return self._one_by_one(received, updates, 0, sync)
+
+    def _one_by_one(
+        self, batch: BatchUpdate, updates: Sequence[Mapping[str, Any]], at: int, sync: Sync | None
+    ) -> list[Request]:
+        """The messages of a batch from one on, up to one that waits for its tokens."""
+        requests: list[Request] = []
+        for place in range(at, len(updates)):
+            taken_up = self._understand(updates[place], None)
+            if self.unpaid is not None:
+                self.unpaid = self.unpaid._replace(again=partial(self._one_by_one, batch, updates, place, sync))
+                return requests
+            if sync is not None and not taken_up:
+                sync.note(1)
+            requests += [request._replace(sync=sync) for request in taken_up]
+        self.answer(batch, "ack", {"batchId": batch.payload.batch_id, "messages": len(updates)})
         return requests
 
     def answer(self, asked: Frame, kind: str, payload: Mapping[str, object], **more: object) -> None:
@@ -337,14 +346,14 @@ class Session:
         told = None
         try:
             told = self.meter.take(kind, self.client.identity) if self.meter is not None else None
-        except TooManyRequests:
+        except (TooManyRequests, NotYet):
             return False
         if told is not None:
             self._send("rate-limit", told, None)
         return True
 
     def _pay(self, meter: Meter, kind: str) -> None:
-        """Raises `TooManyRequests`."""
+        """Raises what `Meter.take` does."""
         try:
             told = meter.take(kind, self.client.identity)
         except TooManyRequests as error:

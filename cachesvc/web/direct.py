@@ -18,6 +18,7 @@ from starlette.types import Message, Receive, Scope
 from cachesvc.errors import TooManyRequests
 from cachesvc.observability.metrics import place_of
 from cachesvc.realtime.identity import Identity
+from cachesvc.realtime.rates import NotYet
 from cachesvc.web.call import IDENTITY, REQUEST_ID, Call
 from cachesvc.web.door import FROZEN, part_of, problem
 from cachesvc.web.ids import new_id
@@ -87,13 +88,13 @@ class DirectProtocol(LimitedProtocol):
         return self.endpoints[request.route].get("GET" if request.method == "HEAD" else request.method)
 
     def paid(self, route: str, identity: Identity) -> bool:
-        """Whether the client's rate allows it. If not, the plain route says so."""
+        """Whether the client's rate allows it now. If not, the plain route says so, or waits until it does."""
         rates = self.service.rates
         if rates is None:
             return True
         try:
             rates.take(part_of(route), user=identity.subject, address=self.client[0] if self.client else "")
-        except TooManyRequests:
+        except (TooManyRequests, NotYet):
             return False
         return True
 

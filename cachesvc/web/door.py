@@ -62,7 +62,7 @@ class Door:
 
         try:
             if scope["path"] not in _OPEN:
-                scope[IDENTITY] = self._let_in(scope)
+                scope[IDENTITY] = await self._let_in(scope)
             await self._app(scope, receive, answer)
         except ClientDisconnect:
             return
@@ -78,14 +78,14 @@ class Door:
         """Whether this node was frozen while it looked up what it now tells of an entry."""
         return self._clock.monotonic() >= self._leash.until and scope["method"] in _READING and _template(scope) == _ENTRY
 
-    def _let_in(self, scope: Scope) -> Identity:
+    async def _let_in(self, scope: Scope) -> Identity:
         """Who asks, and may ask for more. Raises `TooManyRequests` beside what `_identified` raises."""
         if self._rates is None:
             return self._identified(scope)
         kind, client = part_of(scope["path"]), scope.get("client")
-        self._rates.take(kind, address=client[0] if client else "")
+        await self._rates.taken(kind, address=client[0] if client else "")
         identity = self._identified(scope)
-        self._rates.take(kind, user=identity.subject)
+        await self._rates.taken(kind, user=identity.subject)
         return identity
 
     def _identified(self, scope: Scope) -> Identity:

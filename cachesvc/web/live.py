@@ -31,7 +31,8 @@ from cachesvc.realtime.meter import Meter
 from cachesvc.realtime.modules import Modules
 from cachesvc.realtime.quick import Quick
 from cachesvc.realtime.recovery import KeptLimits, KeptSessions, Recovery
-from cachesvc.realtime.session import Session, SessionLimits
+from cachesvc.realtime.session import Session
+from cachesvc.realtime.session_limits import SessionLimits
 from cachesvc.web.call import raw_path, read_headers
 from cachesvc.web.live_connection import Connection, Driver
 from cachesvc.web.live_protocol import PEER, LiveProtocol
@@ -115,7 +116,7 @@ class Live:
         node = NODE_PROTOCOL in scope["subprotocols"]
         try:
             if self.service.rates is not None:
-                self.service.rates.take(CONNECT, address=address)
+                await self.service.rates.taken(CONNECT, address=address)
             driver, identity = self._drives(), self._greet(scope)
         except CacheError as error:
             self.counts.refused += 1

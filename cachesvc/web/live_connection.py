@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,7 +89,8 @@ class Connection:
     # what the socket calls
 
     def received(self, data: str | bytes) -> None:
-        if self._held or self._requests or self.session.outbox.crowded:
+        session = self.session
+        if self._held or self._requests or session.unpaid is not None or session.outbox.crowded:
             if self._held is _NONE:
                 self._held = deque()
             self._held.append(data)  # no more than came at once: nothing is read while one waits
@@ -109,7 +110,10 @@ class Connection:
         self.driver.traffic.received += 1
         if isinstance(data, str) and self.driver.quick.answers(self.session, data):
             return
-        for request in self.session.receive(data):
+        self._carry(self.session.receive(data))
+
+    def _carry(self, requests: Iterable[Request]) -> None:
+        for request in requests:
             if self.in_flight < self.driver.max_in_flight:
                 self._begin(request)
             else:
@@ -120,7 +124,9 @@ class Connection:
     def _take_up_held(self) -> None:
         while self._requests and self.in_flight < self.driver.max_in_flight:
             self._begin(self._requests.popleft())
-        while self._held and not (self._requests or self.session.outbox.crowded):
+        session = self.session
+        self._carry(session.go_on())
+        while self._held and not (self._requests or session.unpaid is not None or session.outbox.crowded):
             self._take_up(self._held.popleft())
         if self._held is not _NONE and not self._held:
             self._held = _NONE

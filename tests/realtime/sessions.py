@@ -11,7 +11,8 @@ from cachesvc.model.position import Epoch, Position, Seq
 from cachesvc.realtime.authentication import NO_PROOFS, Names, Proofs
 from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import ANONYMOUS, Doorman, Identity, OpenDoor
-from cachesvc.realtime.session import Request, Session, SessionLimits
+from cachesvc.realtime.session import Request, Session
+from cachesvc.realtime.session_limits import SessionLimits
 from tests.fakes import FakeClock
 from tests.wire import golden_frames
 

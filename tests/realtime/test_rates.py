@@ -17,7 +17,7 @@ from cachesvc.errors import TierUnavailable, TooManyRequests
 from cachesvc.ports import Drawn
 from cachesvc.protocol.codes import CloseCode
 from cachesvc.realtime.meter import Meter
-from cachesvc.realtime.rates import ADDRESS, CONNECTION, USER, Rate, RateLimits, Rates
+from cachesvc.realtime.rates import ADDRESS, CONNECTION, USER, NotYet, Rate, RateLimits, Rates
 from tests.fakes import FakeClock
 from tests.realtime.sessions import NOW, Said
 from tests.wire import golden_frames
@@ -49,6 +49,16 @@ def taken(rates: Rates, most: int = 1_000, **who: Any) -> int:
     for number in range(most):
         try:
             rates.take("ping", **who)
+        except (TooManyRequests, NotYet):
+            return number
+    return most
+
+
+async def paid(rates: Rates, most: int = 1_000, **who: Any) -> int:
+    """How many are let through until one is refused, each when it is known."""
+    for number in range(most):
+        try:
+            await rates.taken("ping", **who)
         except TooManyRequests:
             return number
     return most
@@ -172,6 +182,41 @@ async def test_what_one_node_used_another_does_not_have() -> None:
         assert taken(other, user="ann") >= 1
 
 
+async def test_the_whole_burst_is_there_at_once_and_what_is_left_is_told_of_all_of_it() -> None:
+    clock = FakeClock()
+    rates = Rates(limits(chunk=0.1, costs={"dear": 15.0}), clock, FakeQuotas(clock))
+    async with running(rates):
+        assert await paid(rates, user="ann") == 20
+        with pytest.raises(TooManyRequests) as refused:
+            rates.take("ping", user="ann")
+        assert (refused.value.remaining, refused.value.full_in) == (0, 10.0)
+        await rates.taken("dear", user="bob")  # dearer than a chunk
+        with pytest.raises(TooManyRequests) as refused:
+            await rates.taken("dear", user="bob")
+        assert (refused.value.remaining, refused.value.retry_after) == (5, 5.0)
+        assert await paid(rates, 5, user="bob") == 5
+
+
+async def test_nobody_waits_for_a_draw_after_the_node_has_ended() -> None:
+    asked = asyncio.Event()
+
+    class Slow(FakeQuotas):
+        async def draw(self, name: str, **_: float) -> Drawn:
+            asked.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    clock = FakeClock()
+    rates = Rates(limits(), clock, Slow(clock))
+    async with running(rates):
+        taken(rates, user="ann")
+        taken(rates, user="bob")
+        waiting = [asyncio.create_task(rates.taken("ping", user=user)) for user in ("ann", "bob")]
+        await asked.wait()
+    await asyncio.gather(*waiting)
+    assert await paid(rates, user="ann") == 19
+
+
 async def test_while_quotas_are_away_each_node_takes_its_share_and_nothing_waits() -> None:
     clock = FakeClock()
     quotas = FakeQuotas(clock)
@@ -186,7 +231,7 @@ async def test_while_quotas_are_away_each_node_takes_its_share_and_nothing_waits
         assert taken(rates, user="ann") == 2  # what was advanced, before anyone knew
         await drawn(rates)
         assert rates.stats()["away"] is True
-        assert taken(rates, user="ann") == 10
+        assert await paid(rates, user="ann") == 10
         clock.advance(0.9)
         assert taken(rates, user="ann") == 0  # a half token
         quotas.away = False
@@ -247,6 +292,35 @@ def test_who_goes_on_all_the_same_is_closed_by_the_rate_and_not_as_faulty() -> N
     said.golden("ping")
     assert said.session.closing is not None
     assert said.session.closing.code is CloseCode.RATE
+
+
+async def test_messages_wait_for_the_next_chunk_in_their_order_in_a_batch_as_alone() -> None:
+    clock = FakeClock(NOW)
+    quotas = FakeQuotas(clock)
+    rates = Rates(RateLimits({USER: Rate(1.0, 60.0)}), clock, quotas)
+    said = Said(clock=clock)
+    said.session.meter = Meter(rates, "::1", clock)
+    said.session.open()
+    said.raw()
+    pings = [{"type": "ping", "requestId": f"b{number}"} for number in range(50)]
+    sent: list[dict[str, object]] = [{"type": "ping", "requestId": f"p{number}"} for number in range(12)]
+    sent[4:4] = [{"type": "batch:update", "requestId": "b", "payload": {"batchId": "b", "updates": pings}}]
+    async with running(rates):
+        for message in sent:
+            said.session.receive(orjson.dumps(message).decode())
+            while said.session.unpaid is not None:
+                assert said.session.go_on() == []  # not before it is drawn
+                woken = said.woken
+                while said.woken == woken:
+                    await asyncio.sleep(0)
+                said.session.go_on()
+    frames = said.frames()
+    answers = [frame for frame in frames if frame["type"] != "rate-limit"]
+    names = [*(f"p{n}" for n in range(4)), *(f"b{n}" for n in range(50)), "b", *(f"p{n}" for n in range(4, 12))]
+    assert [answer["correlationId"] for answer in answers] == names
+    assert [answer["type"] for answer in answers].count("error") == 3
+    (low, *refusals) = [frame["payload"] for frame in frames if frame["type"] == "rate-limit"]
+    assert (low["limit"], low["remaining"], [refusal["remaining"] for refusal in refusals]) == (60, 12, [0, 0, 0])
 
 
 def test_messages_of_a_batch_are_paid_for_one_by_one() -> None:

@@ -17,7 +17,7 @@ from cachesvc.errors import Unauthenticated
 from cachesvc.protocol.messages import FROM_SERVER
 from cachesvc.realtime.authentication import AuthLimits
 from cachesvc.realtime.identity import Identity
-from cachesvc.realtime.session import SessionLimits
+from cachesvc.realtime.session_limits import SessionLimits
 from cachesvc.web.admission import Admission, AdmissionLimits
 from cachesvc.web.live import LiveLimits
 from tests.web.site import Site, opened

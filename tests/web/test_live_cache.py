@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from cachesvc.protocol.messages import FROM_SERVER
-from cachesvc.realtime.session import SessionLimits
+from cachesvc.realtime.session_limits import SessionLimits
 from cachesvc.web.live import LiveLimits
 from cachesvc.web.service import Limits
 from tests.web.site import Site, opened

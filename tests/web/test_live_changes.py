@@ -12,7 +12,7 @@ import pytest
 from cachesvc.model.change import MAX_RECORDED_VALUE, Change, pack_change, unpack_change
 from cachesvc.model.position import Epoch, Position, Seq
 from cachesvc.protocol.messages import FROM_SERVER
-from cachesvc.realtime.session import SessionLimits
+from cachesvc.realtime.session_limits import SessionLimits
 from cachesvc.web.live import LiveLimits
 from tests.web.site import Site, opened
 from tests.web.sockets import LIMIT, connected

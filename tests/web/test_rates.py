@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from cachesvc.model.change import Draft, Operation
@@ -19,6 +20,7 @@ from cachesvc.realtime.rates import ADDRESS, USER, Rate, RateLimits, Rates
 from cachesvc.settings.rates import COSTS
 from cachesvc.web.app import create_app
 from cachesvc.web.live import Live, LiveLimits
+from tests.realtime.test_rates import FakeQuotas, running
 from tests.web.both import both
 from tests.web.examples import shows
 from tests.web.site import Site, opened
@@ -133,6 +135,23 @@ async def test_a_flood_over_the_socket_is_closed_and_others_are_not() -> None:
             await flood.send("cache:get", {"key": "a:1"})
         assert (await flood.closed())[0] == 4029
         assert (await other.ask("cache:get", {"key": "a:1"}))["type"] == "cache:value"
+
+
+async def test_the_whole_burst_is_there_over_http_and_the_socket_where_it_is_drawn_in_chunks() -> None:
+    async with opened() as site:
+        await site.cache.write(Draft(Operation.SET, Key("a:1"), b"1"))
+        rates = Rates(RateLimits({USER: Rate(0.001, 60.0)}), site.clock, FakeQuotas(site.clock))
+        site.service = replace(site.service, rates=rates)
+        site.live = Live(site.service)
+        site.app = create_app(site.service, site.live)
+        async with running(rates), site.served() as port, connected(port) as socket:
+            for _ in range(30):
+                await socket.send("cache:get", {"key": "a:1"})
+            assert [(await socket.next())["type"] for _ in range(30)] == ["cache:value"] * 30
+            url = f"http://127.0.0.1:{port}/v1/cache/a:1"
+            async with httpx.AsyncClient() as http:
+                statuses = [(await http.get(url)).status_code for _ in range(31)]
+            assert statuses == [200] * 30 + [429]
 
 
 async def test_handshakes_are_paid_for_by_their_address() -> None:

@@ -1,0 +1,26 @@
+"""Limits of one session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cachesvc.realtime.authentication import AuthLimits
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """Limits of one session: bytes, counts, seconds."""
+
+    max_frame_size: int = (1 << 20) + (64 << 10)
+    max_subscriptions: int = 1_000
+    max_in_flight: int = 64
+    max_batch: int = 256
+    queue_size: int = 1 << 20
+    ping_interval: float = 20.0
+    ping_timeout: float = 20.0
+    auth: AuthLimits = field(default_factory=AuthLimits)
+    max_errors: int = 100
+    max_refusals: int = 1_000  # by the rate, within the same window
+    error_window: float = 60.0
+    remembered: int = 1_000  # messages that were pushed, for who missed some
+    remembered_bytes: int = 256 << 10
