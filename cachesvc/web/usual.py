@@ -58,20 +58,20 @@ class Head(NamedTuple):
 
     def has(self, version: Version) -> bool:
         """Whether who asks has this version already."""
-        return self.conditional and unchanged(self.headers, version)
+        return unchanged(self.headers, version)
 
 
 class Request(NamedTuple):
     """A usual request, and how many bytes it has, of them `length` of its body. `key` where memory may answer it."""
 
     method: str
-    route: str
-    path: bytes
-    query: bytes
     key: Key | None
     head: Head
     size: int
     length: int
+    route: str
+    path: bytes
+    query: bytes
 
 
 class Usual:
@@ -82,13 +82,10 @@ class Usual:
         self._doorman = doorman
         self._by_address = by_address  # what addresses ask for is counted: then it matters whose they are
         self._heads: dict[bytes, Head | None] = {}
-        self._known: dict[bytes, Request] = {}
+        self.known: dict[bytes, Request] = {}
 
-    def read(self, data: bytes) -> Request | None:
-        """The request that `data` begins with; None where it is not usual."""
-        return self._known.get(data) or self.read_at(data, 0)
-
-    def read_at(self, data: bytes, at: int) -> Request | None:
+    def read(self, data: bytes, at: int) -> Request | None:
+        """The request that begins there; None where it is not usual. One that is all of `data` is `known` from then on."""
         found = _LINE.match(data, at)
         end = data.find(_END, found.end()) + 2 if found is not None else 1
         if found is None or end < len(_END):
@@ -103,9 +100,9 @@ class Usual:
             return None
         of_hits = reading and head.of_hits and route is ENTRY and query is None
         key = self._key(path[len(_PREFIX) :]) if of_hits else None
-        request = Request(method, route, path, query or b"", key, head, size, length)
+        request = Request(method, key, head, size, length, route, path, query or b"")
         if size == len(data) <= _LONGEST_KNOWN and not length:
-            _remember(self._known, data, request)
+            _remember(self.known, data, request)
         return request
 
     def stands(self, identity: Identity, now: float) -> bool:
@@ -113,7 +110,7 @@ class Usual:
         if identity.live(now) and self._doorman.knows(identity):
             return True
         self._heads.clear()
-        self._known.clear()
+        self.known.clear()
         return False
 
     def _head(self, headers: bytes) -> Head | None:

@@ -18,7 +18,7 @@ from cachesvc.model.change import Draft, Operation
 from cachesvc.model.keys import Key
 from cachesvc.realtime.identity import Identity
 from cachesvc.web.app import create_app
-from cachesvc.web.direct import DirectProtocol, Told
+from cachesvc.web.direct import DirectProtocol
 from cachesvc.web.hot import HotProtocol, hot
 from cachesvc.web.protocol import LimitedProtocol, limited
 from tests.web.both import LIMITS, Both, both
@@ -45,7 +45,7 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted: list[int] = []
     answer = HotProtocol._hit
 
-    def counting(self: HotProtocol, *given: Any, **options: Any) -> Told:
+    def counting(self: HotProtocol, *given: Any, **options: Any) -> tuple[int, bytes]:
         counted.append(1)
         return answer(self, *given, **options)
 
