@@ -24,6 +24,7 @@ KEYS: Final = (*TASKS, *NOTES, COUNTER)
 NEWS: Final = "task:news"  # where messages are published
 Stored = Mapping[str, tuple[int, Any]]  # by key: version and value
 Read = Callable[[], Awaitable[Stored]]
+Head = Callable[[], Awaitable[int]]  # up to where the log has been applied
 
 
 class Taste(NamedTuple):
@@ -57,10 +58,11 @@ class Listener:
     client: LiveClient
     proxy: Proxy
     read: Read
+    head: Head
     wrong: list[str] = field(default_factory=list)
     view: dict[str, tuple[int, Any]] = field(default_factory=dict)
     news: set[int] = field(default_factory=set)  # publications that it was told of
-    since: int = 0  # it missed something, and read all again, at this version
+    since: int = 0  # it missed something, and read all again; what was published up to here it may have missed, too
     told: int = 0
     missed: int = 0
     moved: asyncio.Event = field(default_factory=asyncio.Event)
@@ -91,7 +93,7 @@ class Listener:
         self.missed += 1
         stored = await self.read()
         self.view = {key: found for key, found in stored.items() if self.taste.wants(key)}
-        self.since = max((version for version, _ in stored.values()), default=0)
+        self.since = await self.head()
         self._versions.clear()
         self._newest.clear()
 

@@ -94,6 +94,17 @@ class Stage:
                     return await self._stored(f"http://127.0.0.1:{machine.port}")
             await asyncio.sleep(0.1)
 
+    async def head(self) -> int:
+        """Up to where any node that is there has applied the log."""
+        found: list[int] = []
+        while not found:
+            for machine in self.machines:
+                with suppress(httpx.HTTPError, KeyError):
+                    answer = await self.http.get(f"http://127.0.0.1:{machine.port}/v1/stats")
+                    found.append(orjson.loads(answer.content)["log"]["applied"])
+            await asyncio.sleep(0.0 if found else 0.1)
+        return max(found)
+
     async def _stored(self, url: str) -> Stored:
         found: dict[str, tuple[int, Any]] = {}
         for key in KEYS:
@@ -156,7 +167,7 @@ async def _staged(machines: list[Machine], outcome: Outcome) -> AsyncIterator[St
                 live.connected(f"http://127.0.0.1:{before.port}", options=OPTIONS, random=Random(rng.random()))
             )
             if number < outcome.clients:
-                stage.listeners.append(Listener(number, client, before, stage.stored))
+                stage.listeners.append(Listener(number, client, before, stage.stored, stage.head))
             else:
                 stage.writers.append((client, before))
         yield stage

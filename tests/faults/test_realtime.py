@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import pytest
 
+from cachesvc.client.told import Missed
 from cachesvc.protocol.envelope import Message
 from cachesvc.protocol.messages import FROM_SERVER
-from tests.faults.audience import Listener
+from tests.faults.audience import Listener, Stored
 from tests.faults.realtime import replay, run
 
 SEED = 1
@@ -52,8 +53,21 @@ WHOLE = [task(1, "old"), published(2), task(3, "new")]
     ],
 )
 def test_what_is_wrong_is_found(events: list[Message], wrong: str, lacks: str) -> None:
-    listener = Listener(0, cast(Any, None), cast(Any, None), cast(Any, None))
+    listener = Listener(0, cast(Any, None), cast(Any, None), cast(Any, None), cast(Any, None))
     for event in events:
         listener._take(event)
     assert [wrong in found for found in listener.wrong] == [True] * bool(wrong)
     assert [bool(re.search(lacks, found)) for found in listener.lacks(STORED, {2})] == [True] * bool(lacks)
+
+
+async def test_who_has_missed_something_may_have_missed_what_was_published_last() -> None:
+    async def stored() -> Stored:
+        return STORED
+
+    async def head() -> int:
+        return 5
+
+    listener = Listener(0, cast(Any, None), cast(Any, None), stored, head)
+    await listener._read_again(Missed("the log does not go back so far"))
+    assert listener.lacks(STORED, {2, 5}) == []
+    assert "not told: [6]" in listener.lacks(STORED, {2, 5, 6})[0]
