@@ -109,12 +109,16 @@ class Floors:
                 self._forget()
         return True
 
+    def passed(self, sequence: int) -> bool:
+        """Whether a change of this sequence is applied here."""
+        return sequence <= self.applied.sequence
+
     def invalidate(self, pattern: InForce) -> None:
         """From now on nothing that matches and is older is served here. Memory must drop it in the same step.
 
         One that was applied before, by following the log, is told late: by now it may have been retired and forgotten.
         """
-        if pattern.sequence > self.applied.sequence:
+        if not self.passed(pattern.sequence):
             self.patterns.add(pattern)
 
     def retire(self, name: str, sequence: Seq, *, at: Seq) -> None:

@@ -153,9 +153,9 @@ class Writes:
             memory.store_all(e for e in newest.values() if floors.admits(e.key, e.version, before))
             puts.add_all(newest.values(), token=before)
         self._appended(appended)  # where nothing of others lies between, they have been applied by this
-        same, applied = appended.before.epoch == floors.applied.epoch, floors.applied.sequence
+        same = appended.before.epoch == floors.applied.epoch
         for change in appended.changes:
-            if same and change.sequence <= applied:
+            if same and floors.passed(change.sequence):
                 continue
             if change.key is not None:
                 floors.raise_to(change.key, change.sequence)

@@ -178,7 +178,11 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _gauge("realtime.queuedBytes", "ws_queued_bytes", "Bytes that wait to be sent over the socket"),
     _counter("realtime.connections", "ws_connections_opened", "Connections of the socket, ever"),
     _counter("realtime.refused", "ws_connections_refused", "Connections refused by their origin or credentials"),
-    _counter("realtime.nodesRefused", "ws_nodes_refused", "Nodes refused by their protocol's version, or their secret"),
+    _counter(
+        "realtime.nodesRefused",
+        "ws_nodes_refused",
+        "Nodes refused by the version of their protocol, or since they could not prove who they are",
+    ),
     _gauge("realtime.subscriptions", "ws_subscriptions", "Subscriptions of open connections"),
     _counter("realtime.changesTold", "ws_changes", "Changes that came to the hub"),
     _counter("realtime.deliveries", "ws_deliveries", "Times that one was handed to a connection"),
