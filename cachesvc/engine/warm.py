@@ -58,6 +58,9 @@ class Warmer:
             keys: Sequence[Key] = warming.keys
             if warming.source is WarmSource.PEER:
                 keys = await self._hot_keys(warming)
+                job = job._replace(
+                    checkpoint="", done=0, counts={}
+                )  # gone on with, they may come from another, in another order
             steps = self._named(job, warming, keys)
         async for reached in steps:
             yield reached

@@ -31,16 +31,30 @@ class Peers:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     async def hot(self, node: str, limit: int) -> Sequence[Key]:
-        """The keys that a node's memory holds, the hottest first; of the one that is there the longest where none is named.
+        """The keys that a node's memory holds, the hottest first. Where none is named: of the one that is there the longest
+        and has any, so that one that does not answer, or has nothing either, is passed by.
 
-        Raises `JobFailed` where there is none or it does not answer as it should, `TierUnavailable` where nobody can say.
+        Raises `JobFailed` where there is none or none answers as it should, `TierUnavailable` where nobody can say.
         """
         found = [record for record in await self._registry.nodes(seen_within=self._seen_within) if record.node != self._node]
         if node:
             found = [record for record in found if record.node == node]
         if not found:
             raise JobFailed(f"the node {node} is not there" if node else "there is no other node to ask")
-        peer = min(found, key=lambda record: record.started_at)
+        failures: list[JobFailed] = []
+        for record in sorted(found, key=lambda record: record.started_at):
+            try:
+                keys = await self._ask(record, limit)
+            except JobFailed as failed:
+                failures.append(failed)
+                continue
+            if keys:
+                return keys
+        if len(failures) == len(found):
+            raise failures[0]
+        return []
+
+    async def _ask(self, peer: NodeRecord, limit: int) -> Sequence[Key]:
         url = f"http://{_host(peer.address)}/v1/hot"
         try:
             async with (

@@ -242,6 +242,21 @@ async def test_from_a_peer(site: Site) -> None:
         await site.warm("peer", peer="gone")
 
 
+async def test_from_a_peer_nothing_is_left_out_when_it_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peer ranks its keys anew in between, or it is another peer."""
+    monkeypatch.setattr(module, "BATCH", 2)
+    keys = [K(f"k{number}") for number in range(5)]
+    await site.put(*keys)
+    await site.cold()
+    site.hot = keys
+    first, *_ = await site.warm("peer")
+    await site.cold()
+    site.hot = keys[::-1]
+    last = (await site.warm("peer", first))[-1]
+    assert (last.done, last.total, last.counts["warmed"]) == (5, 5, 5)
+    assert set(site.redis.entries) == set(keys)
+
+
 async def test_the_pace_is_kept(site: Site) -> None:
     keys = tuple(K(f"k{number}") for number in range(40))
     await site.put(*keys)

@@ -17,6 +17,7 @@ from cachesvc.model.keys import Key
 from cachesvc.model.warming import Warming, WarmSource, pack_warming
 from cachesvc.node.building import opened
 from cachesvc.node.node import Node
+from cachesvc.ports import NodeRecord
 from cachesvc.web.app import create_app
 from cachesvc.web.service import Service
 from tests.node.conftest import settings
@@ -87,6 +88,8 @@ async def test_a_new_node_takes_over_what_a_peer_has_hot(tmp_path: Path, valkey_
     async with opened(settings(tmp_path, **levels), address=f"{address}#0") as old, served(old, listening):
         await fill(old)
         await old.cache.read(KEYS[7])
+        at = old.cache.applied
+        await old.authority.heartbeat(NodeRecord("gone", 0.0, 0.0, at, "1", "127.0.0.1:1#0"))  # the oldest, and it has died
         async with opened(settings(tmp_path, **levels, warm={"on_start": "peer"})) as new:
             assert "warming" in str((await until_ready(new))[0])
             held = [key for key, _ in new.cache.memory.hot(1_000)]
