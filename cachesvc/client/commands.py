@@ -5,9 +5,10 @@ Each write carries an idempotency key, so that it is sent again after a lost ans
 
 from __future__ import annotations
 
+import math
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 from uuid import uuid4
 
@@ -183,9 +184,27 @@ def rendered(value: object, *, field: str) -> orjson.Fragment:
         check_json(value, field=field)
         return orjson.Fragment(bytes(value))
     try:
-        return orjson.Fragment(orjson.dumps(value))
+        text = orjson.dumps(value)
     except TypeError as exc:
         raise InvalidInput(field, f"is not JSON: {exc}") from exc
+    if b"null" in text:  # what it makes of numbers that JSON does not have, too
+        _check_finite(value, field)
+    return orjson.Fragment(text)
+
+
+def _check_finite(value: object, field: str) -> None:
+    """Raises `InvalidInput` that names the number, where there is one that is none in JSON."""
+    parts: Iterable[tuple[object, object]] = ()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidInput(field, f"is {value}, which JSON does not have")
+    if isinstance(value, dict):
+        parts = value.items()
+    elif isinstance(value, list | tuple):
+        parts = enumerate(value)
+    elif is_dataclass(value):
+        parts = ((member.name, getattr(value, member.name)) for member in fields(value))
+    for name, part in parts:
+        _check_finite(part, f"{field}.{name}")
 
 
 def refused(payload: Members, key: str | None) -> ServiceError:

@@ -16,7 +16,7 @@ import orjson
 
 from cachesvc.errors import Refused
 from cachesvc.model.agenda import Called
-from cachesvc.model.entry import JSON, Entry, pack_fields, unpack_fields
+from cachesvc.model.entry import ANONYMOUS, JSON, Entry, pack_fields, unpack_fields
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Seq, Version
@@ -140,6 +140,11 @@ def restore(entry: Entry) -> Draft:
 def merge(entry: Entry, *, peer: str) -> Draft:
     """A draft that takes in what another site has, as `peer` told it."""
     return Draft(Operation.MERGE, entry.key, entry.value, entry.content_type, original=entry, source=peer)
+
+
+def actor_of(subject: str) -> str:
+    """The subject as what it writes keeps it: "" for who is anonymous."""
+    return subject if subject != ANONYMOUS else ""
 
 
 def invalidate(

@@ -14,7 +14,7 @@ import orjson
 from cachesvc.model.agenda import CONFLICT, Item
 from cachesvc.model.entry import JSON, Entry, pack_fields, unpack_fields
 from cachesvc.model.keys import Key, module_of
-from cachesvc.model.merging import ConflictType, Strategy
+from cachesvc.model.merging import ConflictType, Strategy, sibling_of, source_of
 from cachesvc.model.moments import moment
 from cachesvc.model.position import Version
 
@@ -121,8 +121,8 @@ def versioned(conflict: Conflict, entry: Entry, *, most: int | None = MAX_TOLD) 
     told["metadata"] = {
         "createdAt": moment(entry.created_at),
         "updatedAt": moment(entry.updated_at),
-        "updatedBy": entry.updated_by,
-        "source": entry.source or "internal",
+        "updatedBy": entry.author,
+        "source": source_of(sibling_of(entry)) or "internal",
     }
     if not conflict.open and conflict.settled_at is not None:
         merges = conflict.strategy in (Strategy.FIELD_LEVEL, Strategy.TIMESTAMP, Strategy.PRIORITY)

@@ -16,6 +16,7 @@ from cachesvc.model.keys import Key
 from cachesvc.model.position import Seq, Version
 
 JSON: Final = "application/json"
+ANONYMOUS: Final = "anonymous"  # the subject of who need not say a name; what it writes is kept without one
 
 
 class Origin(NamedTuple):
@@ -80,6 +81,11 @@ class Entry(NamedTuple):
     def live(self, now: float) -> bool:
         """Whether it may be served at `now` without being marked stale."""
         return not self.deleted and (self.expires_at is None or now < self.expires_at)
+
+    @property
+    def author(self) -> str:
+        """Who wrote it, as it is told; where nobody said a name, what it came from."""
+        return self.updated_by or self.source or ANONYMOUS
 
     @property
     def size(self) -> int:

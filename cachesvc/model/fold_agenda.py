@@ -59,7 +59,8 @@ def _remind(state: State, folded: Folded, item: Item, change_id: str, terms: Ter
     due = due_now(event, told, state.now)
     for reminder in due:
         if reminder.at >= state.now - terms.reminder_late:
-            publish(state, folded, Publication(key, reminder.message(key), type=MESSAGE), change_id)
+            for message in reminder.messages(key):
+                publish(state, folded, Publication(key, message, type=MESSAGE), change_id)
     told = Told(told.names | {reminder.name for reminder in due})
     _note(folded, item, key, next_item(key, event, told, state.now))
 

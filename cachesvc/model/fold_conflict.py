@@ -12,11 +12,11 @@ from cachesvc.errors import Refusal, Refused
 from cachesvc.model import conflict as conflicts
 from cachesvc.model.change import ABSENT, Draft, Operation, Publication
 from cachesvc.model.conflict import BASE, LOCAL, MERGED, OVERWRITTEN, REMOTE, Conflict, Held, pack_conflict, unpack_conflict
-from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
+from cachesvc.model.entry import ANONYMOUS, JSON, Entry, content_hash, tombstone
 from cachesvc.model.fold_agenda import keep_settled, publish
 from cachesvc.model.fold_state import Folded, State, Terms, item_of
 from cachesvc.model.keys import module_of
-from cachesvc.model.merging import NOTHING, Settlement, Sibling, Strategy, settle
+from cachesvc.model.merging import NOTHING, Settlement, Sibling, Strategy, settle, sibling_of
 from cachesvc.model.position import Version
 
 
@@ -34,9 +34,9 @@ def dispute(
     now, version = state.now, written.version
     local = live or _gone(row, written)
     known = state.bases.get((draft.key, draft.base)) if draft.base else None
-    later = _sibling(written)._replace(at=max(written.updated_at, local.updated_at))  # be the clock set back meanwhile
-    siblings = {_sibling(local): LOCAL, later: REMOTE}
-    base = _sibling(known) if known is not None else NOTHING if draft.base == ABSENT else None
+    later = sibling_of(written)._replace(at=max(written.updated_at, local.updated_at))  # be the clock set back meanwhile
+    siblings = {sibling_of(local): LOCAL, later: REMOTE}
+    base = sibling_of(known) if known is not None else NOTHING if draft.base == ABSENT else None
     policy = terms.policy_of(module_of(draft.key))
     settled = settle(policy, siblings, base=base, now=now)
     if settled.winner is None and len(settled.value or b"") > terms.max_value_size:
@@ -59,6 +59,7 @@ def dispute(
         tuple(siblings[one] for one in settled.accepted),
         tuple(siblings[one] for one in settled.rejected),
         None if settled.manual else now,
+        written.author if settled.strategy is Strategy.LAST_WRITE_WINS else "",
         held=tuple(held),
     )
     return Dispute(conflict, entry)
@@ -117,7 +118,7 @@ def note_choice(
     held = conflict.held
     if before is not None and before.version != conflict.winner:
         held = (*held, Held(OVERWRITTEN, before))
-    settled = conflict.settled(Strategy.MANUAL, winner=entry.version, at=state.now, by=actor)._replace(held=held)
+    settled = conflict.settled(Strategy.MANUAL, winner=entry.version, at=state.now, by=actor or ANONYMOUS)._replace(held=held)
     keep_settled(state, folded, settled, entry, terms)
 
 
@@ -126,11 +127,6 @@ def _gone(row: Entry | None, written: Entry) -> Entry:
     if row is None:
         return tombstone(written.key, Version(0), now=0.0, keep=0.0)
     return row if row.deleted else tombstone(row.key, row.version, now=row.expires_at or row.updated_at, keep=0.0)
-
-
-def _sibling(entry: Entry) -> Sibling:
-    value = None if entry.deleted else entry.value
-    return Sibling(value, entry.updated_at, entry.version, entry.source, entry.content_type)
 
 
 def _settled(settled: Settlement, roles: dict[Sibling, str], local: Entry, written: Entry, terms: Terms) -> Entry:

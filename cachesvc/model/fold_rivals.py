@@ -66,7 +66,7 @@ def note_overtaken(state: State, folded: Folded, row: Entry | None, left: Entry,
         Strategy.MANUAL if by_hand else Strategy.LAST_WRITE_WINS,
         winner=left.version,
         at=state.now,
-        by=left.updated_by if by_hand else "",
+        by=left.author if by_hand else "",
     )
     keep_settled(state, folded, settled._replace(accepted=taken, rejected=rejected), left, terms)
 

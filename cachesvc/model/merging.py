@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 import orjson
 import xxhash
 
-from cachesvc.model.entry import JSON, content_hash
+from cachesvc.model.entry import JSON, Entry, content_hash
 from cachesvc.model.moments import parse_moment
 
 ConflictType = Literal["version", "data", "schema"]
@@ -70,6 +70,12 @@ class Sibling(NamedTuple):
     version: int
     source: str = ""
     content_type: str = JSON
+
+
+def sibling_of(entry: Entry) -> Sibling:
+    """What an entry holds, as a version."""
+    value = None if entry.deleted else entry.value
+    return Sibling(value, entry.updated_at, entry.version, entry.source, entry.content_type)
 
 
 class Merged(NamedTuple):

@@ -29,7 +29,7 @@ class Reminder(NamedTuple):
     minutes: float
     start_text: str
     title: str
-    kind: Literal["email", "popup"]
+    kinds: tuple[Literal["email", "popup"], ...]  # each told by a message of its own
 
     @property
     def at(self) -> float:
@@ -40,18 +40,16 @@ class Reminder(NamedTuple):
         """What it is told once for."""
         return self.start, self.minutes
 
-    def message(self, key: Key) -> bytes:
-        """The payload of a `calendar:reminder`."""
-        return orjson.dumps(
-            {
-                "eventId": key.partition(":")[2],
-                "key": key,
-                "title": self.title,
-                "startTime": self.start_text,
-                "reminderType": self.kind,
-                "minutesBefore": self.minutes,
-            }
-        )
+    def messages(self, key: Key) -> list[bytes]:
+        """The payloads of its `calendar:reminder`s."""
+        said = {
+            "eventId": key.partition(":")[2],
+            "key": key,
+            "title": self.title,
+            "startTime": self.start_text,
+            "minutesBefore": self.minutes,
+        }
+        return [orjson.dumps(said | {"reminderType": kind}) for kind in self.kinds]
 
 
 def item_name(key: Key) -> str:
@@ -84,8 +82,12 @@ def reminders_of(entry: Entry | None) -> list[Reminder]:
     for said in event["reminders"][:MOST]:
         minutes, kind = _parts(said)
         if minutes is not None and kind in _TYPES:
-            made = Reminder(start, minutes, start_text, title if isinstance(title, str) else "", kind)
-            found.setdefault(made.name, made)
+            made = Reminder(start, minutes, start_text, title if isinstance(title, str) else "", (kind,))
+            known = found.get(made.name)
+            if known is None:
+                found[made.name] = made
+            elif kind not in known.kinds:
+                found[made.name] = known._replace(kinds=(*known.kinds, kind))
     return list(found.values())
 
 

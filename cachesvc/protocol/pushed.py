@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from cachesvc.protocol.envelope import Message
 from cachesvc.protocol.frames import Wire
 
 Action = Literal["created", "updated", "deleted"]
+TaskSource = Literal["internal", "motion", "manual"]
+GoogleSource = Literal["internal", "google"]
+Importance = Literal["low", "normal", "high"]
+MailStatus = Literal["read", "unread", "starred", "unstarred"]
 
 
 class Pushed(Wire):
@@ -55,7 +60,7 @@ class DashboardUpdate(Message):
 class TaskPayload(Pushed):
     action: Action
     task: Any
-    source: str
+    source: TaskSource
     conflict: dict[str, Any] | None = None
 
 
@@ -81,7 +86,7 @@ class TaskSync(Message):
 class CalendarPayload(Pushed):
     action: Action
     event: Any
-    source: str
+    source: GoogleSource
     attendees: list[Any] | None = None
 
 
@@ -106,7 +111,7 @@ class CalendarReminder(Message):
 class EmailNewPayload(Pushed):
     message: Any
     folder: str
-    importance: str
+    importance: Importance
 
 
 class EmailNew(Message):
@@ -116,7 +121,7 @@ class EmailNew(Message):
 
 class EmailStatusPayload(Pushed):
     message_id: str
-    status: str
+    status: MailStatus
     changed_by: str
 
 
@@ -128,10 +133,19 @@ class EmailStatus(Message):
 class ContactPayload(Pushed):
     action: Action
     contact: Any
-    source: str
+    source: GoogleSource
     merge_conflict: bool | None = None
 
 
 class ContactUpdate(Message):
     type: Literal["contact:update"]
     payload: ContactPayload
+
+
+def message_of(kind: str, entity: str) -> type[Message]:
+    """The message of a module that the settings add: as the others of entities, without what only those have."""
+    name = "".join(part.capitalize() for part in re.split("[:-]", kind))
+    said: dict[str, Any] = {"action": (Action, ...), "entity": (Any, Field(alias=entity)), "source": (str, ...)}
+    payload = create_model(f"{name}Payload", __base__=Pushed, **said)
+    members: dict[str, Any] = {"type": (Literal[kind], ...), "payload": (payload, ...)}
+    return create_model(name, __base__=Message, **members)

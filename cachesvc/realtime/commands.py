@@ -17,7 +17,7 @@ from cachesvc.engine.invalidate import Buries, Floored, invalidate
 from cachesvc.engine.jobs import JobBook
 from cachesvc.engine.preview import Outlined, preview
 from cachesvc.errors import CacheError, Forbidden, InvalidInput, OutcomeUnknown, Unavailable
-from cachesvc.model.change import Draft, Idempotency, Operation, Publication, publish
+from cachesvc.model.change import Draft, Idempotency, Operation, Publication, actor_of, publish
 from cachesvc.model.change import invalidate as draft_of_invalidation
 from cachesvc.model.job import Job
 from cachesvc.model.keys import Key, parse_key
@@ -281,7 +281,7 @@ def _signed(draft: Draft, request: Request, asked: str | None) -> Draft:
     """The draft with whose it is, and under which key its answer is kept."""
     subject = request.identity.subject
     idempotency = Idempotency(subject, asked or "", fingerprint(draft))
-    return draft._replace(idempotency=idempotency, actor=subject if subject != "anonymous" else "")
+    return draft._replace(idempotency=idempotency, actor=actor_of(subject))
 
 
 def _again(written: Written) -> dict[str, object]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 
 from cachesvc.errors import InvalidInput
+from cachesvc.model import entry
 from cachesvc.model.pattern import Pattern, parse_pattern
 
 ADMIN: Final = "admin"
@@ -86,7 +87,7 @@ class Doorman(Protocol):
 
 
 NOBODY: Final = Identity("", ())
-ANONYMOUS: Final = Identity("anonymous", (ADMIN,))
+ANONYMOUS: Final = Identity(entry.ANONYMOUS, (ADMIN,))
 
 
 class OpenDoor:

@@ -18,7 +18,7 @@ from cachesvc.model.keys import Key, module_of
 from cachesvc.model.merging import members
 from cachesvc.model.moments import moment
 from cachesvc.protocol.values import is_json, value_members
-from cachesvc.realtime.modules import Member, Module, Modules
+from cachesvc.realtime.modules import CHANGED_BY, Member, Module, Modules
 
 MAX_PUSHED: Final = 256 << 10  # bytes of a value that is pushed; a larger one is read by who wants it
 CREATED: Final = "created"
@@ -197,9 +197,12 @@ class _Event:
 
     def member(self, member: Member) -> object:
         """What a member of the payload is, None for nothing."""
-        if isinstance(self.content, dict) and self.content.get(member.name) is not None:
-            return self.content[member.name]
-        return self._known(member) or member.default
+        if member.metadata == "conflict" and self.change.conflict:
+            return True if member.kind is bool else {"conflictId": self.change.conflict}
+        for found in (self.content.get(member.name) if isinstance(self.content, dict) else None, self._known(member)):
+            if member.takes(found):
+                return found
+        return member.default
 
     def members(self) -> dict[str, object]:
         found = {member.name: self.member(member) for member in self.module.members}
@@ -223,10 +226,15 @@ class _Event:
         return _decode(self.change.previous) if self.change.previous is not None else None
 
     def _known(self, member: Member) -> object:
-        if member.metadata == "conflict":
-            return {"conflictId": self.change.conflict} if self.change.conflict else None
-        written = self.change.entry
-        return getattr(written, member.metadata) if member.metadata and written is not None else None
+        if self.change.entry is None:
+            return None
+        match member.metadata:
+            case "source":
+                return self.change.entry.source or None
+            case "updated_by":
+                return self.change.entry.author
+            case _:
+                return None
 
     def _decoded(self) -> object:
         if self.entry is None or not self.held or not is_json(self.entry.content_type):
@@ -248,10 +256,8 @@ def _mail(event: _Event) -> Told:
         payload = {module.entity: event.value(), **event.members(), **event.common()}
         return event.told(module.type, payload, conflates=False)
     status = event.content.get("status") if isinstance(event.content, dict) else None
-    if action == UPDATED and isinstance(status, str) and status != event.previous():
-        by = event.entry.updated_by if event.entry is not None else ""
-        said = event.content.get("changedBy") if isinstance(event.content, dict) else None
-        payload = {"messageId": event.name, "status": status, "changedBy": said or by, **event.common()}
+    if action == UPDATED and status in module.statuses and status != event.previous():
+        payload = {"messageId": event.name, "status": status, "changedBy": event.member(CHANGED_BY), **event.common()}
         return event.told(module.status_type, payload)
     return _plain(event)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
 
 from cachesvc.protocol.frames import RECEIVED
 from cachesvc.protocol.messages import FROM_SERVER
+from cachesvc.protocol.pushed import message_of
 from cachesvc.realtime.session import SERVED
 from cachesvc.web.live import PATH
 
@@ -17,16 +20,17 @@ _SENT: Final = "client."
 _TOLD: Final = "server."
 
 
-def document(version: str) -> Document:
-    """Version 3 of AsyncAPI; an operation's action is that of the server."""
+def document(version: str, added: Mapping[str, str] = MappingProxyType({})) -> Document:
+    """Version 3 of AsyncAPI; an operation's action is that of the server. `added` are the modules of the settings."""
     taken = {kind: model for kind, model in RECEIVED.items() if kind in SERVED}
     sent, sent_schemas = models_json_schema([(model, "validation") for model in taken.values()], ref_template=_SCHEMAS)
-    told, told_schemas = models_json_schema([(model, "serialization") for model in FROM_SERVER.values()], ref_template=_SCHEMAS)
+    pushed = {**{kind: message_of(kind, entity) for kind, entity in added.items()}, **FROM_SERVER}
+    told, told_schemas = models_json_schema([(model, "serialization") for model in pushed.values()], ref_template=_SCHEMAS)
     messages: Document = {}
     schemas: Document = {}
     for prefix, models, refs, made in (
         (_SENT, taken, sent, sent_schemas),
-        (_TOLD, FROM_SERVER, told, told_schemas),
+        (_TOLD, pushed, told, told_schemas),
     ):
         for name, schema in made["$defs"].items():
             schemas[f"{prefix}{name}"] = _moved(schema, prefix)

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from cachesvc.engine.answers import Answer, Written
 from cachesvc.errors import CacheError, Forbidden, InvalidInput, LimitExceeded, OutcomeUnknown, Refusal, Refused
-from cachesvc.model.change import Draft, Idempotency, Operation
+from cachesvc.model.change import Draft, Idempotency, Operation, actor_of
 from cachesvc.model.entry import JSON
 from cachesvc.model.keys import Key, parse_key
 from cachesvc.protocol.api import Get, KeyedUpdate, parse
@@ -110,7 +110,7 @@ def _identified(steps: Sequence[Step], failed: Sequence[Result], *, subject: str
     for step in steps:
         draft = step.draft
         if draft is not None:
-            draft = draft._replace(idempotency=Idempotency(subject, key, whole, next(places)))
+            draft = draft._replace(idempotency=Idempotency(subject, key, whole, next(places)), actor=actor_of(subject))
         identified.append(replace(step, draft=draft))
     return identified
 

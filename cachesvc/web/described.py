@@ -34,7 +34,7 @@ def described(service: Service, live: Live) -> FastAPI:
 
     @app.api_route("/asyncapi.json", methods=["GET", "HEAD"], include_in_schema=False)
     async def asyncapi() -> dict[str, Any]:
-        return asyncapi_document(app.version)
+        return asyncapi_document(app.version, live.hub.modules.added)
 
     @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False, response_class=HTMLResponse)
     async def docs() -> str:

@@ -6,7 +6,7 @@ The same wish has the same fingerprint, whichever route it comes by: an answer c
 from __future__ import annotations
 
 from cachesvc.engine.answers import Written
-from cachesvc.model.change import Draft, Idempotency, Operation, Receipt
+from cachesvc.model.change import Draft, Idempotency, Operation, Receipt, actor_of
 from cachesvc.protocol.codes import Code
 from cachesvc.protocol.drafts import fingerprint
 from cachesvc.web.conditions import Expectation
@@ -14,12 +14,12 @@ from cachesvc.web.problems import Problem
 
 
 def identified(draft: Draft, expects: Expectation, *, subject: str, key: str) -> Draft:
-    """The draft with its idempotency: whose it is, the key ("" for none) and what it stands for."""
+    """The draft signed, and with its idempotency: whose it is, the key ("" for none) and what it stands for."""
     condition: object = draft.expected
     if expects.given:
         among = sorted(expects.among) if expects.among is not None else None
         condition = expects.single if expects.single is not None else (among, sorted(expects.but_not))
-    return draft._replace(idempotency=Idempotency(subject, key, fingerprint(draft, condition)))
+    return draft._replace(idempotency=Idempotency(subject, key, fingerprint(draft, condition)), actor=actor_of(subject))
 
 
 def status_of(receipt: Receipt) -> int:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from cachesvc.engine.invalidate import invalidate
 from cachesvc.engine.preview import preview
 from cachesvc.errors import InvalidInput
-from cachesvc.model.change import Idempotency
+from cachesvc.model.change import Idempotency, actor_of
 from cachesvc.model.change import invalidate as draft_of
 from cachesvc.model.entry import JSON
 from cachesvc.model.invalidation import Invalidation
@@ -45,7 +45,7 @@ async def post_invalidate(call: Call) -> Response:
     if body.dry_run:
         return await _dry_run(call, named)
     draft = draft_of(named)
-    draft = draft._replace(distribute=body.distribute)
+    draft = draft._replace(distribute=body.distribute, actor=actor_of(call.subject))
     draft = draft._replace(idempotency=Idempotency(call.subject, asked, fingerprint(draft)))
     call.writing = asked
     done = await invalidate(call.service.cache, draft)

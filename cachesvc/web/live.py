@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from base64 import urlsafe_b64decode
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -292,7 +293,7 @@ class Live:
             raise Forbidden("use", f"the socket from the origin {origin}")
         if NODE_PROTOCOL in scope["subprotocols"] and chosen(scope["subprotocols"]) is None:
             raise InvalidInput("Sec-WebSocket-Protocol", f"names none of the versions spoken here: {', '.join(SPOKEN)}")
-        tokens = [offered.removeprefix(_TOKEN) for offered in scope["subprotocols"] if offered.startswith(_TOKEN)]
+        tokens = [_offered(offered.removeprefix(_TOKEN)) for offered in scope["subprotocols"] if offered.startswith(_TOKEN)]
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             tokens.append(credentials.strip())
@@ -317,6 +318,17 @@ class LiveRoute(BaseRoute):
         if scope["type"] == "http":
             raise HTTPException(426, headers={"Upgrade": "websocket", "Connection": "Upgrade"})
         await self._live.serve(scope, receive, send)
+
+
+def _offered(token: str) -> str:
+    """A token as a subprotocol carries it: as base64url, which has no dots, or as it is."""
+    if "." in token:
+        return token
+    try:
+        decoded = urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode("ascii")
+    except ValueError:
+        return token
+    return decoded if "." in decoded else token
 
 
 async def _refuse(send: Send, response: Response) -> None:

@@ -201,18 +201,21 @@ def own_keys(algorithms: Sequence[str], secrets: Sequence[str], pems: Sequence[t
 
 
 def published_keys(document: bytes, algorithms: Sequence[str]) -> list[Key]:
-    """The keys of a JWK set (RFC 7517) that are of an allowed algorithm; never a symmetric one. Raises `ValueError`."""
+    """The keys of a JWK set (RFC 7517) that are of an allowed algorithm, which may be none; never a symmetric one.
+
+    Raises `ValueError` for what is no such set.
+    """
     said = orjson.loads(document)
+    if not isinstance(said, dict) or not isinstance(said.get("keys"), list):
+        raise ValueError("is no JWK set")
     keys: list[Key] = []
-    for jwk in said["keys"] if isinstance(said, dict) and isinstance(said.get("keys"), list) else ():
+    for jwk in said["keys"]:
         try:
             key = jwt.PyJWK.from_dict(jwk)
         except (jwt.PyJWTError, ValueError, TypeError, AttributeError, KeyError):
             continue  # a kind of key that is not for here
         if jwk.get("kty") != "oct" and jwk.get("use", "sig") == "sig" and key.algorithm_name in algorithms:
             keys.append(Key(key.algorithm_name, key.key_id or "", key.key))
-    if not keys:
-        raise ValueError("holds no key of an allowed algorithm")
     return keys
 
 
@@ -220,11 +223,14 @@ async def follow_keys(
     tokens: Tokens, fetch: Callable[[], Awaitable[bytes]], algorithms: Sequence[str], clock: Clock, *, interval: float
 ) -> None:
     """Ask for the published keys every so often, for ever, and soon after a token named one that is not known."""
-    failing = False
+    failing = empty = False
     while True:
         try:
-            tokens.publish(published_keys(await fetch(), algorithms))
-            failing = False
+            keys = published_keys(await fetch(), algorithms)
+            tokens.publish(keys)
+            if not keys and not empty:
+                _log.warning("no key of an allowed algorithm is published: what was signed by such a key is refused")
+            failing, empty = False, not keys
         except (Unavailable, ValueError) as exc:
             _log.log(logging.DEBUG if failing else logging.WARNING, "the keys of tokens could not be read: %s", exc)
             failing = True

@@ -299,6 +299,9 @@ async def test_a_warm_up_whose_connection_is_lost_is_told_to_go_on(site: Site) -
 @pytest.mark.parametrize("value", [object(), RawJson(b"{")])
 async def test_what_is_no_json_is_refused_before_it_is_sent(site: Site, value: object) -> None:
     async with site.served() as port, client_of(port) as client:
+        for value in (float("nan"), {"a": [None, float("inf")]}, [-float("inf")]):
+            with pytest.raises(InvalidInput, match=r"^value.* is (nan|-?inf), which"):
+                await client.set("k", value)
         with pytest.raises(InvalidInput, match="value"):
             await client.set("a", value)
         with pytest.raises(InvalidInput, match="filters"):

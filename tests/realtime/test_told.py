@@ -117,6 +117,16 @@ def test_publish() -> None:
         (written(1001, "task:1", b"1e400"), {"source": "internal"}),
         (written(1001, "task:1", 1, conflict="c-9"), {"conflict": {"conflictId": "c-9"}}),
         (written(1001, "task:1", {"source": "manual"}, source="motion"), {"source": "manual"}),
+        (written(1001, "task:1", {"source": 5, "conflict": "x"}, source="google"), {"source": "internal"}),
+        (written(1001, "event:1", {"source": "motion", "attendees": "bob"}), {"source": "internal"}),
+        (written(1001, "email:1", {"folder": 5, "importance": "dire"}), {"folder": "inbox", "importance": "normal"}),
+        (written(1001, "contact:1", {"source": 5}, source="google"), {"source": "google"}),
+        (written(1001, "contact:1", {"mergeConflict": False}, conflict="c-9"), {"mergeConflict": True}),
+        (
+            written(1001, "email:9", {"status": "read", "changedBy": 5}, before=BEFORE, previous=b'"unread"'),
+            {"type": "email:status", "changedBy": "anonymous"},
+        ),
+        (written(1001, "email:9", {"status": "gone"}, before=BEFORE, previous=b'"unread"'), {"type": "cache:update"}),
         (written(1001, "task:1", b"", held=False), {"task": None, "truncated": True}),
         (written(1001, "x", b"", held=False), {"value": None, "truncated": True}),
         (written(1001, "dashboard:a:b", b"", held=False), {"type": "cache:update", "truncated": True}),
@@ -132,6 +142,18 @@ def test_how_it_is_told(change: Change, expected: dict[str, object]) -> None:
         assert b'"task":1e400' in made.head
         return
     assert told(change).items() >= expected.items()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "member"),
+    [
+        ("contact:1", {"mergeConflict": "yes"}, "mergeConflict"),
+        ("event:1", {"attendees": "bob"}, "attendees"),
+        ("task:1", {"conflict": "x"}, "conflict"),
+    ],
+)
+def test_what_is_not_of_its_type_is_left_out(key: str, value: object, member: str) -> None:
+    assert member not in told(written(1001, key, value))
 
 
 def test_what_nobody_is_told() -> None:

@@ -110,6 +110,31 @@ def test_calendar_reminder() -> None:
     assert (reminder["eventId"], reminder["title"], reminder["minutesBefore"]) == ("7", "Talk", 10)
 
 
+def test_a_reminder_is_told_by_each_way_that_was_asked_for_at_its_time() -> None:
+    asked = [{"reminderType": kind, "minutesBefore": 10} for kind in ("popup", "email", "popup")]
+    event = entry("event:7", 900, {"title": "Talk", "startTime": "2024-01-15T10:40:00.000Z", "reminders": asked})
+    item = Item("reminder:event:7", AT, b"[]")
+    done = folded(due(item.name, AT, event.key), rows=[event], items=[item])
+    told = [orjson.loads(change.publication.message) for change in done.changes if change.publication is not None]
+    assert [message["reminderType"] for message in told] == ["popup", "email"]
+    kept = done.items[item.name]
+    assert kept is not None
+    assert len(orjson.loads(kept.record)) == 1
+
+
+@pytest.mark.parametrize(("actor", "source", "by"), [("", None, "anonymous"), ("ann", "manual", "ann")])
+def test_who_wrote_and_where_it_came_from_is_told_as_everywhere(actor: str, source: str | None, by: str) -> None:
+    note = Key("note:1")
+    value = {"a": 2} | ({"source": source} if source else {})
+    draft = update(value, note, 800)._replace(actor=actor)
+    frames = pushed(folded(draft, rows=[entry(note, 950, 1)], bases=()).changes)
+    detected, resolved = (orjson.loads(frames[kind])["payload"] for kind in ("conflict:detect", "conflict:resolved"))
+    assert detected["versions"]["local"]["metadata"]["updatedBy"] == "anonymous"
+    remote = detected["versions"]["remote"]["metadata"]
+    assert (remote["updatedBy"], remote["source"]) == (by, source or "internal")
+    assert resolved["resolvedBy"] == resolved["result"]["conflictResolution"]["resolvedBy"] == by
+
+
 def test_task_sync() -> None:
     sync = Sync("import-7", 4)
     sync.note(1, "VERSION_CONFLICT")

@@ -12,8 +12,11 @@ import pytest
 from jsonschema import Draft7Validator
 
 from cachesvc.protocol.messages import FROM_SERVER
+from cachesvc.realtime.modules import SOURCE, Module, Modules
 from cachesvc.realtime.session import SERVED
+from cachesvc.realtime.told import tell
 from cachesvc.web.asyncapi import document as made
+from tests.realtime.changes import written
 from tests.wire import golden_frames
 
 SCHEMAS = Path(__file__).parents[1] / "schemas"
@@ -63,6 +66,33 @@ async def test_the_document_is_one_of_asyncapi_3(http: httpx.AsyncClient) -> Non
             place, _, name = reference["$ref"].rpartition("/")
             assert place == "#/channels/realtime/messages"
             assert name in document["channels"]["realtime"]["messages"]
+
+
+def test_a_module_of_the_settings_is_described_as_it_is_told() -> None:
+    modules = Modules([Module("note", "note:update", entity="note", members=(SOURCE,))])
+    document = made("1.2.3", modules.added)
+    assert [error.message for error in ASYNCAPI.iter_errors(document)] == []
+    schema = {**document, "$ref": "#/components/messages/server.note-update/payload"}
+    told = tell(written(1001, "note:1", {"a": 1}), modules, 7)
+    assert told is not None
+    frame = json.loads(told.frame(1, 1001))
+    assert list(Draft7Validator(schema).iter_errors(frame)) == []
+    del frame["payload"]["note"]
+    assert [error.message for error in Draft7Validator(schema).iter_errors(frame)] == ["'note' is a required property"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "member", "allowed"),
+    [
+        ("TaskPayload", "source", ["internal", "motion", "manual"]),
+        ("CalendarPayload", "source", ["internal", "google"]),
+        ("ContactPayload", "source", ["internal", "google"]),
+        ("EmailNewPayload", "importance", ["low", "normal", "high"]),
+        ("EmailStatusPayload", "status", ["read", "unread", "starred", "unstarred"]),
+    ],
+)
+def test_the_document_says_the_values_of_the_specification(payload: str, member: str, allowed: list[str]) -> None:
+    assert DOCUMENT["components"]["schemas"][f"server.{payload}"]["properties"][member]["enum"] == allowed
 
 
 @pytest.mark.parametrize("frame", sorted(golden_frames.PLACE.glob("*.json")), ids=lambda path: path.stem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from base64 import urlsafe_b64encode
 from dataclasses import replace
 from random import Random
 
@@ -87,6 +88,9 @@ async def test_a_token_may_come_with_the_upgrade(site: Site) -> None:
     async with site.served() as port:
         async with connected(port, "v1", "jwt.ann") as socket:
             assert (socket.seen[0]["payload"]["userId"], socket.connection.subprotocol) == ("ann", "v1")
+        for shown in ("e30.e30.ann", urlsafe_b64encode(b"e30.e30.ann").decode().rstrip("=")):
+            async with connected(port, "v1", f"jwt.{shown}") as socket:
+                assert socket.seen[0]["payload"]["userId"] == "e30.e30.ann"
         async with connected(port, additional_headers={"Authorization": "Bearer bob"}) as socket:
             assert socket.seen[0]["payload"]["userId"] == "bob"
         async with connected(port, established=False) as socket:

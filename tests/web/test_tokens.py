@@ -157,12 +157,13 @@ def test_published_keys(clock: FakeClock) -> None:
     }
     found = published_keys(json.dumps(document).encode(), ALL)
     assert [(key.algorithm, key.id) for key in found] == [("RS256", "one"), ("ES256", "two")]
-    for broken in (b"{", b"[]", b'{"keys": 7}', b'{"keys": []}'):
-        with pytest.raises(ValueError, match=r"JSON|no key|unexpected"):
+    assert published_keys(b'{"keys": []}', ALL) == []
+    for broken in (b"{", b"[]", b'{"keys": 7}'):
+        with pytest.raises(ValueError, match=r"JSON|JWK set|unexpected"):
             published_keys(broken, ALL)
 
 
-async def test_keys_are_rotated(clock: FakeClock) -> None:
+async def test_keys_are_rotated(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     known = Tokens([], issuer="us", audience="cache", leeway=5.0, most=10, clock=clock)
     documents = [jwk(RSA, "RS256", "old")]
     asked = 0
@@ -201,6 +202,14 @@ async def test_keys_are_rotated(clock: FakeClock) -> None:
     away = True
     await until(3)
     assert known.identity(new).subject == "ann"  # those of before are kept
+    away = False
+    documents.clear()
+    with caplog.at_level("WARNING"):
+        await until(6)
+    with pytest.raises(Unauthenticated):  # what publishes none believes none
+        known.identity(new)
+    said = [record.message for record in caplog.records]
+    assert [message.startswith("no key of an allowed") for message in said].count(True) == 1
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
 
