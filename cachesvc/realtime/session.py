@@ -308,20 +308,14 @@ class Session:
         self._send("auth:challenge", self.client.ask(), None)
 
     def _establish(self) -> None:
-        identity, limits = self.identity, self.limits
+        identity = self.identity
         assert identity is not None
         self.stream.identity = identity
         payload = {
             "connectionId": self.names.connection,
             "userId": identity.subject,
             "sessionId": self.names.session,
-            "heartbeat": {"interval": round(limits.ping_interval * 1000), "timeout": round(limits.ping_timeout * 1000)},
-            "limits": {
-                "maxFrameSize": limits.max_frame_size,
-                "maxSubscriptions": limits.max_subscriptions,
-                "maxInFlight": limits.max_in_flight,
-                "maxBatch": limits.max_batch,
-            },
+            **self.limits.told(),
             **self._place(),
         }
         self._send("connection:established", payload, None)

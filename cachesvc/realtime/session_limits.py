@@ -24,3 +24,15 @@ class SessionLimits:
     error_window: float = 60.0
     remembered: int = 1_000  # messages that were pushed, for who missed some
     remembered_bytes: int = 256 << 10
+
+    def told(self) -> dict[str, object]:
+        """What a client is told of them; milliseconds."""
+        return {
+            "heartbeat": {"interval": round(self.ping_interval * 1000), "timeout": round(self.ping_timeout * 1000)},
+            "limits": {
+                "maxFrameSize": self.max_frame_size,
+                "maxSubscriptions": self.max_subscriptions,
+                "maxInFlight": self.max_in_flight,
+                "maxBatch": self.max_batch,
+            },
+        }

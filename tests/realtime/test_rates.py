@@ -17,7 +17,7 @@ from cachesvc.errors import TierUnavailable, TooManyRequests
 from cachesvc.ports import Drawn
 from cachesvc.protocol.codes import CloseCode
 from cachesvc.realtime.meter import Meter
-from cachesvc.realtime.rates import ADDRESS, CONNECTION, USER, NotYet, Rate, RateLimits, Rates
+from cachesvc.realtime.rates import ADDRESS, CONNECTION, LANES, USER, NotYet, Rate, RateLimits, Rates
 from tests.fakes import FakeClock
 from tests.realtime.sessions import NOW, Said
 from tests.wire import golden_frames
@@ -209,12 +209,14 @@ async def test_nobody_waits_for_a_draw_after_the_node_has_ended() -> None:
     clock = FakeClock()
     rates = Rates(limits(), clock, Slow(clock))
     async with running(rates):
-        taken(rates, user="ann")
-        taken(rates, user="bob")
-        waiting = [asyncio.create_task(rates.taken("ping", user=user)) for user in ("ann", "bob")]
+        users = [str(number) for number in range(LANES + 2)]
+        for user in users:
+            taken(rates, user=user)
+        waiting = [asyncio.create_task(rates.taken("ping", user=user)) for user in users]
         await asked.wait()
-    await asyncio.gather(*waiting)
-    assert await paid(rates, user="ann") == 19
+    async with asyncio.timeout(30):
+        await asyncio.gather(*waiting)
+    assert await paid(rates, user=users[0]) == 19
 
 
 async def test_while_quotas_are_away_each_node_takes_its_share_and_nothing_waits() -> None:

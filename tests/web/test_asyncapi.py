@@ -15,8 +15,11 @@ from cachesvc.protocol.messages import FROM_SERVER
 from cachesvc.realtime.modules import SOURCE, Module, Modules
 from cachesvc.realtime.session import SERVED
 from cachesvc.realtime.told import tell
+from cachesvc.web.app import create_app
 from cachesvc.web.asyncapi import document as made
+from cachesvc.web.live import Live
 from tests.realtime.changes import written
+from tests.web.site import Site
 from tests.wire import golden_frames
 
 SCHEMAS = Path(__file__).parents[1] / "schemas"
@@ -68,9 +71,11 @@ async def test_the_document_is_one_of_asyncapi_3(http: httpx.AsyncClient) -> Non
             assert name in document["channels"]["realtime"]["messages"]
 
 
-def test_a_module_of_the_settings_is_described_as_it_is_told() -> None:
+async def test_a_module_of_the_settings_is_described_as_it_is_told(site: Site) -> None:
     modules = Modules([Module("note", "note:update", entity="note", members=(SOURCE,))])
-    document = made("1.2.3", modules.added)
+    site.app = create_app(site.service, Live(site.service, modules=modules))
+    async with site.client() as http:
+        document = (await http.get("/asyncapi.json")).json()
     assert [error.message for error in ASYNCAPI.iter_errors(document)] == []
     schema = {**document, "$ref": "#/components/messages/server.note-update/payload"}
     told = tell(written(1001, "note:1", {"a": 1}), modules, 7)

@@ -69,6 +69,23 @@ async def test_whoever_shows_no_token_is_asked_for_one(guarded: Site) -> None:
             assert (await http.get(path)).status_code == 200
 
 
+async def test_what_is_written_tells_by_whom(guarded: Site) -> None:
+    operations = [{"operation": "set", "key": "task:3", "value": 1}]
+    for method, path, body in (
+        ("PUT", "/v1/cache/task:1", b"2"),
+        ("POST", "/v1/cache/task:2", b'{"operation": "set", "value": 2}'),
+        ("POST", "/v1/batch", orjson.dumps({"operations": operations})),
+    ):
+        assert await asked(guarded, method, path, "write:task:*", headers=JSON, content=body) in (200, 201)
+    for key in ("task:1", "task:2", "task:3"):
+        entry = (await guarded.cache.read(Key(key))).entry
+        assert entry is not None
+        assert entry.author == "ann"
+    entry = (await guarded.cache.read(Key("email:1"))).entry
+    assert entry is not None
+    assert (entry.updated_by, entry.author) == ("", "anonymous")
+
+
 async def test_a_token_that_is_not_believed_is_told_why(guarded: Site) -> None:
     claims = {"sub": "ann", "iss": "us", "aud": "cache", "exp": time.time() - 60}
     async with guarded.client() as http:
