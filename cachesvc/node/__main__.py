@@ -128,6 +128,7 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
                 access_log=settings.server.access_log,
                 lifespan="off",
                 server_header=False,
+                timeout_keep_alive=round(settings.server.header_timeout) or 1,
                 timeout_graceful_shutdown=int(settings.server.shutdown_timeout) or 1,
                 ws=live_protocol(admission),
                 ws_max_size=session.max_frame_size,

@@ -7,7 +7,7 @@ would cost to answer. A burst is not overload: only delay that lasts for a whole
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from typing import Final
 
@@ -93,7 +93,7 @@ class Admission:
         self.crowded = 0  # requests refused because so many are in progress
         self.turned_away = 0  # connections refused because so many are open
         self.stalled = 0  # connections dropped because their client did not read
-        self.in_progress = 0
+        self.tasks: Sized = ()  # of requests, and of sockets
         self.sockets = 0  # which stay, and are no requests
         self.connections = 0
         self._clock = clock
@@ -102,6 +102,11 @@ class Admission:
         self._cost = 0.0  # seconds that one request makes a turn longer, lately
         self._open = 0  # turns that have not ended
         self._since = self._rested = clock.monotonic()
+
+    @property
+    def in_progress(self) -> int:
+        """Requests that are being answered."""
+        return len(self.tasks) - self.sockets
 
     def admits(self, *, writing: bool) -> bool:
         """Whether to take up a request that is read now, while `in_progress` others are."""

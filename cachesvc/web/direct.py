@@ -74,7 +74,7 @@ class DirectProtocol(LimitedProtocol):
         if endpoint is None or self.flow.write_paused or not self.paid(request.route, request.head.identity):
             return False
         self.heard()
-        if self.admission is not None and not self.taken_up(self.admission, writing=request.method not in READING):
+        if self.admission is not None and not self.admission.admits(writing=request.method not in READING):
             self.answer_overloaded(bodiless=request.method == "HEAD")
             return True
         self._in_progress = True

@@ -46,6 +46,12 @@ class Door:
         began = self._clock.monotonic()
         request_id = scope[REQUEST_ID] = new_id()
         started = False
+        awaited = any(name == b"expect" for name, _ in scope["headers"])  # the client sends no body until it is asked for
+
+        async def ask() -> Message:
+            nonlocal awaited
+            awaited = False
+            return await receive()
 
         async def answer(message: Message) -> None:
             nonlocal started
@@ -57,13 +63,15 @@ class Door:
                 headers = message.setdefault("headers", [])
                 if not any(name == b"x-request-id" for name, _ in headers):
                     headers.append((b"x-request-id", request_id.encode()))
+                if awaited:  # whether it sends one all the same cannot be known: what comes next has two readings
+                    headers.append((b"connection", b"close"))
                 self._metrics.answered(_template(scope), scope["method"], message["status"], seconds)
             await send(message)
 
         try:
             if scope["path"] not in _OPEN:
                 scope[IDENTITY] = await self._let_in(scope)
-            await self._app(scope, receive, answer)
+            await self._app(scope, ask, answer)
         except ClientDisconnect:
             return
         except Exception as error:

@@ -62,6 +62,8 @@ class LimitedProtocol(HttpToolsProtocol):
         super().__init__(*given, **options)
         self._deadline: asyncio.TimerHandle | None = None
         self._in_head = False  # a request has begun whose headers have not ended
+        self._began = 0.0  # when its first byte came, or was waited for
+        self._upgrade = False  # the latest request asks to speak otherwise, once those before it are answered
         self._in_body = False  # the latest request is not received to its end
         self._steps = 0  # of the parser: with bytes that make none, it may be gathering without end
         self._gathered = 0
@@ -80,6 +82,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.admission is not None:
             over = len(self.connections) - self.admission.limits.max_connections
             self.admission.connections = len(self.connections)
+            self.admission.tasks = self.tasks
             if over > 0:
                 self._surplus = True
                 self.admission.turned_away += 1
@@ -118,13 +121,18 @@ class LimitedProtocol(HttpToolsProtocol):
             self._wait_for_client()
 
     def _feed(self, data: bytes) -> None:
-        """As uvicorn does, but for what comes behind a request for a protocol that is not spoken here: it is read, too."""
+        """As uvicorn does, but what comes before a request for another protocol is answered first, and what comes behind one that
+        is not spoken here is read, too."""
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
             if self._should_upgrade():
-                self.handle_websocket_upgrade()
+                self._upgrade = self._busy()
+                if self._upgrade:
+                    self.flow.pause_reading()
+                else:
+                    self.handle_websocket_upgrade()
             elif len(data) > upgrade.args[0]:
                 self._feed(data[upgrade.args[0] :])
         except HttpParserError:
@@ -135,6 +143,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
+        self._began = self.loop.time()
         self._steps += 1
 
     def on_headers_complete(self) -> None:
@@ -169,11 +178,18 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._busy() or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        if self._owed is not None:
+        if self._busy():
+            if self._upgrade:
+                self.flow.pause_reading()
+        elif self._owed is not None:
             self._refuse(self._owed)
+        elif self._upgrade:
+            self._unset_keepalive_if_required()
+            self.handle_websocket_upgrade()
         elif self._in_head and self._deadline is None:  # its end is waited for no longer than that of any other
+            self._began = self.loop.time()
             self._unset_keepalive_if_required()
             self._wait_for_client()
 
@@ -234,7 +250,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._passed = False
             return True
         method = self.parser.get_method()
-        if not self._surplus and self.taken_up(admission, writing=method not in _READING):
+        if not self._surplus and admission.admits(writing=method not in _READING):
             return True
         # a body that is not sent yet, or an end of the connection, is not waited for
         last = self._surplus or self.expect_100_continue or self.parser.should_upgrade() or not self.parser.should_keep_alive()
@@ -242,11 +258,6 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             raise ProblemRaised(_overloaded(_CROWDED))  # stops the parser
         return False
-
-    def taken_up(self, admission: Admission, *, writing: bool) -> bool:
-        """Whether there is room for one more."""
-        admission.in_progress = len(self.tasks) - admission.sockets
-        return admission.admits(writing=writing)
 
     def answer_overloaded(self, detail: str = _CROWDED, *, last: bool = False, bodiless: bool = False) -> None:
         if self.flow.write_paused:  # who asks on without reading would have its refusals kept
@@ -294,9 +305,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def _busy(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]  # at first None
 
-    def _wait_for_client(self) -> None:
+    def _wait_for_client(self, seconds: float | None = None) -> None:
         if self.transport.get_protocol() is self:  # not when it became a WebSocket
-            self._deadline = self.loop.call_later(self.limits.timeout, self._late)
+            self._deadline = self.loop.call_later(self.limits.timeout if seconds is None else seconds, self._late)
 
     def _head_arrived(self) -> None:
         if self._deadline is not None:
@@ -305,6 +316,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _late(self) -> None:
         self._deadline = None
+        left = self._began + self.limits.timeout - self.loop.time() if self._in_head else 0.0
+        if left > 0.0:  # the deadline was set before its first byte came
+            self._wait_for_client(left)
+            return
         if (self._lively or self._busy()) and not self._in_head:
             self._lively = False
             self._wait_for_client()

@@ -111,9 +111,9 @@ async def test_a_log_that_falls_behind_keeps_out_writes_only() -> None:
 def test_in_progress_are_only_so_many() -> None:
     async def ask() -> None:
         admission = Admission(FakeClock(), AdmissionLimits(max_requests=3))
-        admission.in_progress = 3
+        admission.tasks = range(3)
         assert not admission.admits(writing=False)
-        admission.in_progress = 2
+        admission.tasks = range(2)
         assert admission.admits(writing=False)
         assert admission.stats()["crowdedOut"] == 1
 

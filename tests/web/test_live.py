@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from base64 import urlsafe_b64encode
 from dataclasses import replace
 from random import Random
@@ -65,6 +66,26 @@ async def test_who_asks_without_an_upgrade_is_told_to(site: Site, http: httpx.As
     assert (answer.status_code, answer.headers["Upgrade"], answer.headers["Connection"]) == (426, "websocket", "Upgrade")
     assert answer.json()["detail"] == "this path is a WebSocket's"
     assert (await http.get("/v1/ws/realtime/")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("first", "answers"),
+    [("PUT /v1/cache/a", [b"201", b"200"]), ("GET /v1/cache/b", [b"404", b"404"]), ("GET /v1/stats", [b"200", b"200"])],
+)
+async def test_what_was_asked_before_an_upgrade_is_answered_before_it(site: Site, first: str, answers: list[bytes]) -> None:
+    body = b"1" if first.startswith("PUT") else b""
+    head = f"{first} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    upgrade = (
+        "GET /v1/ws/realtime HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    async with site.served() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write((head.encode() + body) * 2 + upgrade.encode())
+        async with asyncio.timeout(LIMIT):
+            told = await reader.readuntil(b"connection:established")
+        writer.close()
+        assert re.findall(rb"HTTP/1.1 (\d+)", told) == [*answers, b"101"]
 
 
 class Guard:

@@ -109,6 +109,9 @@ async def test_one_more_than_may_be_in_progress_is_refused_at_once() -> None:
             assert admission.stats()["crowdedOut"] == 50
             app.may_answer.set()
         assert all(task.result().startswith(b"HTTP/1.1 200") for task in waiting)
+        async with asyncio.timeout(20):
+            while admission.stats()["requests"]:  # though nothing more is asked for
+                await asyncio.sleep(0)
         assert (await told(port, CLOSING)).startswith(b"HTTP/1.1 200")
 
 

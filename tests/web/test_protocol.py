@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from cachesvc.web.protocol import HeadLimits, limited
+from cachesvc.web.protocol import HeadLimits, LimitedProtocol, limited
 from tests.web.site import Server
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
@@ -188,6 +188,24 @@ async def test_trailers_are_no_headers() -> None:
 async def test_a_head_that_does_not_end_in_time(request_: bytes) -> None:
     async with served(SOON) as port:
         assert await refused(port, request_) == 408
+
+
+async def test_a_head_has_its_time_from_its_first_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[LimitedProtocol] = []
+    connection_made = LimitedProtocol.connection_made
+
+    def noting(self: LimitedProtocol, transport: asyncio.Transport) -> None:
+        made.append(self)
+        connection_made(self, transport)
+
+    monkeypatch.setattr(LimitedProtocol, "connection_made", noting)
+    async with served(HeadLimits()) as port, connected(port) as (reader, writer):
+        writer.write(b"GET / HT")
+        while not (made and made[0]._in_head):
+            await asyncio.sleep(0)
+        made[0]._late()  # the time that was set when the connection was made is over
+        writer.write(b"TP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("request_", [b"", b"\r\n"])
