@@ -26,52 +26,53 @@ class WarmLimits:
     templates: Mapping[str, str] = field(default_factory=dict)
 
 
-def warming_of(body: Warm, limits: WarmLimits, loaded: Collection[str]) -> Warming:
-    """What the body asks for, checked. Raises `InvalidInput`, naming the member."""
+def warming_of(body: Warm, limits: WarmLimits, loaded: Collection[str], *, path: str = "") -> Warming:
+    """What the body asks for, checked. Raises `InvalidInput`, naming the member, which `path` leads to."""
     named = [name for name in ("module", "pattern", "keys") if getattr(body, name) not in (None, [])]
     if len(named) > 1:
-        raise InvalidInput(named[1], f"cannot be given together with {named[0]}")
+        raise InvalidInput(f"{path}{named[1]}", f"cannot be given together with {named[0]}")
     source = WarmSource(body.source) if body.source else WarmSource.LOADER if body.module is not None else WarmSource.DATABASE
     if not named and source is not WarmSource.PEER:
-        raise InvalidInput("keys", "nothing is named: give keys, a pattern, or a module with userId and dataTypes")
+        raise InvalidInput(f"{path}keys", "nothing is named: give keys, a pattern, or a module with userId and dataTypes")
     if body.peer is not None and source is not WarmSource.PEER:
-        raise InvalidInput("peer", "is for the source peer")
+        raise InvalidInput(f"{path}peer", "is for the source peer")
     if source is WarmSource.PEER and body.keys:
-        raise InvalidInput("keys", "cannot be given with the source peer, which is asked for them")
+        raise InvalidInput(f"{path}keys", "cannot be given with the source peer, which is asked for them")
     if source is WarmSource.LOADER and body.pattern is not None:
-        raise InvalidInput("pattern", "says no keys to a loader: give keys, or a module with userId and dataTypes")
+        raise InvalidInput(f"{path}pattern", "says no keys to a loader: give keys, or a module with userId and dataTypes")
     pace = Warming(
         source,
         peer=body.peer or "",
-        rate=_within("rate", body.rate, limits.max_rate, limits.rate, least=_SLOWEST),
-        concurrency=int(_within("concurrency", body.concurrency, limits.max_concurrency, limits.concurrency)),
+        rate=_within(f"{path}rate", body.rate, limits.max_rate, limits.rate, least=_SLOWEST),
+        concurrency=int(_within(f"{path}concurrency", body.concurrency, limits.max_concurrency, limits.concurrency)),
     )
     if body.pattern is not None:
-        return pace._replace(pattern=parse_pattern(body.pattern).text)
-    keys = _module_keys(body, limits) if body.module is not None else _keys(body, limits.max_keys)
+        return pace._replace(pattern=parse_pattern(body.pattern, field=f"{path}pattern").text)
+    keys = _module_keys(body, limits, path) if body.module is not None else _keys(body, limits.max_keys, path)
     if source is WarmSource.LOADER:
         for place, key in enumerate(keys):
             if module_of(key) not in loaded:
-                raise InvalidInput("module" if body.module is not None else f"keys[{place}]", f"{module_of(key)} has no loader")
+                member = "module" if body.module is not None else f"keys[{place}]"
+                raise InvalidInput(f"{path}{member}", f"{module_of(key)} has no loader")
     return pace._replace(keys=keys)
 
 
-def _module_keys(body: Warm, limits: WarmLimits) -> tuple[Key, ...]:
+def _module_keys(body: Warm, limits: WarmLimits, path: str) -> tuple[Key, ...]:
     assert body.module is not None
     if body.user_id is None:
-        raise InvalidInput("userId", "is missing")
+        raise InvalidInput(f"{path}userId", "is missing")
     if not body.data_types:
-        raise InvalidInput("dataTypes", "is missing")
+        raise InvalidInput(f"{path}dataTypes", "is missing")
     template = limits.templates.get(body.module)
     if template is None:
-        raise InvalidInput("module", "has no loader")
-    _bound("dataTypes", len(body.data_types), limits.max_keys)
+        raise InvalidInput(f"{path}module", "has no loader")
+    _bound(f"{path}dataTypes", len(body.data_types), limits.max_keys)
     return keys_of(template, body.module, body.user_id, body.data_types)
 
 
-def _keys(body: Warm, most: int) -> tuple[Key, ...]:
-    _bound("keys", len(body.keys), most)
-    return tuple(dict.fromkeys(parse_key(key, field=f"keys[{place}]") for place, key in enumerate(body.keys)))
+def _keys(body: Warm, most: int, path: str) -> tuple[Key, ...]:
+    _bound(f"{path}keys", len(body.keys), most)
+    return tuple(dict.fromkeys(parse_key(key, field=f"{path}keys[{place}]") for place, key in enumerate(body.keys)))
 
 
 def _bound(field: str, count: int, most: int) -> None:

@@ -42,6 +42,7 @@ from cachesvc.protocol.frames import (
 )
 from cachesvc.protocol.jobs import job_told
 from cachesvc.protocol.warming import WarmLimits, warming_of
+from cachesvc.realtime import needs
 from cachesvc.realtime.modules import Modules
 from cachesvc.realtime.quick import found
 from cachesvc.realtime.recovery import Recovery
@@ -181,7 +182,9 @@ class Commands:
 
     async def _publish(self, request: Request, asked: Publish) -> AsyncIterator[Reply]:
         said = asked.payload
-        parse_resource(said.resource, self.modules, field="payload.resource")
+        need = needs.of("publish", parse_resource(said.resource, self.modules, field="payload.resource"))
+        if not need.met(request.identity):
+            raise Forbidden(need.action, said.resource)
         if said.message is None:
             raise InvalidInput("payload.message", "is missing: give one, null if that is meant")
         check_size(said.message, most=MAX_PUSHED, field="payload.message")
@@ -206,7 +209,7 @@ class Commands:
 
     async def _warm(self, request: Request, asked: CacheWarm) -> AsyncIterator[Reply]:
         body = asked.payload
-        warming = warming_of(body, self.warming, self.cache.modules_loaded)
+        warming = warming_of(body, self.warming, self.cache.modules_loaded, path="payload.")
         job: Job | None = (await self.jobs.begin("warm", warming.title, pack_warming(warming), what=warming.what)).job
         assert job is not None
         yield Reply("ack", job_told(job).model_dump(mode="json", by_alias=True))

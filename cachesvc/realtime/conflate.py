@@ -7,7 +7,7 @@ what waited of its keys before it is not merged with what comes after it: of eac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -50,11 +50,13 @@ class Conflator(Generic[Owner]):
         """The oldest change that nobody was told of."""
         return next((waiting.oldest for waiting in self._waiting.values()), None)
 
-    def add(self, told: Told, due: float, owner: Owner) -> None:
-        """Keep a message until it is due, together with what waits of the same entity."""
-        name = told.entity or told.version
+    def add(self, told: Told, due: float, owner: Owner, *, conflates: bool = True) -> None:
+        """Keep a message until it is due, together with what waits of the same entity, or behind it."""
+        name: object = told.entity if told.entity and conflates else told.version
         if not told.entity:
             self._part(told, due)
+        elif not conflates and told in self:
+            self._apart({told.entity}, due)
         known = self._waiting.get(name)
         if known is None:
             known = self._waiting[name] = Waiting(told, told.version, due, owner)
@@ -93,12 +95,14 @@ class Conflator(Generic[Owner]):
             for name in self._waiting
             if isinstance(name, str) and (name in named or (glob is not None and glob.matches(name)))
         }
-        for name in parted:
-            self._waiting[name].due = min(self._waiting[name].due, due)
         if parted:
-            self._waiting = {
-                waiting.told.version if name in parted else name: waiting for name, waiting in self._waiting.items()
-            }
+            self._apart(parted, due)
+
+    def _apart(self, names: Set[object], due: float) -> None:
+        """What waits under these names is told no later than then, and nothing is merged with it any more."""
+        for name in names:
+            self._waiting[name].due = min(self._waiting[name].due, due)
+        self._waiting = {waiting.told.version if name in names else name: waiting for name, waiting in self._waiting.items()}
 
     def clear(self) -> None:
         self._waiting.clear()

@@ -15,6 +15,7 @@ from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern, parse_pattern
 from cachesvc.model.position import Position
 from cachesvc.realtime.modules import Modules
+from cachesvc.realtime.resources import Resource, published_to
 from cachesvc.realtime.stream import Stream, Subscription
 from cachesvc.realtime.told import Framing, Told, tell, tell_invalidation
 
@@ -32,10 +33,12 @@ class Audience:
         """Who is told of a change, what, and by the most eager of which subscriptions."""
         if change.kind is Kind.INVALIDATE and change.invalidation is not None:
             return self._invalidated(change, change.invalidation, epoch)
-        resource = change.publication.resource if change.publication is not None else change.key
-        if resource is None:
+        if change.publication is not None:
+            covering = self.index.following(published_to(change.publication, self.modules))
+        elif change.key is not None:
+            covering = self.index.covering(change.key)
+        else:
             return {}
-        covering = self.index.covering(self.modules.called(resource) if change.publication is not None else resource)
         first = next(covering, None)
         if first is None:
             return {}
@@ -169,6 +172,17 @@ class Index:
             for pattern, subscriptions in self._globs.get(key[:length], {}).values():
                 if pattern.matches(key):
                     yield from subscriptions
+
+    def following(self, resource: Resource) -> Iterator[Subscription]:
+        """The subscriptions that cover a resource, or are of the very same."""
+        pattern = resource.pattern
+        if pattern is None:
+            yield from self.covering(resource.name)
+        elif pattern.exact:
+            yield from self.covering(pattern.prefix)
+        else:
+            yield from self._globs.get(pattern.prefix, {}).get(pattern.text, (pattern, {}))[1]
+            yield from self.covering(pattern.text)
 
     def reached(self, pattern: Pattern) -> Iterator[Subscription]:
         """The subscriptions that may cover a key that a pattern matches: one prefix begins with the other."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from cachesvc.protocol.frames import CacheGet, CacheInvalidate, CacheSync, CacheUpdate, CacheWarm, Frame, Publish
+from cachesvc.protocol.frames import CacheGet, CacheInvalidate, CacheSync, CacheUpdate, CacheWarm, Frame
 from cachesvc.realtime.identity import Identity
+from cachesvc.realtime.resources import Resource
 
 
 class Need(NamedTuple):
@@ -60,5 +61,6 @@ def warmed(received: CacheWarm) -> Iterable[Need]:
         yield Need("warm", "*", glob=True)
 
 
-def published(received: Publish) -> Iterable[Need]:
-    yield Need("publish", received.payload.resource)
+def of(action: str, resource: Resource) -> Need:
+    """Doing that to all that a resource covers."""
+    return Need(action, resource.reach, glob=True)

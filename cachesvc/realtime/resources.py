@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from cachesvc.errors import InvalidInput
+from cachesvc.model.change import Publication
 from cachesvc.model.keys import parse_name
 from cachesvc.model.pattern import Pattern, parse_pattern
 from cachesvc.realtime.modules import Modules
@@ -33,6 +34,14 @@ class Resource(NamedTuple):
         if self.pattern is not None:
             return self.pattern.text
         return self.name if ":" in self.name else f"{self.name}:*"
+
+
+def published_to(publication: Publication, modules: Modules) -> Resource:
+    """What a publication is to; one of the service itself is to a key, whose text is no glob."""
+    if not publication.type:
+        return parse_resource(publication.resource, modules, field="resource")
+    named = modules.called(publication.resource)
+    return Resource(named, name=named)
 
 
 def parse_resource(text: str, modules: Modules, *, field: str) -> Resource:

@@ -41,6 +41,7 @@ from cachesvc.realtime.outbox import Outbox, nowhere
 from cachesvc.realtime.rates import NotYet
 from cachesvc.realtime.reading import members_of, request_id_of, seconds_of
 from cachesvc.realtime.replies import frame, rate_limit, refusal, refusal_of
+from cachesvc.realtime.resources import parse_resource
 from cachesvc.realtime.session_limits import SessionLimits
 from cachesvc.realtime.stream import Stream, StreamLimits
 from cachesvc.realtime.subscribing import subscribe, unsubscribe
@@ -288,7 +289,8 @@ class Session:
     def _check(self, received: AuthzCheck) -> None:
         assert self.identity is not None
         asked = received.payload
-        allowed = self.identity.may_all(asked.action, asked.resource)
+        resource = parse_resource(asked.resource, self.hub.modules, field="payload.resource")
+        allowed = needs.of(asked.action, resource).met(self.identity)
         told = {"resource": asked.resource, "action": asked.action, "allowed": allowed}
         self._send("authz:result", told, received.request_id)
 
@@ -389,7 +391,7 @@ SERVED: Final[Mapping[str, Served]] = {
     "cache:get": Served(needs.read),
     "cache:update": Served(needs.written),
     "cache:invalidate": Served(needs.invalidated),
-    "publish": Served(needs.published),
+    "publish": Served(needs.nothing),  # what its resource reaches, the modules say
     "cache:warm": Served(needs.warmed),
     "conflict:resolve": Served(needs.nothing),  # of which key it is, the conflict says
     "recovery:request": Served(needs.nothing),

@@ -118,6 +118,7 @@ class Stream:
     compression: str | None = None  # of batches; None: every message comes alone
     recovering: int | None = None  # up to where what it missed was told, while that goes on
     _waiting: Conflator[Subscription] = field(default_factory=Conflator)
+    _collects: float = 0.0  # until then (monotonic seconds) what comes goes into one batch
 
     def __post_init__(self) -> None:
         self.sent = Remembered(self.limits.remembered, self.limits.remembered_bytes)
@@ -161,14 +162,17 @@ class Stream:
         now = self.clock.monotonic() if subscription.throttle or self.compression else 0.0
         due = subscription.next_at if subscription.throttle and told.entity else 0.0
         if self.compression:
-            due = max(due, now + WINDOW)
+            if now >= self._collects:
+                self._collects = now + WINDOW
+            due = max(due, self._collects)
         if not len(self._waiting) and due <= now and self._room:
             self._send(told)
             if subscription.throttle:
                 subscription.next_at = now + subscription.throttle
         else:
-            self.conflated += told in self._waiting
-            self._waiting.add(told, due, subscription)
+            conflates = subscription.throttle > 0 or self.waiting * 4 > self.limits.queue_size
+            self.conflated += conflates and told in self._waiting
+            self._waiting.add(told, due, subscription, conflates=conflates)
             if self.waiting > self.limits.queue_size:
                 self.overflow()
         self.wake()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from cachesvc.errors import Forbidden, LimitExceeded
 from cachesvc.protocol.frames import SubscribePayload
+from cachesvc.realtime import needs
 from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import Identity
 from cachesvc.realtime.reading import filters_of
@@ -22,7 +23,7 @@ def subscribe(stream: Stream, hub: Hub, identity: Identity, asked: SubscribePayl
     filters = filters_of(asked.filters)
     resources = _resources(hub, asked.resources)
     for resource in resources:
-        if not identity.may_all("read", resource.reach):
+        if not needs.of("read", resource).met(identity):
             raise Forbidden("read", resource.text)
     if len(stream.subscriptions.keys() | {resource.text for resource in resources}) > most:
         raise LimitExceeded("payload.resources", "makes too many subscriptions of one connection", most)

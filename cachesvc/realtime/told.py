@@ -19,6 +19,7 @@ from cachesvc.model.merging import members
 from cachesvc.model.moments import moment
 from cachesvc.protocol.values import is_json, value_members
 from cachesvc.realtime.modules import CHANGED_BY, Member, Module, Modules
+from cachesvc.realtime.resources import published_to
 
 MAX_PUSHED: Final = 256 << 10  # bytes of a value that is pushed; a larger one is read by who wants it
 CREATED: Final = "created"
@@ -127,7 +128,7 @@ def tell(change: Change, modules: Modules, epoch: int) -> Told | None:
             version=change.sequence,
             epoch=epoch,
             at=change.at,
-            resource=modules.called(resource),
+            resource=modules.called(resource) if kind else published_to(change.publication, modules).reach,
             needs=NEEDS.get(kind, ""),
         )
     if change.key is None or change.kind not in _KINDS:

@@ -129,6 +129,19 @@ def test_a_batch_to_the_client() -> None:
     assert [(m["type"], m["seq"], m["version"]) for m in messages] == [("task:update", 1, 1001), ("task:update", 2, 1002)]
 
 
+def test_a_batch_tells_of_every_change_in_order() -> None:
+    said = opened()
+    said.send("subscribe", {"resources": ["task"], "compression": "gzip"})
+    for version in range(1001, 1011):
+        said.hub.route([written(version, f"task:{version % 2}", version, before=BEFORE)])
+        said.clock.advance(0.004)
+    assert said.raw() == []
+    said.clock.advance(0.02)
+    (batch,) = said.frames()
+    messages = orjson.loads(gzip.decompress(b64decode(batch["payload"]["data"])))
+    assert [message["version"] for message in messages] == list(range(1001, 1011))
+
+
 def test_batches_are_of_up_to_64_and_a_single_message_comes_alone() -> None:
     said = opened()
     said.send("subscribe", {"resources": ["task"], "compression": "brotli"})

@@ -68,6 +68,17 @@ def test_authz_result() -> None:
         assert said.frame()["payload"] == {"resource": resource, "action": action, "allowed": allowed}
 
 
+@pytest.mark.parametrize("resource", ["task", "tasks", "task:4", "tasks:4", "cache:task:*", "cache:task:4", "event", "cache:*"])
+def test_authz_check_tells_what_subscribing_does(resource: str) -> None:
+    said = Said(identity=Identity("ann", ["read:task:*"]))
+    said.session.open()
+    said.raw()
+    said.send("authz:check", {"resource": resource, "action": "read"}, requestId="r")
+    allowed = said.frame()["payload"]["allowed"]
+    said.send("subscribe", {"resources": [resource]}, requestId="r")
+    assert (said.frame()["type"] == "ack") is allowed is ("task" in resource)
+
+
 def test_connection_status_before_a_drain() -> None:
     said = opened()
     said.session.drain(1500, "the node restarts")

@@ -237,6 +237,19 @@ def test_a_publication_reaches_the_subscribers_of_its_resource() -> None:
     assert other.frames() == []
 
 
+@pytest.mark.parametrize("resource", ["cache:task:*", "cache:task:[ab]", "cache:task:1", "task"])
+def test_a_publication_to_a_glob_reaches_who_follows_it(resource: str) -> None:
+    said = Said(identity=Identity("ann", ["read:task:*", "read:task:[ab]"]))
+    said.session.open()
+    said.send("subscribe", {"resources": [resource]})
+    said.raw()
+    wider, other = (subscribed(followed, hub=said.hub) for followed in ("cache:*", "cache:note:*"))
+    said.hub.route([published(1001, resource, 1)])
+    assert [frame["payload"] for frame in said.frames()] == [{"resource": resource, "message": 1, "publishedBy": "ann"}]
+    assert [frame["payload"]["message"] for frame in wider.frames()] == [1]
+    assert other.frames() == []
+
+
 def test_deliveries_need_the_scope() -> None:
     said = Said(identity=Identity("ann", ["read:task:*", "read:cache:*"]))
     said.session.open()

@@ -183,7 +183,7 @@ async def test_a_warm_up_is_told_until_it_has_ended(site: Site, http: httpx.Asyn
         site.clock.advance(1)
         assert (await socket.next())["payload"]["status"] == "cancelled"
         refused = await result(socket, "cache:warm", {"module": "task", "userId": "ann", "dataTypes": ["list"]})
-        assert (refused["code"], refused["details"]["field"]) == ("BAD_MESSAGE", "module")
+        assert (refused["code"], refused["details"]["field"]) == ("BAD_MESSAGE", "payload.module")
 
 
 async def test_who_watches_a_warm_up_may_leave(site: Site) -> None:

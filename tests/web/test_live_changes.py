@@ -64,6 +64,14 @@ async def test_publish(site: Site) -> None:
         assert (await writer.ask("cache:get", {"key": "tasks:42"}))["payload"]["found"] is False
 
 
+@pytest.mark.parametrize("resource", ["cache:note:*", "cache:note:1"])
+async def test_publishing_to_a_glob(site: Site, resource: str) -> None:
+    async with site.served() as port, connected(port) as socket, connected(port) as writer:
+        await socket.ask("subscribe", {"resources": ["cache:note:*"]})
+        await writer.ask("publish", {"resource": resource, "message": 1})
+        assert (await socket.next())["payload"] == {"resource": resource, "message": 1, "publishedBy": "anonymous"}
+
+
 @pytest.mark.parametrize(
     ("payload", "code", "field"),
     [
