@@ -121,8 +121,10 @@ class LimitedProtocol(HttpToolsProtocol):
             self._wait_for_client()
 
     def _feed(self, data: bytes) -> None:
-        """As uvicorn does, but what comes before a request for another protocol is answered first, and what comes behind one that
-        is not spoken here is read, too."""
+        """As uvicorn does, but what comes before a request for another protocol is answered first.
+
+        What comes behind one that is not spoken here is read, too.
+        """
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
