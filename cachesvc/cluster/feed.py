@@ -64,6 +64,10 @@ class Feed:
         self.position = at
         self._wake()
 
+    async def head(self) -> Position:
+        """Up to where the log has come. Raises `Unavailable`."""
+        return await self._log.head()
+
     async def next(self, after: Position, limit: int) -> Sequence[Change]:
         """Up to `limit` changes after a position; waits until there is one. Raises `PositionLost`."""
         while True:

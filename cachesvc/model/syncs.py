@@ -27,14 +27,14 @@ class Sync:
 
     def note(self, done: int, *errors: str) -> None:
         """So many more are done, and these of them are wrong."""
-        self.processed += done
+        self.processed = min(self.total, self.processed + done)
         self.failed += len(errors)
         self.errors += errors[: MOST - len(self.errors)]
 
     def next(self, broken: str = "") -> Publication | None:
         """What is to be told now, if anything is; `broken` says why it goes on no more."""
         progress = self.processed / self.total if self.total else 1.0
-        over = bool(broken) or self.processed >= self.total
+        over = bool(broken) or (self.told is not None and self.processed >= self.total)
         if self._over or (self.told is not None and not over and progress < self.told + STEP):
             return None
         if over:

@@ -30,6 +30,7 @@ from cachesvc.protocol.codes import code_of
 from cachesvc.protocol.drafts import draft_of, fingerprint, invalidation_of, told
 from cachesvc.protocol.exact import check_nesting
 from cachesvc.protocol.frames import (
+    BatchUpdate,
     CacheGet,
     CacheInvalidate,
     CacheSync,
@@ -180,6 +181,11 @@ class Commands:
         done = await invalidate(self.cache, _signed(draft, request, body.idempotency_key))
         yield Reply("ack", done.told() | _again(done.written))
 
+    async def _batch(self, request: Request, asked: BatchUpdate) -> AsyncIterator[Reply]:
+        """One of which nothing is left to be carried out, but its sync to be told."""
+        assert request.sync is not None
+        yield Reply("ack", {"batchId": asked.payload.batch_id, "messages": request.sync.total})
+
     async def _publish(self, request: Request, asked: Publish) -> AsyncIterator[Reply]:
         said = asked.payload
         need = needs.of("publish", parse_resource(said.resource, self.modules, field="payload.resource"))
@@ -254,6 +260,7 @@ CARRIED_OUT: Final[Mapping[str, Command]] = {
     "cache:get": Command(Commands._get, writes=False),
     "cache:update": Command(Commands._update),
     "cache:invalidate": Command(Commands._invalidate),
+    "batch:update": Command(Commands._batch, writes=False),
     "publish": Command(Commands._publish),
     "conflict:resolve": Command(Commands._resolve),
     "cache:warm": Command(Commands._warm, writes=False, watches=True),

@@ -39,6 +39,10 @@ class Log(Protocol):
 
     async def next(self, after: Position, limit: int) -> Sequence[Change]: ...
 
+    async def head(self) -> Position:
+        """Up to where the log has come, which this node may be behind. Raises `Unavailable`."""
+        ...
+
 
 class Kept(NamedTuple):
     """What is kept of a session that ended: whose it was, what it was sent, up to where it was told everything, and up to
@@ -114,6 +118,10 @@ class Recovery:
     async def recover(self, stream: Stream, session: str, asked: RecoveryRequestPayload) -> AsyncIterator[Payload]:
         """The payloads of the responses, in order; the last is complete, or says that it cannot be. Raises `InvalidInput`."""
         _check(asked)
+        place = _place(asked)
+        if place is not None and place > self.hub.position and place > await self.log.head():
+            yield _lost(stream, "the log has not come to that position")
+            return
         if stream.recovering is not None:
             raise LimitExceeded("type", "a recovery of this session is going on", 1)
         own = asked.session_id in (None, session)
@@ -129,7 +137,7 @@ class Recovery:
         if again is None:
             # what was sent is not known any more: what happened since is
             told = frozenset()
-            after = _place(asked)
+            after = place
         if again is None and after is None:
             yield _lost(stream, "neither what was sent nor a position of this log is known")
             return

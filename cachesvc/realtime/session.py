@@ -125,7 +125,7 @@ class Session:
         self.unpaid = None
         return unpaid.again()
 
-    def _understand(self, members: Mapping[str, Any], text: bytes | None) -> list[Request]:
+    def _understand(self, members: Mapping[str, Any], text: bytes | None, sync: Sync | None = None) -> list[Request]:
         """A message, whose exact values are in `text`, or in the members themselves when it came in a batch."""
         asked = request_id_of(members)
         try:
@@ -134,7 +134,7 @@ class Session:
                 raise InvalidInput("type", "is missing: each message says what it is")
             served = SERVED.get(kind)
             if served is None:
-                self._refuse(refusal(Code.UNKNOWN_TYPE, f"type: {kind!r} is not a message to this service"), asked)
+                self._refuse(refusal(Code.UNKNOWN_TYPE, f"type: {kind!r} is not a message to this service"), asked, sync)
                 return []
             if self.meter is not None:
                 self._pay(self.meter, kind)
@@ -146,11 +146,11 @@ class Session:
             request = self._serve(kind, served, received)
             return [request] if request is not None else []
         except NotYet as not_yet:
-            self.unpaid = Unpaid(not_yet.drawn, partial(self._understand, members, text))
+            self.unpaid = Unpaid(not_yet.drawn, partial(self._understand, members, text, sync))
             not_yet.drawn.add_done_callback(lambda _: self.wake())
             return []
         except CacheError as error:
-            self._refuse(refusal_of(error), asked)
+            self._refuse(refusal_of(error), asked, sync)
             return []
 
     def _unpack(self, received: BatchUpdate, text: bytes | None) -> list[Request]:
@@ -167,13 +167,15 @@ class Session:
         """The messages of a batch from one on, up to one that waits for its tokens."""
         requests: list[Request] = []
         for place in range(at, len(updates)):
-            taken_up = self._understand(updates[place], None)
+            taken_up = self._understand(updates[place], None, sync)
             if self.unpaid is not None:
                 self.unpaid = self.unpaid._replace(again=partial(self._one_by_one, batch, updates, place, sync))
                 return requests
             if sync is not None and not taken_up:
                 sync.note(1)
             requests += [request._replace(sync=sync) for request in taken_up]
+        if sync is not None and not requests and self.identity is not None:
+            return [Request("batch:update", batch, self.identity, self, sync)]  # its end is still to be told
         self.answer(batch, "ack", {"batchId": batch.payload.batch_id, "messages": len(updates)})
         return requests
 
@@ -221,12 +223,7 @@ class Session:
 
     def drain(self, next_reconnect_in: int, reason: str) -> None:
         """The node is about to stop: tell when to come back (milliseconds), then close."""
-        payload = {
-            "status": "reconnecting",
-            "reason": reason,
-            "reconnectAttempts": 0,
-            "nextReconnectIn": next_reconnect_in,
-        }
+        payload = {"status": "reconnecting", "reason": reason, "reconnectAttempts": 0, "nextReconnectIn": next_reconnect_in}
         if self.closing is None:
             self._send("connection:status", payload, None)
             self.close(CloseCode.DRAIN, reason)
@@ -359,7 +356,9 @@ class Session:
         if told is not None:
             self._send("rate-limit", told, None)
 
-    def _refuse(self, payload: Mapping[str, object], asked: str | None) -> None:
+    def _refuse(self, payload: Mapping[str, object], asked: str | None, sync: Sync | None = None) -> None:
+        if sync is not None:
+            sync.note(0, str(payload["code"]))
         self._send("error", payload, asked)
         if payload["code"] == Code.TOO_MANY_REQUESTS:
             if not self.refusals.allows():

@@ -90,6 +90,10 @@ class Feed(Protocol):
 
     async def next(self, after: Position, limit: int) -> Sequence[Change]: ...
 
+    async def head(self) -> Position:
+        """Up to where the log has come, whoever has applied it. Raises `Unavailable`."""
+        ...
+
 
 class Node(Protocol):
     """What the operations tell of."""

@@ -32,6 +32,9 @@ class Log:
     def position(self) -> Position:
         return Position(Epoch(7), Seq(BASE + len(self.changes)))
 
+    async def head(self) -> Position:
+        return self.position
+
     async def next(self, after: Position, limit: int) -> Sequence[Change]:
         if after.sequence < self.trimmed:
             raise LogTrimmed(after.sequence, self.trimmed)

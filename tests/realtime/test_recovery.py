@@ -125,6 +125,21 @@ async def test_what_is_not_remembered_comes_from_the_log_or_not_at_all() -> None
     assert [message["version"] for message in messages] == [1002, 1003, 1004, 1005]
 
 
+async def test_a_position_of_the_future_is_refused_and_one_that_this_node_has_yet_to_come_to_is_not() -> None:
+    here = node()
+    said = connected(here)
+    said.send("subscribe", {"resources": ["task"]})
+    tell(here, 5)
+    here.follow(3)
+    messages, last = await recovered(
+        here, connected(here, "s-2"), lastSequenceNumber=9, sessionId="s-0", epoch=7, position=1005
+    )
+    assert (messages, last["isComplete"]) == ([], True)
+    for other in (said, connected(here, "s-3")):
+        messages, last = await recovered(here, other, lastSequenceNumber=0, sessionId="s-0", epoch=7, position=1006)
+        assert (messages, last["isComplete"], last["error"]["code"]) == ([], False, "RECOVERY_UNAVAILABLE")
+
+
 async def test_somebody_elses_session_is_not_recovered() -> None:
     here = node()
     first = connected(here)

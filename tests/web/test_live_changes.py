@@ -64,6 +64,29 @@ async def test_publish(site: Site) -> None:
         assert (await writer.ask("cache:get", {"key": "tasks:42"}))["payload"]["found"] is False
 
 
+WRONG = {"type": "cache:update", "payload": {"key": "task:1", "operation": "paint"}}
+RIGHT = {"type": "cache:update", "payload": {"key": "note:1", "operation": "set", "value": 1}}
+
+
+@pytest.mark.parametrize(
+    ("updates", "end", "errors"),
+    [
+        ([WRONG, RIGHT, {"type": "paint"}], "completed", ["BAD_MESSAGE", "UNKNOWN_TYPE"]),
+        ([WRONG, WRONG], "error", ["BAD_MESSAGE", "BAD_MESSAGE"]),
+        ([], "completed", None),
+    ],
+)
+async def test_a_sync_tells_of_its_begin_and_its_end_and_what_was_wrong(
+    site: Site, updates: list[object], end: str, errors: list[str] | None
+) -> None:
+    async with site.served() as port, connected(port) as socket, connected(port) as writer:
+        await socket.ask("subscribe", {"resources": ["task"]})
+        await writer.send("batch:update", {"batchId": "b", "syncId": "s", "updates": updates})
+        begun, ended = [(await socket.next())["payload"] for _ in range(2)]
+        assert (begun["status"], ended["status"], ended.get("errors")) == ("started", end, errors)
+        assert (ended["processed"], ended["total"]) == (len(updates), len(updates))
+
+
 @pytest.mark.parametrize("resource", ["cache:note:*", "cache:note:1"])
 async def test_publishing_to_a_glob(site: Site, resource: str) -> None:
     async with site.served() as port, connected(port) as socket, connected(port) as writer:
