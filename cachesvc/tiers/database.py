@@ -223,6 +223,8 @@ class DatabaseSource:
                 return database_patterns.bury(connection, self._store, pattern, page, held, now=now, site=site, keep=keep)
 
             buried = await self._store.maintain(end)
+        elif await self._store.read(partial(database_patterns.burial, one=pattern)) != known:
+            buried = None
         if buried is None:
             return await self.bury(pattern, limit=limit)  # another has come further meanwhile
         return Burial(len(rows) < limit, burial.looked + len(rows), burial.buried + buried)

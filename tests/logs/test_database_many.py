@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cachesvc.errors import Refusal
@@ -11,6 +13,7 @@ from cachesvc.model.change import invalidate
 from cachesvc.model.fold_state import Terms
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
+from tests.conformance.authority_invalidations import only_pattern
 from tests.conformance.authority_store import (
     EVERYTHING,
     LONG,
@@ -138,3 +141,22 @@ async def test_so_many_may_wait_for_the_sweep_and_no_more(store: DatabaseStore) 
         assert await values(authority, *KEYS) == [b"1"] * len(KEYS)
         receipts(await append(authority, again))
         assert await values(authority, *KEYS) == [None] * len(KEYS)
+
+
+async def test_who_finds_nothing_left_to_end_tells_what_another_ended(
+    store: DatabaseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with store.opened() as authority, store.opened() as second:
+        await append(authority, *(put(key) for key in KEYS))
+        await append(authority, invalidate(Invalidation("k:*")))
+        one = await only_pattern(authority)
+        look = authority._page
+
+        async def late(*given: Any) -> Any:
+            monkeypatch.undo()
+            await second.bury(one, limit=100)
+            return await look(*given)
+
+        monkeypatch.setattr(authority, "_page", late)
+        told = await authority.bury(one, limit=100)
+        assert (told.done, told.buried) == (True, len(KEYS))
