@@ -64,7 +64,7 @@ class _Service:
     rates: Rates | None = None
 
 
-class _Wire(asyncio.Transport):
+class Wire(asyncio.Transport):
     """A transport that keeps what is written to it."""
 
     def __init__(self) -> None:
@@ -74,7 +74,8 @@ class _Wire(asyncio.Transport):
         self.protocol: asyncio.BaseProtocol = asyncio.Protocol()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += bytes(data)
+        if not self.closed:
+            self.written += bytes(data)
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -108,7 +109,7 @@ class _Socket(asyncio.Protocol):
         self._wire = transport
 
     def data_received(self, data: bytes) -> None:
-        assert isinstance(self._wire, _Wire)
+        assert isinstance(self._wire, Wire)
         self._wire.write(_ANSWER if data.startswith(b"GET /v1/cache/trial HTTP/1.1\r\n") else b"")
 
 
@@ -145,7 +146,7 @@ async def keeps_limits(made: type[HttpToolsProtocol]) -> bool:
 
 async def _passes(trial: type[HttpToolsProtocol], sent: list[bytes], *, answers: int, last: bytes = b"") -> bool:
     """Whether what is sent, each when all before it is answered, is given so many answers, and as the last one this."""
-    wire = _Wire()
+    wire = Wire()
     try:
         trial.admission = None  # type: ignore[attr-defined]  # nothing is refused
         config = uvicorn.Config(_app, log_config=None, lifespan="off", ws=_Socket)

@@ -17,6 +17,7 @@ from websockets.utils import apply_mask
 
 from cachesvc.web.live_protocol import LiveProtocol, live_protocol
 from cachesvc.web.text_frames import extent, framed, unmasked
+from cachesvc.web.trial import Wire
 
 MOST = 400
 HANDSHAKE = (
@@ -28,31 +29,6 @@ HANDSHAKE = (
 def test_masks_are_taken_off_by_compiled_code_where_there_is_any() -> None:
     speedups = pytest.importorskip("websockets.speedups")
     assert unmasked.__globals__["apply_mask"] is speedups.apply_mask
-
-
-class Wire(asyncio.Transport):
-    """A transport that keeps what is written to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.closed = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        if not self.closed:
-            self.written += bytes(data)
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
 
 
 class Echo:
