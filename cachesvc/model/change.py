@@ -84,13 +84,20 @@ class Idempotency(NamedTuple):
 class Publication(NamedTuple):
     """A message that is no entry: to which resource's subscribers, its JSON text, and who sent it ("": nobody known).
 
-    One of a `type` is the payload of a message of that type; clients cannot send such.
+    One of a `type` is the payload of a message of that type; clients cannot send such. `about` is the entry that such a one is
+    about, as it was then: filters look into it as into a change of that entry.
     """
 
     resource: str
     message: bytes
     sender: str = ""
     type: str = ""
+    about: Entry | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of what it carries."""
+        return len(self.message) + (self.about.size if self.about is not None else 0)
 
 
 ABSENT: Final = Version(0)
@@ -204,7 +211,7 @@ class Change(NamedTuple):
     def size(self) -> int:
         """Bytes it is counted for where changes are held: its value, the keys that it names, and 300 for the rest."""
         named = self.invalidation.keys if self.invalidation is not None else ()
-        said = len(self.publication.message) if self.publication is not None else 0
+        said = self.publication.size if self.publication is not None else 0
         return 300 + said + (len(self.entry.value) if self.entry is not None else 0) + sum(map(len, named))
 
     @property
@@ -267,8 +274,7 @@ def pack_change(change: Change) -> tuple[bytes, bytes | None]:
         named = list(change.invalidation)  # orjson takes no subclass of a tuple
         record["n"] = named if change.invalidation.origin else named[:-1]
     if change.publication is not None:
-        resource, message, sender, kind = change.publication
-        record["m"] = [resource, message.decode(), sender, *([kind] if kind else ())]
+        record["m"] = _packed_publication(change.publication)
     if change.revocation is not None:
         record["v"] = list(change.revocation)
     if change.previous is not None:
@@ -319,9 +325,22 @@ def unpack_change(sequence: int, kind: str, key: str | None, record: bytes, valu
     )
 
 
+def _packed_publication(said: Publication) -> list[object]:
+    packed: list[object] = [said.resource, said.message.decode(), said.sender]
+    if said.type:
+        packed.append(said.type)
+    if said.about is not None:
+        packed.append([said.about.key, said.about.version, said.about.value.decode(), pack_fields(said.about)])
+    return packed
+
+
 def _publication(said: Sequence[Any]) -> Publication:
-    resource, message, sender, kind = (*said, "")[:4]
-    return Publication(resource, message.encode(), sender, kind)
+    resource, message, sender, kind, about = (*said, *("", None)[len(said) - 3 :])[:5]
+    return Publication(resource, message.encode(), sender, kind, _about(*about) if about is not None else None)
+
+
+def _about(key: str, version: int, value: str, fields: Sequence[Any]) -> Entry:
+    return unpack_fields(Key(key), Version(version), value.encode(), fields)
 
 
 def _invalidation(named: Sequence[Any]) -> Invalidation:

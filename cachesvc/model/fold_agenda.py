@@ -14,7 +14,7 @@ from cachesvc.model.fold_state import Folded, State, Terms, item_of, row_of
 from cachesvc.model.keys import Key
 from cachesvc.model.merging import Strategy
 from cachesvc.model.position import Seq, Version
-from cachesvc.model.reminders import MESSAGE, Told, due_now, item_name, key_of, next_item, told_by
+from cachesvc.model.reminders import Told, due_now, item_name, key_of, next_item, told_by
 
 
 def fold_due(state: State, folded: Folded, draft: Draft, change_id: str, terms: Terms) -> Receipt:
@@ -58,9 +58,9 @@ def _remind(state: State, folded: Folded, item: Item, change_id: str, terms: Ter
     told = told_by(item)
     due = due_now(event, told, state.now)
     for reminder in due:
-        if reminder.at >= state.now - terms.reminder_late:
-            for message in reminder.messages(key):
-                publish(state, folded, Publication(key, message, type=MESSAGE), change_id)
+        if event is not None and reminder.at >= state.now - terms.reminder_late:
+            for publication in reminder.publications(event):
+                publish(state, folded, publication, change_id)
     told = Told(told.names | {reminder.name for reminder in due})
     _note(folded, item, key, next_item(key, event, told, state.now))
 

@@ -1,7 +1,7 @@
 """Reminders: which a calendar event carries, and when each is told.
 
 The rule that must not break: what was told of an event is kept by start time and minutes before, so nothing is told twice
-however often the event is written; what is told is what the event says when it is due.
+however often the event is written; what is told, and what filters see of it, is what the event says when it is due.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 import orjson
 
 from cachesvc.model.agenda import REMINDER, Item
+from cachesvc.model.change import MAX_RECORDED_VALUE, Publication
 from cachesvc.model.entry import JSON, Entry
 from cachesvc.model.keys import Key
 from cachesvc.model.moments import parse_moment
@@ -40,16 +41,18 @@ class Reminder(NamedTuple):
         """What it is told once for."""
         return self.start, self.minutes
 
-    def messages(self, key: Key) -> list[bytes]:
-        """The payloads of its `calendar:reminder`s."""
+    def publications(self, event: Entry) -> list[Publication]:
+        """Its `calendar:reminder`s. An event that is too large for a record is not looked into: everybody is told."""
         said = {
-            "eventId": key.partition(":")[2],
-            "key": key,
+            "eventId": event.key.partition(":")[2],
+            "key": event.key,
             "title": self.title,
             "startTime": self.start_text,
             "minutesBefore": self.minutes,
         }
-        return [orjson.dumps(said | {"reminderType": kind}) for kind in self.kinds]
+        about = event._replace(rivals=(), fields=None) if len(event.value) <= MAX_RECORDED_VALUE else None
+        payloads = [orjson.dumps(said | {"reminderType": kind}) for kind in self.kinds]
+        return [Publication(event.key, payload, type=MESSAGE, about=about) for payload in payloads]
 
 
 def item_name(key: Key) -> str:

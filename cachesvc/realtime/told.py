@@ -118,7 +118,7 @@ class Framing:
 def tell(change: Change, modules: Modules, epoch: int) -> Told | None:
     """What is told of a change of a key, or of a publication; None for what nobody is told of."""
     if change.publication is not None:
-        resource, message, sender, kind = change.publication
+        resource, message, sender, kind, about = change.publication
         payload: dict[str, object] = {"resource": resource, "message": orjson.Fragment(message), "publishedBy": sender}
         if kind:
             payload = {name: _member(text) for name, text in (members(message.decode()) or {}).items()}
@@ -129,6 +129,7 @@ def tell(change: Change, modules: Modules, epoch: int) -> Told | None:
             epoch=epoch,
             at=change.at,
             resource=modules.called(resource) if kind else published_to(change.publication, modules).reach,
+            content=_looked_into(change, about, modules, epoch) if about is not None else None,
             needs=NEEDS.get(kind, ""),
         )
     if change.key is None or change.kind not in _KINDS:
@@ -140,6 +141,12 @@ def tell(change: Change, modules: Modules, epoch: int) -> Told | None:
             return None
     module = modules.of(module_of(change.key))
     return SHAPES[module.shape](_Event(change, change.key, entry, module, epoch))
+
+
+def _looked_into(change: Change, about: Entry, modules: Modules, epoch: int) -> object:
+    """What filters would find in a change of the entry that a message is about."""
+    event = _Event(change._replace(entry=about), about.key, about, modules.of(module_of(about.key)), epoch)
+    return {**event.content, **event.members()} if isinstance(event.content, dict) else event.content
 
 
 def _member(text: str) -> object:

@@ -117,6 +117,13 @@ SAMPLES: Final = {
     "expire": Change(_AT[0], Kind.EXPIRE, *_AT[1:], before=PLAIN.content_hash),
     "publish": Change(_AT[0], Kind.PUBLISH, *_AT[1:3]),
     "publication": Change(_AT[0], Kind.PUBLISH, *_AT[1:3], publication=Publication("task:42", b'{"typing": 1e400}', "ann")),
+    "message about an entry": Change(
+        _AT[0],
+        Kind.PUBLISH,
+        *_AT[1:3],
+        distribute=False,
+        publication=Publication("task:1", b'{"minutesBefore":10}', type="calendar:reminder", about=PLAIN),
+    ),
     "revoke": Change(
         _AT[0], Kind.REVOKE, *_AT[1:3], distribute=False, revocation=Revocation(1_700_090_000.5, "", "ann", 1_700_000_000.0)
     ),

@@ -9,7 +9,17 @@ import orjson
 import pytest
 
 from cachesvc.model.agenda import Item
-from cachesvc.model.change import Change, Draft, Operation, due, publish, resolve
+from cachesvc.model.change import (
+    MAX_RECORDED_VALUE,
+    Change,
+    Draft,
+    Operation,
+    due,
+    pack_change,
+    publish,
+    resolve,
+    unpack_change,
+)
 from cachesvc.model.conflict import MAX_TOLD, item_name
 from cachesvc.model.entry import Entry
 from cachesvc.model.fold import fold
@@ -19,7 +29,8 @@ from cachesvc.model.merging import Policy, Strategy
 from cachesvc.model.position import Epoch, Position, Seq, Version
 from cachesvc.model.syncs import Sync
 from cachesvc.realtime.identity import Identity
-from tests.realtime.changes import AT, entry
+from tests.realtime.changes import AT, entry, written
+from tests.realtime.nodes import connected, node, recovered
 from tests.realtime.sessions import Said
 from tests.wire import golden_frames
 
@@ -120,6 +131,54 @@ def test_a_reminder_is_told_by_each_way_that_was_asked_for_at_its_time() -> None
     kept = done.items[item.name]
     assert kept is not None
     assert len(orjson.loads(kept.record)) == 1
+
+
+def due_event(pad: str = "") -> tuple[Change, Sequence[Change]]:
+    """The write of an event, and what is appended when its reminder is due."""
+    said = {"title": "Talk", "room": {"floor": 2}, "startTime": "2024-01-15T10:40:00.000Z", "pad": pad}
+    written_ = written(1000, "event:7", said | {"reminders": [{"minutesBefore": 10}]}, source="google")
+    item = Item("reminder:event:7", AT, b"[]")
+    assert written_.entry is not None
+    return written_, folded(due(item.name, AT, Key("event:7")), rows=[written_.entry], items=[item]).changes
+
+
+@pytest.mark.parametrize(
+    ("filters", "wanted"),
+    [
+        ({"room.floor": 2}, True),
+        ({"room.floor": [1, 3]}, False),
+        ({"event.title": "Talk"}, True),
+        ({"title": "Talk", "room.floor": 3}, False),
+        ({"source": "google"}, True),
+        ({"source": "internal"}, False),
+        ({"nothing": None}, False),
+    ],
+)
+async def test_filters_judge_a_reminder_by_its_event(filters: dict[str, object], wanted: bool) -> None:
+    """As they judge a change of it, live and recovered from the log as it is written down."""
+    written_, changes = due_event()
+    kinds = ["calendar:update", "calendar:reminder"] if wanted else []
+    assert list(pushed([written_, *changes], filters=filters)) == kinds
+    other = node()
+    said = connected(other)
+    said.send("subscribe", {"resources": ["calendar"], "filters": filters})
+    for change in (written_, *changes):
+        record, value = pack_change(change)
+        other.log.changes.append(unpack_change(1001 + len(other.log.changes), change.kind.value, change.key, record, value))
+    other.follow()
+    messages, _ = await recovered(other, said, lastSequenceNumber=9, epoch=7, position=1000)
+    assert [message["type"] for message in messages] == kinds
+
+
+def test_filters_do_not_hold_back_a_reminder_that_cannot_be_looked_into() -> None:
+    """Of an event that is too large for a record, or told by a node of an older version."""
+    _, [large] = due_event(pad="x" * MAX_RECORDED_VALUE)
+    _, [change] = due_event()
+    assert change.publication is not None
+    older = change._replace(publication=change.publication._replace(about=None))
+    for one in (large, older):
+        assert list(pushed([one], filters={"room.floor": 3})) == ["calendar:reminder"]
+        assert not pushed([one], filters={"reminderType": "email"})
 
 
 @pytest.mark.parametrize(("actor", "source", "by"), [("", None, "anonymous"), ("ann", "manual", "ann")])
