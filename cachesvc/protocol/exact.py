@@ -18,7 +18,8 @@ from cachesvc.errors import InvalidInput
 MAX_NESTING: Final = 500  # levels of arrays and objects in a value; every JSON reader in use goes as deep
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
-_STRING: Final = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+# one that never ends goes up to the end, and nothing in it is looked at again: what is no JSON is walked over once, too
+_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
 _STRINGS: Final = re.compile(_STRING, re.DOTALL)
 _STEPS: Final = re.compile(_STRING.decode() + r"|[\[{]|(?P<out>[\]}])", re.DOTALL)
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))

@@ -66,6 +66,14 @@ def test_what_is_not_json(text: bytes) -> None:
         check_json(text)
 
 
+@pytest.mark.parametrize("size", [501, 1 << 19])
+def test_a_string_that_never_ends_is_walked_over_once(size: int) -> None:
+    """Were it looked at from each quote in it, the longer one would take hours."""
+    for inside in (b"[", b'\\"'):
+        with pytest.raises(InvalidInput, match="is not JSON"):
+            check_json(b"[" * 500 + b'"[' + inside * size)
+
+
 def test_a_member_given_twice_is_refused() -> None:
     with pytest.raises(InvalidInput, match="'a' is given twice"):
         read_object(b'{"a":1,"a":2}', parts("value"))
