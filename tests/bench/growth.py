@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from cachesvc.realtime.stream import Subscription
 from cachesvc.settings import load_settings
 from tests import servers
 from tests.bench.http import connections
+from tests.bench.prepared import fill, warm
 from tests.bench.records import records
 from tests.bench.rows import fresh_database, load, node
 from tests.bench.sides import Curve, by_many, on_the_other_core
@@ -107,39 +109,37 @@ async def _memory(values: list[bytes]) -> list[Curve]:
 
 
 async def _tiers(values: list[bytes], seconds: float) -> list[Curve]:
-    """Reads of Redis and PostgreSQL, and writes through both, as they fill."""
+    """Reads of Redis and PostgreSQL, and writes through both, each size with servers of its own."""
     redis_hits, database_hits = Curve("a hit in Redis", "keys in Redis"), Curve("a hit in PostgreSQL", "keys in PostgreSQL")
     writes = Curve("a write through all three tiers", "keys in them")
-    async with AsyncExitStack() as stack:
-        with on_the_other_core():
-            server = stack.enter_context(servers.postgres())
-            valkey = stack.enter_context(servers.valkey())
-        database = await fresh_database(server)
-        over_both = await stack.enter_async_context(node(stack, database=database, redis_url=valkey.url, memory=100))
-        over_one = await stack.enter_async_context(node(stack, database=database, memory=100))
-        keys: list[Key] = []
-        for size in steps(MOST):
-            await load(over_both, [Key(f"product:{i}") for i in range(len(keys), size)], values)
+    for size in steps(MOST):
+        async with AsyncExitStack() as stack:
+            with on_the_other_core():
+                server = stack.enter_context(servers.postgres())
+                valkey = stack.enter_context(servers.valkey())
+            database = await fresh_database(server)
             keys = [Key(f"product:{i}") for i in range(size)]
-            numbers = count()
+            await fill(database, keys, values, [""] * size)
+            over_both = await stack.enter_async_context(node(stack, database=database, redis_url=valkey.url, memory=100))
+            over_one = await stack.enter_async_context(node(stack, database=database, memory=100))
+            await warm(over_both, "product:*")
             for curve, cache in ((redis_hits, over_both), (database_hits, over_one)):
-                curve.points.append((size, await cpu(lambda cache=cache, keys=keys: _read(cache, keys, seconds / 2))))  # type: ignore[misc]
-
-            async def write(keys: list[Key] = keys, numbers: Any = numbers) -> int:
-                def one(_: int) -> Awaitable[object]:
-                    n = next(numbers)
-                    return over_both.write(Draft(Operation.SET, keys[n * 7_919 % len(keys)], values[n % len(values)]))
-
-                done = await by_many(CALLERS, seconds / 2, one)
-                await over_both.puts.drained()
-                return done
-
-            writes.points.append((size, await cpu(write)))
+                curve.points.append((size, await cpu(partial(_read, cache, keys, seconds / 2))))
+            writes.points.append((size, await cpu(partial(_write, over_both, keys, values, seconds / 2))))
     return [redis_hits, database_hits, writes]
 
 
 async def _read(cache: Cache, keys: Sequence[Key], seconds: float) -> int:
     return await by_many(CALLERS, seconds, lambda n: cache.get(keys[n * 7_919 % len(keys)]))
+
+
+async def _write(cache: Cache, keys: Sequence[Key], values: Sequence[bytes], seconds: float) -> int:
+    def draft(n: int) -> Draft:
+        return Draft(Operation.SET, keys[n * 7_919 % len(keys)], values[n % len(values)])
+
+    done = await by_many(CALLERS, seconds, lambda n: cache.write(draft(n)))
+    await cache.puts.drained()
+    return done
 
 
 async def _entries(values: list[bytes], seconds: float) -> list[Curve]:

@@ -80,6 +80,7 @@ async def operations(file: Path | None, rounds: int, seconds: float) -> list[Bou
         rows = []
         calm = await read_others(seconds)
         await gone_on(first, second, "nothing:*")  # what is made once in the life of a node is made
+        await until(lambda: not any(one.floors.patterns.active for one in (first, second)))  # nor is it still swept
         ours = await gone_on(first, second, "task:*")
         swept = asyncio.create_task(until(lambda: not first.floors.patterns.active))
         during = await read_others(min(seconds, 1.0) if SIZE < 1_000_000 else seconds)

@@ -13,6 +13,7 @@ import asyncpg
 
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.warm import Warmer, no_peers
+from cachesvc.model.change import Draft, Operation
 from cachesvc.model.entry import JSON, Entry, content_hash, pack_details
 from cachesvc.model.job import Job
 from cachesvc.model.keys import Key
@@ -55,6 +56,9 @@ async def fill(database: str, keys: Sequence[Key], values: Sequence[bytes], pare
         await connection.execute("ANALYZE entries, dependencies")
     finally:
         await connection.close()
+    async with AsyncExitStack() as stack:  # trimming leaves the last record, by which Redis is known to be of this log
+        cache = await stack.enter_async_context(node(stack, database=database))
+        await cache.write(Draft(Operation.SET, Key("last"), b"{}"))
 
 
 async def warm(cache: Cache, pattern: str) -> None:
