@@ -205,7 +205,7 @@ class RedisTier:
         self._replay.vouch(partitions)
 
     async def replay(self, changes: Sequence[Change], *, upto: Position, after: Position | None = None) -> int:
-        """See `ports.Replica`. A script call for each thousand changes, which moves all partitions up to the last of them."""
+        """See `ports.Replica`."""
         return await self._replay.replay(changes, upto=upto, after=after)
 
     async def restart(self, partitions: Collection[int], *, at: Mark) -> None:

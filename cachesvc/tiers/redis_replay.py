@@ -6,7 +6,7 @@ it stands.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from cachesvc.model.change import Change, Kind
@@ -19,7 +19,8 @@ from cachesvc.tiers.redis_look import see_all
 from cachesvc.tiers.redis_partitions import NO_ID, Partition, State
 from cachesvc.tiers.redis_retire import retire
 
-MAX_CALL_CHANGES: Final = 1_000  # so that Redis is never held up for long
+MAX_CALL_CHANGES: Final = 1_000  # so that Redis is never held up for long; nor by one change that touches very many keys:
+MAX_CALL_KEYS: Final = 4_096
 
 _REPLAY, _RESTART = (load_script(name) for name in ("replay", "restart"))
 
@@ -50,7 +51,7 @@ class Replay:
                 self._partitions[number].vouched = self._left[number].generation
 
     async def replay(self, changes: Sequence[Change], *, upto: Position, after: Position | None = None) -> int:
-        """See `ports.Replica`. A script call for each thousand changes, which moves all partitions up to the last of them."""
+        """See `ports.Replica`. In script calls of a bounded size, each of which moves some of the partitions."""
         first = 0
         begun = after.sequence if after is not None else 0
         for place, change in enumerate(changes):
@@ -100,7 +101,7 @@ class Replay:
         id_there = changes[-1].id if changes and changes[-1].sequence == upto.sequence else NO_ID
         # taken down, since `cursors` may find others while the call is under way
         moving = {n: s for n, s in self._left.items() if s.epoch == upto.epoch and after <= s.cursor < upto.sequence}
-        groups = []
+        groups: dict[int, Group] = {}
         for number, left in moving.items():
             partition = self._partitions[number]
             keys = [partition.state_key, partition.recent]
@@ -113,15 +114,30 @@ class Replay:
                         keys.append(head + name)
                         arguments += (name, version)
                 arguments[2] = len(keys) - 2
-            groups.append(Group(keys, arguments))
-        if not groups:
-            return
+            groups[number] = Group(keys, arguments)
         least = max((change.invalidation.retires for change in changes if change.invalidation is not None), default=0)
-        async with self._connection.limited():
-            answers = await self._connection.run(_REPLAY, (*upto, self._max_recent, least, id_there), groups)
-        for (number, left), answer in zip(moving.items(), answers, strict=True):
-            if answer == 1:
-                self._left[number] = State(left.epoch, upto.sequence, left.low, left.generation, id_there)
-            else:
-                # another replayer moved it, it was set back, or it did not answer: it stays until `cursors` tells
-                self._left.pop(number, None)
+        to = (*upto, self._max_recent, least, id_there)
+        for call in _calls(groups):
+            async with self._connection.limited():
+                answers = await self._connection.run(_REPLAY, to, [groups[number] for number in call])
+            for number, answer in zip(call, answers, strict=True):
+                left = moving[number]
+                if answer == 1:
+                    self._left[number] = State(left.epoch, upto.sequence, left.low, left.generation, id_there)
+                else:
+                    # another replayer moved it, it was set back, or it did not answer: it stays until `cursors` tells
+                    self._left.pop(number, None)
+
+
+def _calls(groups: Mapping[int, Group]) -> Iterator[list[int]]:
+    """The partitions, cut into script calls of a bounded size. One is never cut: it moves in one step."""
+    call: list[int] = []
+    size = 0
+    for number, group in groups.items():
+        if call and size + len(group.keys) > MAX_CALL_KEYS:
+            yield call
+            call, size = [], 0
+        call.append(number)
+        size += len(group.keys)
+    if call:
+        yield call

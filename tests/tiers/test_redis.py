@@ -11,6 +11,7 @@ import redis
 
 from cachesvc.model.change import Change, Kind
 from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
+from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key, partition_of
 from cachesvc.model.position import Epoch, Position, Seq, Version
 from cachesvc.ports import Mark
@@ -264,6 +265,21 @@ class TestReplay:
             await tier.replay([a_change(1_001 + i, Key(f"k:{i}")) for i in range(95)] + [a_change(1_200)], upto=to(1_300))
             assert await places(tier) == {to(1_300)}
             assert await held(tier, to(1_300)) is None
+
+    async def test_a_change_of_many_keys_goes_in_bounded_calls(
+        self, server: servers.Server, client: redis.Redis, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(redis_replay, "MAX_CALL_KEYS", 64)
+        keys = (KEY, *(Key(f"k:{i}") for i in range(1_000)))
+        cascade = Change(Seq(1_200), Kind.INVALIDATE, "c1200", 0.0, invalidation=Invalidation(keys=keys))
+        async with redis_tier(server.url, clock) as tier:
+            await tier.put([an_entry(1_001)], token=AT)
+            before = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+            await tier.replay([cascade], upto=to(1_200))
+            assert await places(tier) == {to(1_200)}
+            assert await held(tier, to(1_200)) is None
+            calls = client.info("commandstats")["cmdstat_evalsha"]["calls"] - before
+            assert calls >= len(keys) / 64
 
     async def test_recent_is_bounded_and_dropping_raises_low(
         self, server: servers.Server, client: redis.Redis, clock: FakeClock
