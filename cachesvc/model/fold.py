@@ -145,10 +145,9 @@ def _write(
     if state.site:
         entry = _of_site(entry, row, live, draft, terms)
     before = live.content_hash if live is not None else None
-    change = Change(Seq(version), kind, change_id, now, key, entry, True, before, draft.distribute, conflict)
-    if live is not None and terms.remembers:
-        change = change._replace(previous=_remembered(live, terms))
-    folded.changes.append(change)
+    previous = _remembered(live, terms) if live is not None and terms.remembers else None
+    told = draft.distribute, conflict, None, None, previous  # by place, as in `_written`
+    folded.changes.append(Change(Seq(version), kind, change_id, now, key, entry, True, before, *told))
     folded.rows[key] = entry
     if entry.tags or (row is not None and row.tags):
         mark_changed(folded, (*entry.tags, *(row.tags if row is not None else ())), version, now, terms)
