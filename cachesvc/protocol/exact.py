@@ -5,8 +5,10 @@ A number is never read by way of a float on its way into the store: `value` is k
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final, NoReturn
@@ -21,6 +23,7 @@ _SPACE: Final = re.compile(r"[ \t\r\n]*")
 # one that never ends goes up to the end, and nothing in it is looked at again: what is no JSON is walked over once, too
 _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
 _STRINGS: Final = re.compile(_STRING, re.DOTALL)
+_TEXTS: Final = re.compile(_STRING.decode(), re.DOTALL)
 _STEPS: Final = re.compile(_STRING.decode() + r"|[\[{]|(?P<out>[\]}])", re.DOTALL)
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _LEVELS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
@@ -102,6 +105,35 @@ def read_message(text: str) -> dict[str, Any]:
     return members
 
 
+def check_members(text: str, *, field: str) -> None:
+    """Raises `InvalidInput` (malformed) where an object of a JSON text has a member twice: readers differ in which counts."""
+    try:
+        _ONCE.decode(text)
+    except json.JSONDecodeError as wrong:
+        raise InvalidInput(field, f"is not JSON: {wrong.msg}", malformed=True) from None
+    except RecursionError:
+        raise InvalidInput(field, f"is nested deeper than the limit of {MAX_NESTING} levels", malformed=True) from None
+
+
+def find_text(text: str, name: str) -> str | None:
+    """The text that the outermost object has as a member of that name, the last one, where the whole cannot be read.
+
+    Each character is looked at once, however deep it is nested. None where there is none that could be told again.
+    """
+    found: str | None = None
+    level = at = 0
+    for member in re.finditer(rf'"{re.escape(name)}"[ \t\r\n]*+:[ \t\r\n]*+({_STRING.decode()})', text, re.DOTALL):
+        brackets = _TEXTS.sub("", text[at : member.start()])
+        level += brackets.count("{") + brackets.count("[") - brackets.count("}") - brackets.count("]")
+        at = member.end()
+        if level == 1:
+            with contextlib.suppress(ValueError):
+                told, _ = _DECODER.raw_decode(member[1])
+                told.encode()  # a lone surrogate cannot be
+                found = told
+    return found
+
+
 # What these walk over has been checked: between the parts that are looked for there is nothing but space.
 
 
@@ -174,6 +206,13 @@ def _no_constant(name: str) -> NoReturn:
     raise json.JSONDecodeError(f"{name} is not JSON", name, 0)
 
 
+def _once(members: list[tuple[str, Any]]) -> None:
+    if len(members) != len(dict(members)):
+        [(twice, _)] = Counter(name for name, _ in members).most_common(1)
+        raise json.JSONDecodeError(f"the member {twice!r} is given twice", "", 0)
+
+
+_ONCE: Final = json.JSONDecoder(object_pairs_hook=_once, parse_int=len, parse_float=len)
 _DECODER: Final = json.JSONDecoder(parse_int=_integer)
 _WITHOUT_NUMBERS: Final = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=_no_constant)
 

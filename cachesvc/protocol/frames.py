@@ -273,9 +273,10 @@ FROM_CLIENTS: Final[Mapping[str, type[Frame]]] = {
 }
 FROM_NODES: Final[Mapping[str, type[Frame]]] = {type_of(model): model for model in (CacheSync,)}
 RECEIVED: Final[Mapping[str, type[Frame]]] = {**FROM_CLIENTS, **FROM_NODES}
-# the members whose text is kept as it was sent
+# the members whose text is kept as it was sent; what is in a batch is read by itself
 EXACT: Final[Mapping[str, Parts]] = {
     "cache:update": parts("value", within=("payload",)),
     "publish": parts("message", within=("payload",)),
     "conflict:resolve": parts("data", within=("payload",)),
+    "batch:update": parts(within=("payload",)),
 }

@@ -102,4 +102,5 @@ def _read(text: str) -> tuple[Key, str | None] | None:
     named = payload.get("key")
     if type(named) is not str or not (request is None or (type(request) is str and 0 < len(request) <= MAX_ID)):
         return None
-    return Key(named), request
+    texts = len(members) + 3 + (request is not None) + (at is not None)  # the names and values; are there more, one came twice
+    return (Key(named), request) if text.count('"') == 2 * texts else None

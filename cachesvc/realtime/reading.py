@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from cachesvc.errors import InvalidInput
-from cachesvc.protocol.exact import read_message
-from cachesvc.protocol.frames import MAX_FILTERED, MAX_ID
+from cachesvc.protocol.exact import check_members, find_text, read_message, read_object
+from cachesvc.protocol.frames import EXACT, MAX_FILTERED, MAX_ID
 
 
 def filters_of(asked: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
@@ -30,9 +30,24 @@ def members_of(data: str | bytes) -> dict[str, Any]:
     return read_message(data)
 
 
+def exactly(members: Mapping[str, Any], kind: str, text: bytes) -> Mapping[str, Any]:
+    """The members of a frame of that type, with the values that are kept as they were sent. Raises `InvalidInput`, also where
+    a member is given twice: what has two readings is refused."""
+    if kind in EXACT:
+        return read_object(text, EXACT[kind], field="message")
+    check_members(text.decode(), field="message")
+    return members
+
+
 def request_id_of(members: Mapping[str, Any]) -> str | None:
+    """What an answer to it is told by. One that is too long is not repeated: the error names `requestId`."""
     asked = members.get("requestId")
     return asked if isinstance(asked, str) and len(asked) <= MAX_ID else None
+
+
+def request_id_in(data: str | bytes) -> str | None:
+    """The same of a frame whose members cannot be read, as far as it can be made out."""
+    return request_id_of({"requestId": find_text(data, "requestId")}) if isinstance(data, str) else None
 
 
 def seconds_of(timestamp: str) -> float:

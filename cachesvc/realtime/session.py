@@ -18,9 +18,7 @@ from cachesvc.model.syncs import Sync
 from cachesvc.ports import Clock
 from cachesvc.protocol.api import parse
 from cachesvc.protocol.codes import CloseCode, Code
-from cachesvc.protocol.exact import read_object
 from cachesvc.protocol.frames import (
-    EXACT,
     RECEIVED,
     Auth,
     AuthzCheck,
@@ -39,7 +37,7 @@ from cachesvc.realtime.identity import Doorman, Identity
 from cachesvc.realtime.meter import Meter, Unpaid
 from cachesvc.realtime.outbox import Outbox, nowhere
 from cachesvc.realtime.rates import NotYet
-from cachesvc.realtime.reading import members_of, request_id_of, seconds_of
+from cachesvc.realtime.reading import exactly, members_of, request_id_in, request_id_of, seconds_of
 from cachesvc.realtime.replies import frame, rate_limit, refusal, refusal_of
 from cachesvc.realtime.resources import parse_resource
 from cachesvc.realtime.session_limits import SessionLimits
@@ -113,7 +111,7 @@ class Session:
         try:
             members = members_of(data)
         except CacheError as error:
-            self._refuse(refusal_of(error), None)
+            self._refuse(refusal_of(error), request_id_in(data))
             return []
         return self._understand(members, data.encode() if isinstance(data, str) else data)
 
@@ -138,8 +136,8 @@ class Session:
                 return []
             if self.meter is not None:
                 self._pay(self.meter, kind)
-            if text is not None and kind in EXACT:
-                members = read_object(text, EXACT[kind], field="message")
+            if text is not None:
+                members = exactly(members, kind, text)
             received = parse(RECEIVED[kind], members)
             if isinstance(received, BatchUpdate):
                 return self._unpack(received, text)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cachesvc.errors import CacheError, OutcomeUnknown, Refusal, Refused, Unauthenticated, Unavailable
 from cachesvc.protocol.codes import CloseCode
-from cachesvc.protocol.frames import FROM_CLIENTS
+from cachesvc.protocol.frames import FROM_CLIENTS, RECEIVED
 from cachesvc.realtime.identity import ANONYMOUS, Identity
 from tests.fakes import FakeClock
 from tests.realtime.sessions import NOW, Said
@@ -117,6 +118,68 @@ def test_what_is_wrong_is_named(frame: str | bytes, code: str, field: str | None
     assert said.session.receive(frame) == []
     assert said.error() == (code, field, None)
     assert said.session.closing is None
+
+
+@pytest.mark.parametrize(
+    ("frame", "field"),
+    [
+        ('{"requestId":"r-1","type":"ping","payload":' + '{"requestId":"x","b":[' * 600 + "]}" * 600 + "}", "message"),
+        ('{"type":"ping","payload":' + "[" * 600_000 + "]" * 600_000 + ',"requestId" : "r-1"}', "message"),
+        ('{"type":"ping","payload":{"requestId":"x","timestamp":"\\ud800"},"requestId":"r\\u002d1"}', "message"),
+        ('{"type":"cache:update","requestId":"r-1","payload":{"key":"a","operation":"set","value":"\\udfff"}}', "message"),
+        ('{"type":"ping","payload":"a \\"requestId\\":\\"x\\" {","requestId":"r-1",}', "message"),
+        ('{"requestId":"x","type":"ping","type":"ping","requestId":"r-1"}', "message"),
+    ],
+)
+def test_an_error_tells_whose_it_is_where_the_frame_cannot_be_read(frame: str, field: str) -> None:
+    said = opened()
+    assert said.session.receive(frame) == []
+    assert said.error() == ("BAD_MESSAGE", field, "r-1")
+    assert said.session.closing is None
+
+
+@pytest.mark.parametrize(
+    ("frame", "field"),
+    [
+        ('{"type":"ping","requestId":"%s"}' % ("x" * 201), "requestId"),
+        ('{"type":"ping","requestId":"%s","payload":"\\ud800"}' % ("x" * 201), "message"),
+        ('{"type":"ping","requestId":"\\ud800"}', "message"),
+        ('{"type":"ping","requestId":"r-1', "message"),
+        ('[{"requestId":"r-1"},]', "message"),
+        ('{"payload":{"requestId":"r-1"},}', "message"),
+    ],
+)
+def test_an_id_that_cannot_be_told_again_is_not(frame: str, field: str) -> None:
+    said = opened()
+    assert said.session.receive(frame) == []
+    assert said.error() == ("BAD_MESSAGE", field, None)
+
+
+def twice(text: str, name: str) -> str:
+    """The text with the first member of that name once more before it, as null."""
+    return text.replace(f'"{name}":', f'"{name}":null,"{name}":', 1)
+
+
+@pytest.mark.parametrize("name", ["type", "requestId", "timestamp", "payload"])
+@pytest.mark.parametrize("kind", sorted(RECEIVED))
+def test_a_member_of_the_envelope_is_given_once(kind: str, name: str) -> None:
+    said = opened()
+    envelope = {"type": kind, "requestId": "r-1", "timestamp": "2024-01-15T10:30:00Z", "payload": {}}
+    text = orjson.dumps(golden_frames.read(kind, "client") | envelope).decode()
+    assert said.session.receive(twice(text, name)) == []
+    frame = said.frame()
+    assert (frame["payload"]["code"], frame["correlationId"]) == ("BAD_MESSAGE", "r-1")
+    assert f"message: is not JSON: the member '{name}' is given twice" in frame["payload"]["message"]
+
+
+@pytest.mark.parametrize("kind", sorted(RECEIVED.keys() - {"auth"}))
+def test_a_member_of_the_payload_is_given_once(kind: str) -> None:
+    said = opened()
+    golden = golden_frames.read(kind, "client")
+    name = next(iter(golden["payload"]))
+    text = orjson.dumps(golden | {"requestId": "r-1"}).decode()
+    assert said.session.receive(twice(text, name)) == []
+    assert said.error() == ("BAD_MESSAGE", "message", "r-1")
 
 
 @pytest.mark.parametrize(
