@@ -27,6 +27,7 @@ EXTERNAL: Final = "external"  # of a third site; of a fourth "external-2"
 OVERWRITTEN: Final = "overwritten"  # what stood when it was settled by hand, and had not been part of it
 MAX_TOLD: Final = 16 << 10  # bytes of a value within a message; a larger one is read from where the conflict is kept
 MAX_FIELDS: Final = 100  # that are named
+SYSTEM: Final = "system"  # settles what nobody does: by the policy of the module, or since its time was over
 
 
 class Held(NamedTuple):
@@ -39,7 +40,8 @@ class Held(NamedTuple):
 class Conflict(NamedTuple):
     """One conflict. `winner` is the version of the entry that it left, `accepted` and `rejected` are roles of what is held.
 
-    While it is open somebody may settle it; `settled_at` and `settled_by` are of its end, which may be its beginning.
+    While it is open somebody may settle it; `settled_at` and `settled_by` ("": nobody) are of its end, which may be its
+    beginning.
     """
 
     id: str
@@ -69,6 +71,11 @@ class Conflict(NamedTuple):
     def options(self) -> tuple[Held, ...]:
         """What may be chosen, in order."""
         return tuple(one for one in self.held if one.role in (LOCAL, REMOTE, MERGED) or one.role.startswith(EXTERNAL))
+
+    @property
+    def resolver(self) -> str:
+        """Who settled it, as it is told."""
+        return self.settled_by or SYSTEM
 
     def by_role(self, *roles: str) -> list[Held]:
         return [one for one in self.held if one.role in roles]
@@ -126,8 +133,11 @@ def versioned(conflict: Conflict, entry: Entry, *, most: int | None = MAX_TOLD) 
     }
     if not conflict.open and conflict.settled_at is not None:
         merges = conflict.strategy in (Strategy.FIELD_LEVEL, Strategy.TIMESTAMP, Strategy.PRIORITY)
-        resolution = {"strategy": "merge" if merges else conflict.strategy.value, "resolvedAt": moment(conflict.settled_at)}
-        told["conflictResolution"] = resolution | ({"resolvedBy": conflict.settled_by} if conflict.settled_by else {})
+        told["conflictResolution"] = {
+            "strategy": "merge" if merges else conflict.strategy.value,
+            "resolvedAt": moment(conflict.settled_at),
+            "resolvedBy": conflict.resolver,
+        }
     return told
 
 
@@ -177,7 +187,7 @@ def asked(conflict: Conflict, *, expires_at: float) -> bytes:
 
 def resolved(conflict: Conflict, result: Entry | None) -> bytes:
     """The payload of `conflict:resolved`; `result` is what stands now, where that is known."""
-    told = {**_named(conflict), "strategy": conflict.strategy.value, "resolvedBy": conflict.settled_by}
+    told = {**_named(conflict), "strategy": conflict.strategy.value, "resolvedBy": conflict.resolver}
     if conflict.settled_at is not None:
         told["resolvedAt"] = moment(conflict.settled_at)
     if result is not None:
@@ -200,7 +210,7 @@ def told(conflict: Conflict, *, due: float) -> dict[str, object]:
         "rejected": conflict.rejected,
     }
     if conflict.settled_at is not None:
-        said |= {"resolvedAt": moment(conflict.settled_at), "resolvedBy": conflict.settled_by}
+        said |= {"resolvedAt": moment(conflict.settled_at), "resolvedBy": conflict.resolver}
     return said
 
 

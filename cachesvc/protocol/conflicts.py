@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from cachesvc.protocol.envelope import Message
 from cachesvc.protocol.frames import Wire
+
+RESOLVED_BY: Final = "who settled it, or wrote last where that settles it; `system` where the policy did, or its time was over"
 
 
 class Metadata(Wire):
@@ -20,7 +22,7 @@ class Metadata(Wire):
 class ConflictResolution(Wire):
     strategy: Literal["last-write-wins", "merge", "manual"]
     resolved_at: str | None = None
-    resolved_by: str | None = None
+    resolved_by: str | None = Field(None, description=RESOLVED_BY)
 
 
 class VersionedData(Wire):
@@ -104,7 +106,7 @@ class ConflictManualResolution(Message):
 
 class ConflictResolvedPayload(Named):
     strategy: Literal["last-write-wins", "manual"]
-    resolved_by: str
+    resolved_by: str = Field(description=RESOLVED_BY)
     resolved_at: str
     result: VersionedData
 
@@ -136,7 +138,7 @@ class ConflictTold(Named):
     accepted: list[str] = Field(description="roles of the versions that stand")
     rejected: list[str]
     resolved_at: str | None = None
-    resolved_by: str | None = None
+    resolved_by: str | None = Field(None, description=RESOLVED_BY)
 
 
 class ConflictWhole(ConflictTold):

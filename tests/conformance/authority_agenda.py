@@ -166,7 +166,7 @@ class Conflicts:
             await passed(authority, item.due)
             await asyncio.gather(call(authority, name), call(authority, name))
             [(kind, resolved)] = await told(authority, start)
-            assert (kind, resolved["strategy"]) == ("conflict:resolved", "last-write-wins")
+            assert (kind, resolved["strategy"], resolved["resolvedBy"]) == ("conflict:resolved", "last-write-wins", "system")
             assert await values(authority, "journal:1") == [b"2"]
             conflict = await kept(authority, receipt.conflict)
             assert [one.entry.value for one in conflict.by_role(*conflict.rejected)] == [b"1"]

@@ -88,6 +88,7 @@ def test_conflict_detect_and_auto_merge() -> None:
     assert (detected["conflictType"], detected["versions"].keys()) == ("version", {"local", "remote", "base"})
     merge = golden_frames.check(frames["conflict:auto-merge"])["payload"]
     assert merge["result"]["merged"]["data"] == {"title": "Write it", "due": "Friday", "size": 1}
+    assert merge["result"]["merged"]["conflictResolution"]["resolvedBy"] == "system"  # which no person is
     task = orjson.loads(frames["task:update"])["payload"]
     assert (task["task"], task["conflict"]) == (merge["result"]["merged"]["data"], {"conflictId": "c-0"})
 
