@@ -39,6 +39,7 @@ class Enumeration(Pattern):
 
 ENUMERATED = "\x1e"  # what the text of an enumeration begins with: no pattern has a control character
 _NOTHING = re.compile("(?!)")
+_SPECIAL = re.compile(r"[*?\[\\]")
 
 
 def enumerate_keys(keys: Iterable[str], *, text: str) -> Enumeration:
@@ -82,6 +83,11 @@ def parse_pattern(text: str, *, field: str = "pattern") -> Pattern:
                 prefix.append(c)
             pieces.append(re.escape(c))
     return Pattern(text, "".join(prefix), literal, re.compile(_linear(pieces), re.DOTALL))
+
+
+def literal(text: str) -> str:
+    """The part of a glob that matches the text and nothing else."""
+    return _SPECIAL.sub(r"\\\g<0>", text)
 
 
 def _linear(pieces: list[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from cachesvc.model.pattern import literal
 from cachesvc.protocol.frames import CacheGet, CacheInvalidate, CacheSync, CacheUpdate, CacheWarm, Frame
 from cachesvc.realtime.identity import Identity
 from cachesvc.realtime.resources import Resource
@@ -56,11 +57,11 @@ def warmed(received: CacheWarm) -> Iterable[Need]:
     if named.pattern is not None:
         yield Need("warm", named.pattern, glob=True)
     if named.module is not None:
-        yield Need("warm", f"{named.module}:*", glob=True)
+        yield Need("warm", f"{literal(named.module)}:*", glob=True)
     if not named.keys and named.pattern is None and named.module is None:  # whatever a peer has
         yield Need("warm", "*", glob=True)
 
 
 def of(action: str, resource: Resource) -> Need:
-    """Doing that to all that a resource covers."""
-    return Need(action, resource.reach, glob=True)
+    """Doing that to a single one by its name, or to all that a resource covers."""
+    return Need(action, resource.reach, glob=not resource.single)

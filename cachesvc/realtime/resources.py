@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from cachesvc.errors import InvalidInput
 from cachesvc.model.change import Publication
 from cachesvc.model.keys import parse_name
-from cachesvc.model.pattern import Pattern, parse_pattern
+from cachesvc.model.pattern import Pattern, literal, parse_pattern
 from cachesvc.realtime.modules import Modules
 
 GLOB: Final = "cache:"
@@ -30,10 +30,15 @@ class Resource(NamedTuple):
 
     @property
     def reach(self) -> str:
-        """A glob for what it covers, to be held against scopes."""
+        """What is held against scopes: a glob for all that it covers, or the name of a single one."""
         if self.pattern is not None:
             return self.pattern.text
-        return self.name if ":" in self.name else f"{self.name}:*"
+        return self.name if self.single else f"{literal(self.name)}:*"
+
+    @property
+    def single(self) -> bool:
+        """Whether it is a part of a module, which is asked for as a key is: by its name, not as a glob."""
+        return self.pattern is None and ":" in self.name
 
 
 def published_to(publication: Publication, modules: Modules) -> Resource:

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cachesvc.errors import InvalidInput
-from cachesvc.model.pattern import parse_pattern
+from cachesvc.model.pattern import literal, parse_pattern
 from tests.model.naive import matches, tokens_of
 
 SIGNS = st.sampled_from(list("aabb*?*[]!-^\\.é"))
@@ -148,3 +148,9 @@ def test_hostile_patterns_end(pattern: str, key: str) -> None:
 def test_a_pattern_is_the_same_as_another_of_the_same_text() -> None:
     assert parse_pattern("a*") == parse_pattern("a*")
     assert len({parse_pattern("a*"), parse_pattern("a*"), parse_pattern("b*")}) == 2
+
+
+@pytest.mark.parametrize("text", ["task", "ta*k", "[t]ask", "\\task", "a?b]", "!\\["])
+def test_the_literal_of_a_text_matches_it_and_nothing_else(text: str) -> None:
+    pattern = parse_pattern(literal(text))
+    assert (pattern.exact, pattern.prefix, pattern.matches(text)) == (True, text, True)
