@@ -146,16 +146,18 @@ class DatabaseSource:
     async def list_entries(self, pattern: Pattern, *, after: Key | None, limit: int, stale: bool = False) -> Sequence[Listed]:
         found: list[Listed] = []
         last: str = after or ""
-        while (room := limit - len(found)) > 0:
-            rows, patterns = await self._page(self._outline, pattern, last, max(PAGE, room), stale=stale)
+        size = limit  # nearly always all that is read matches; where not, no page is small
+        while len(found) < limit:
+            rows, patterns = await self._page(self._outline, pattern, last, size, stale=stale)
             ends = patterns.ended if stale else patterns.newest
             for *columns, nbytes in rows:
                 entry = entry_of(columns)
                 if pattern.matches(entry.key) and not ends(entry.key, entry.version):
                     found.append(Listed(entry, nbytes))
-            if len(rows) < max(PAGE, room):
+            if len(rows) < size:
                 break
             last = rows[-1][0]
+            size = max(PAGE, limit - len(found))
         return found[:limit]
 
     async def _page(
