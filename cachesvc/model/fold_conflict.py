@@ -88,14 +88,14 @@ def chosen(state: State, folded: Folded, draft: Draft) -> tuple[Draft, Conflict]
     item = item_of(state, folded, called.name)
     conflict = unpack_conflict(item) if item is not None else None
     if conflict is None or not conflict.open or conflict.key != draft.key:
-        raise Refused(Refusal.CONFLICT_CLOSED, "payload.conflictId", "is settled, or was forgotten")
+        raise Refused(Refusal.CONFLICT_CLOSED, "conflictId", "is settled, or was forgotten")
     options = conflict.options
     taken: tuple[str, ...] = ()
     if called.option is None:
         draft = draft._replace(operation=Operation.SET)
     elif called.option >= len(options):
         reason = f"is not one of the {len(options)} options, which are counted from 0"
-        raise Refused(Refusal.NO_OPTION, "payload.option", reason)
+        raise Refused(Refusal.NO_OPTION, "option", reason)
     else:
         role, entry = options[called.option]
         taken = (role,)

@@ -12,6 +12,7 @@ from cachesvc.model.moments import moment
 from cachesvc.protocol.codes import Code, code_of
 
 _LONGEST: Final = 1_000  # characters of a text that may quote what came from outside
+_MEMBERS: Final = {"Idempotency-Key": "idempotencyKey"}  # what the engine refuses by a name that it has over HTTP
 
 
 def frame(kind: str, payload: Mapping[str, object], at: float, *, answers: str | None = None, **more: object) -> bytes:
@@ -48,8 +49,10 @@ def refusal_of(error: Exception) -> dict[str, object]:
         return refusal(code, "an error that is not yours; the log of the service has it")
     details: dict[str, object] = {}
     match error:
-        case InvalidInput() | Refused():
+        case InvalidInput():
             details["field"] = _printable(error.field)
+        case Refused():
+            details["field"] = f"payload.{_MEMBERS.get(error.field, error.field)}"
         case LimitExceeded():
             details |= {"field": _printable(error.field), "limit": error.most}
         case OutcomeUnknown(request_id=asked) if asked:
@@ -58,7 +61,8 @@ def refusal_of(error: Exception) -> dict[str, object]:
             details |= {"action": error.action, "resource": _printable(error.resource)}
     if isinstance(error, Refused) and code is Code.VERSION_CONFLICT:
         details["currentVersion"] = error.current
-    payload = refusal(code, str(error), details)
+    said = f"{details['field']}: {error.reason}" if isinstance(error, Refused) else str(error)
+    payload = refusal(code, said, details)
     if isinstance(error, Unavailable | TooManyRequests):
         payload["retryAfter"] = error.retry_after
     return payload

@@ -89,7 +89,7 @@ async def test_a_conflict_is_told_everywhere_and_kept_for_who_asks(service: str)
         ({"conflictId": "open", "option": "0"}, "BAD_MESSAGE", "payload.option"),
         ({"conflictId": "open", "option": -1}, "BAD_MESSAGE", "payload.option"),
         ({"conflictId": "open", "option": 9}, "BAD_MESSAGE", "payload.option"),
-        ({"conflictId": "nobody's", "option": 0}, "NOT_FOUND", "conflictId"),
+        ({"conflictId": "nobody's", "option": 0}, "NOT_FOUND", "payload.conflictId"),
         ({"conflictId": "closed", "option": 0}, "CONFLICT_CLOSED", "payload.conflictId"),
     ],
 )

@@ -243,9 +243,9 @@ def test_answers() -> None:
             Refused(Refusal.VERSION_CONFLICT, "key", "is not", current=9),
             {
                 "code": "VERSION_CONFLICT",
-                "message": "key: is not",
+                "message": "payload.key: is not",
                 "recoverable": True,
-                "details": {"field": "key", "currentVersion": 9},
+                "details": {"field": "payload.key", "currentVersion": 9},
             },
         ),
         (

@@ -63,7 +63,16 @@ async def test_an_expected_version_refuses(site: Site) -> None:
         await result(socket, "cache:update", update("a", value=1, expectedVersion=0))
         refused = await result(socket, "cache:update", update("a", value=2, expectedVersion=0))
         assert (refused["code"], refused["details"]["currentVersion"]) == ("VERSION_CONFLICT", 1001)
+        assert refused["details"]["field"] == "payload.key"
         assert refused["recoverable"] is True
+
+
+async def test_a_key_of_another_request_is_refused_by_the_name_that_it_has_here(site: Site) -> None:
+    async with site.served() as port, connected(port) as socket:
+        await result(socket, "cache:update", update("a", value=1, idempotencyKey="k"))
+        refused = await result(socket, "cache:update", update("a", value=2, idempotencyKey="k"))
+        assert (refused["code"], refused["details"]["field"]) == ("BAD_MESSAGE", "payload.idempotencyKey")
+        assert refused["message"] == "payload.idempotencyKey: came with another request before"
 
 
 async def test_a_retry_gets_the_first_answer(site: Site, http: httpx.AsyncClient) -> None:
