@@ -175,7 +175,8 @@ def _head_limits(settings: Settings) -> HeadLimits:
 def _warm_limits(settings: Settings) -> WarmLimits:
     warm = settings.warm
     templates = {name: loader.key for name, loader in settings.loaders.items()}
-    return WarmLimits(warm.rate, warm.max_rate, warm.concurrency, warm.max_concurrency, warm.max_keys, templates)
+    called = modules_of(settings.realtime).called
+    return WarmLimits(warm.rate, warm.max_rate, warm.concurrency, warm.max_concurrency, warm.max_keys, templates, called)
 
 
 def _admission_limits(settings: Settings) -> AdmissionLimits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from cachesvc.errors import InvalidInput, LimitExceeded
@@ -16,7 +16,8 @@ _SLOWEST = 1.0  # keys a second: slower, a job that is cancelled would not end i
 
 @dataclass(frozen=True, slots=True)
 class WarmLimits:
-    """The pace of a warm-up, unless it names one, and its limits; `templates` has how a module's keys are made."""
+    """The pace of a warm-up, unless it names one, and its limits; `templates` has how a module's keys are made, and `called`
+    says which module another name is of."""
 
     rate: float = 10_000.0
     max_rate: float = 100_000.0
@@ -24,6 +25,7 @@ class WarmLimits:
     max_concurrency: int = 256
     max_keys: int = 100_000
     templates: Mapping[str, str] = field(default_factory=dict)
+    called: Callable[[str], str] = str
 
 
 def warming_of(body: Warm, limits: WarmLimits, loaded: Collection[str], *, path: str = "") -> Warming:
@@ -63,11 +65,12 @@ def _module_keys(body: Warm, limits: WarmLimits, path: str) -> tuple[Key, ...]:
         raise InvalidInput(f"{path}userId", "is missing")
     if not body.data_types:
         raise InvalidInput(f"{path}dataTypes", "is missing")
-    template = limits.templates.get(body.module)
+    module = body.module if body.module in limits.templates else limits.called(body.module)
+    template = limits.templates.get(module)
     if template is None:
         raise InvalidInput(f"{path}module", "has no loader")
     _bound(f"{path}dataTypes", len(body.data_types), limits.max_keys)
-    return keys_of(template, body.module, body.user_id, body.data_types)
+    return keys_of(template, module, body.user_id, body.data_types)
 
 
 def _keys(body: Warm, most: int, path: str) -> tuple[Key, ...]:

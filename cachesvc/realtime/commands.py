@@ -45,6 +45,7 @@ from cachesvc.protocol.jobs import job_told
 from cachesvc.protocol.warming import WarmLimits, warming_of
 from cachesvc.realtime import needs
 from cachesvc.realtime.modules import Modules
+from cachesvc.realtime.needs import Need
 from cachesvc.realtime.quick import found
 from cachesvc.realtime.recovery import Recovery
 from cachesvc.realtime.resources import parse_resource
@@ -188,9 +189,8 @@ class Commands:
 
     async def _publish(self, request: Request, asked: Publish) -> AsyncIterator[Reply]:
         said = asked.payload
-        need = needs.of("publish", parse_resource(said.resource, self.modules, field="payload.resource"))
-        if not need.met(request.identity):
-            raise Forbidden(need.action, said.resource)
+        to = parse_resource(said.resource, self.modules, field="payload.resource")
+        needs.require(request.identity, [needs.of("publish", to)])
         if said.message is None:
             raise InvalidInput("payload.message", "is missing: give one, null if that is meant")
         check_size(said.message, most=MAX_PUSHED, field="payload.message")
@@ -204,8 +204,7 @@ class Commands:
     async def _resolve(self, request: Request, asked: ConflictResolve) -> AsyncIterator[Reply]:
         said = asked.payload
         key = (await find(self.cache.authority, said.conflict_id)).conflict.key
-        if not request.identity.may("resolve", key):
-            raise Forbidden("resolve", key)
+        needs.require(request.identity, [Need("resolve", key)])
         value = bytes(said.data) if said.data is not None else None
         if value is not None:
             check_size(value, most=self.max_value_size, field="payload.data")
@@ -216,6 +215,7 @@ class Commands:
     async def _warm(self, request: Request, asked: CacheWarm) -> AsyncIterator[Reply]:
         body = asked.payload
         warming = warming_of(body, self.warming, self.cache.modules_loaded, path="payload.")
+        needs.require(request.identity, needs.warmed(warming))
         job: Job | None = (await self.jobs.begin("warm", warming.title, pack_warming(warming), what=warming.what)).job
         assert job is not None
         yield Reply("ack", job_told(job).model_dump(mode="json", by_alias=True))

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from cachesvc.model.pattern import literal
-from cachesvc.protocol.frames import CacheGet, CacheInvalidate, CacheSync, CacheUpdate, CacheWarm, Frame
+from cachesvc.errors import Forbidden
+from cachesvc.model.warming import Warming
+from cachesvc.protocol.frames import CacheGet, CacheInvalidate, CacheSync, CacheUpdate, Frame
 from cachesvc.realtime.identity import Identity
 from cachesvc.realtime.resources import Resource
 
@@ -24,6 +25,13 @@ class Need(NamedTuple):
     def met(self, identity: Identity) -> bool:
         may = identity.may_all if self.glob else identity.may
         return may(self.action, self.resource)
+
+
+def require(identity: Identity, wanted: Iterable[Need]) -> None:
+    """Raises `Forbidden` unless all of it is allowed."""
+    for need in wanted:
+        if not need.met(identity):
+            raise Forbidden(need.action, need.resource)
 
 
 def nothing(received: Frame) -> tuple[()]:
@@ -51,15 +59,11 @@ def synced(received: CacheSync) -> Iterable[Need]:
     yield Need("node", "cache:sync")
 
 
-def warmed(received: CacheWarm) -> Iterable[Need]:
-    named = received.payload
-    yield from (Need("warm", key) for key in named.keys)
-    if named.pattern is not None:
-        yield Need("warm", named.pattern, glob=True)
-    if named.module is not None:
-        yield Need("warm", f"{literal(named.module)}:*", glob=True)
-    if not named.keys and named.pattern is None and named.module is None:  # whatever a peer has
-        yield Need("warm", "*", glob=True)
+def warmed(warming: Warming) -> Iterable[Need]:
+    """Of a warm-up, which its loaders and limits have made out: each of its keys, or all that a peer may have."""
+    yield from (Need("warm", key) for key in warming.keys)
+    if not warming.keys:
+        yield Need("warm", warming.pattern or "*", glob=True)
 
 
 def of(action: str, resource: Resource) -> Need:

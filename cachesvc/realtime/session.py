@@ -12,7 +12,7 @@ from dataclasses import InitVar, dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from cachesvc.errors import CacheError, Forbidden, InvalidInput, TooManyRequests, Unauthenticated
+from cachesvc.errors import CacheError, InvalidInput, TooManyRequests, Unauthenticated
 from cachesvc.model.moments import moment
 from cachesvc.model.syncs import Sync
 from cachesvc.ports import Clock
@@ -244,9 +244,7 @@ class Session:
         if served.needs is not None:
             if self.identity is None:
                 raise Unauthenticated("say who you are first, by an auth message")
-            for need in served.needs(received):
-                if not need.met(self.identity):
-                    raise Forbidden(need.action, need.resource)
+            needs.require(self.identity, served.needs(received))
         if served.handle is not None:
             served.handle(self, received)
             return None
@@ -389,7 +387,7 @@ SERVED: Final[Mapping[str, Served]] = {
     "cache:update": Served(needs.written),
     "cache:invalidate": Served(needs.invalidated),
     "publish": Served(needs.nothing),  # what its resource reaches, the modules say
-    "cache:warm": Served(needs.warmed),
+    "cache:warm": Served(needs.nothing),  # which keys it comes to, the loaders say
     "conflict:resolve": Served(needs.nothing),  # of which key it is, the conflict says
     "recovery:request": Served(needs.nothing),
     "batch:update": Served(None),

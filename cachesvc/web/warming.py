@@ -12,6 +12,7 @@ from cachesvc.protocol.api import parse
 from cachesvc.protocol.exact import parts, read_object
 from cachesvc.protocol.operations import HotKey, HotKeys, Warm
 from cachesvc.protocol.warming import warming_of
+from cachesvc.realtime import needs
 from cachesvc.web.call import Call, whole_number
 from cachesvc.web.entries import require_json
 from cachesvc.web.jobs import answer_begun
@@ -26,9 +27,7 @@ async def post_warm(call: Call) -> Response:
     require_json(call)
     body = parse(Warm, read_object(await call.body(call.service.limits.max_batch_size), _PARTS))
     warming = warming_of(body, call.service.limits.warming, call.service.cache.modules_loaded)
-    call.require("warm", *warming.keys)
-    if not warming.keys:
-        call.require_all("warm", warming.pattern or "*")
+    needs.require(call.identity, needs.warmed(warming))
     begun = await call.service.jobs.begin("warm", warming.title, pack_warming(warming), what=warming.what)
     return answer_begun(begun)
 

@@ -304,23 +304,6 @@ def test_a_key_is_no_glob(scope: str, key: str, may: bool) -> None:
     assert (said.send("cache:get", {"key": key}) is not None) is may
 
 
-@pytest.mark.parametrize(
-    ("named", "may"),
-    [
-        ({"keys": ["task:1"]}, True),
-        ({"pattern": "task:4*"}, True),
-        ({"module": "task", "userId": "u", "dataTypes": ["x"]}, True),
-        ({"module": "mail", "userId": "u", "dataTypes": ["x"]}, False),
-        ({"keys": ["mail:1"]}, False),
-        ({"pattern": "*"}, False),
-        ({"source": "peer"}, False),
-    ],
-)
-def test_a_warm_up_needs_the_scope_of_all_that_it_names(named: dict[str, object], may: bool) -> None:
-    said = opened(identity=Identity("ann", ["warm:task:*"]))
-    assert (said.send("cache:warm", named) is not None) is may
-
-
 class Guard:
     """A doorman who knows one token."""
 

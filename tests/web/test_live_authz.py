@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -11,12 +12,16 @@ from cachesvc.errors import CacheError
 from cachesvc.model.change import Draft, Operation
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Version
+from cachesvc.ports import Loaded
 from cachesvc.protocol.frames import FROM_CLIENTS
+from cachesvc.protocol.warming import WarmLimits
 from cachesvc.realtime.authentication import Names
 from cachesvc.realtime.identity import Identity
+from cachesvc.realtime.modules import Modules
 from cachesvc.realtime.session import Session
+from cachesvc.web.service import Limits
 from tests.realtime.sessions import LIMITS
-from tests.web.site import Site
+from tests.web.site import Site, opened
 
 # by type: the action, and by what is asked for the resources that it is of
 COMMANDS: Final[dict[str, tuple[str, list[tuple[dict[str, Any], list[str]]]]]] = {
@@ -59,8 +64,9 @@ COMMANDS: Final[dict[str, tuple[str, list[tuple[dict[str, Any], list[str]]]]]] =
             ({"keys": ["task:4", "task:[4]"]}, ["task:4", "task:[4]"]),
             ({"pattern": "task:*"}, ["cache:task:*"]),
             ({"pattern": "*"}, ["cache:*"]),
-            ({"module": "task", "userId": "u", "dataTypes": []}, ["task"]),
-            ({"module": "\\task", "userId": "u", "dataTypes": []}, ["\\task"]),
+            ({"module": "task", "userId": "u", "dataTypes": ["x", "y"]}, ["task:u:x", "task:u:y"]),
+            ({"module": "tasks", "userId": "4", "dataTypes": ["x"]}, ["task:4:x"]),
+            ({"keys": ["task:4"], "source": "loader"}, ["task:4"]),
             ({"source": "peer"}, ["cache:*"]),
         ],
     ),
@@ -76,6 +82,18 @@ COMMANDS: Final[dict[str, tuple[str, list[tuple[dict[str, Any], list[str]]]]]] =
 }
 NEED_NOTHING: Final = {"auth", "ping", "unsubscribe", "recovery:request", "authz:check"}
 SCOPES: Final = ("*", "task:*", "task:4", "task:[4]", "task:?", "task:4*", "task:\\*", "note:4")
+
+
+class Nothing:
+    async def load(self, keys: Sequence[Key]) -> Mapping[Key, Loaded]:
+        return {}
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    warming = WarmLimits(templates={"task": "{module}:{userId}:{dataType}"}, called=Modules().called)
+    async with opened(limits=Limits(warming=warming), loaders={"task": Nothing()}) as site:
+        yield site
 
 
 @pytest.fixture
