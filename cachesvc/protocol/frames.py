@@ -21,6 +21,7 @@ MAX_ID: Final = 200  # characters of an id that a client chooses
 MAX_THROTTLE: Final = 3_600_000  # milliseconds
 MAX_FILTERS: Final = 32
 MAX_FILTERED: Final = 100  # values of one filter
+MAX_FILTER_SIZE: Final = 8_192  # characters of all filters of a subscription
 MAX_PREFIXES: Final = 256  # that two sites compare in one message
 MAX_CHECKSUMS: Final = MAX_PREFIXES * 32  # that one is answered with: of leaves that are full
 COMPRESSIONS: Final = ("gzip", "brotli")

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from cachesvc.errors import InvalidInput
+from cachesvc.errors import InvalidInput, LimitExceeded
 from cachesvc.protocol.exact import check_members, find_text, read_message, read_object
-from cachesvc.protocol.frames import EXACT, MAX_FILTERED, MAX_ID
+from cachesvc.protocol.frames import EXACT, MAX_FILTER_SIZE, MAX_FILTERED, MAX_ID
+
+Filters = Mapping[tuple[str, ...], Sequence[Any]]
+_PLAIN: Final = 8  # what a value that is no text counts for
 
 
-def filters_of(asked: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
-    """For each field the values that it may have. Raises `InvalidInput`."""
-    filters: dict[str, Sequence[Any]] = {}
+def filters_of(asked: Mapping[str, Any]) -> Filters:
+    """For each field, by the way to it, the values that it may have. Raises `InvalidInput` and `LimitExceeded`."""
+    filters: dict[tuple[str, ...], Sequence[Any]] = {}
+    size = 0
     for name, wanted in asked.items():
         allowed = wanted if isinstance(wanted, list) else [wanted]
         if len(allowed) > MAX_FILTERED or any(isinstance(value, list | dict) for value in allowed):
             reason = f"must be a text, number, boolean or null, or an array of up to {MAX_FILTERED} of them"
             raise InvalidInput(f"payload.filters.{name}", reason)
-        filters[name] = allowed
+        size += len(name) + sum(len(value) if isinstance(value, str) else _PLAIN for value in allowed)
+        if size > MAX_FILTER_SIZE:
+            raise LimitExceeded("payload.filters", "are too long together", MAX_FILTER_SIZE)
+        filters[tuple(name.split("."))] = allowed
     return filters
 
 

@@ -16,6 +16,7 @@ from cachesvc.realtime.batches import MOST, WINDOW, packed
 from cachesvc.realtime.conflate import Conflator
 from cachesvc.realtime.identity import NOBODY, Identity
 from cachesvc.realtime.outbox import Outbox
+from cachesvc.realtime.reading import Filters
 from cachesvc.realtime.resources import Resource
 from cachesvc.realtime.told import Framing, Told
 
@@ -78,14 +79,14 @@ class Subscription:
 
     stream: Stream
     resource: Resource
-    filters: Mapping[str, Sequence[Any]]
+    filters: Filters
     throttle: float
     since: int
     next_at: float = 0.0  # of its throttle
 
     def wants(self, told: Told) -> bool:
         """Whether the filters hold. What says nothing of its content (a deletion, one too large) is not kept back for it."""
-        return not self.filters or all(_holds(told, path, allowed) for path, allowed in self.filters.items())
+        return not self.filters or all(_holds(told, names, allowed) for names, allowed in self.filters.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +252,7 @@ class Stream:
             self.overflow()
 
 
-def _holds(told: Told, path: str, allowed: Sequence[Any]) -> bool:
-    names = path.split(".")
+def _holds(told: Told, names: Sequence[str], allowed: Sequence[Any]) -> bool:
     found = _at(told.payload, names)
     if found is _ABSENT:
         if told.content is None:

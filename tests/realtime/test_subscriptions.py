@@ -278,6 +278,8 @@ def test_deliveries_need_the_scope() -> None:
         ({"resources": ["task"], "filters": []}, "BAD_MESSAGE", "payload.filters"),
         ({"resources": ["task"], "filters": {"a": {}}}, "BAD_MESSAGE", "payload.filters.a"),
         ({"resources": ["task"], "filters": {"a": [1] * 101}}, "BAD_MESSAGE", "payload.filters.a"),
+        ({"resources": ["task"], "filters": {"a." * 5_000: 1}}, "LIMIT_EXCEEDED", "payload.filters"),
+        ({"resources": ["task"], "filters": {"a": ["x" * 100] * 50, "b": "x" * 5_000}}, "LIMIT_EXCEEDED", "payload.filters"),
         ({"resources": ["task"], "compression": "zip"}, "BAD_MESSAGE", "payload.compression"),
         ({"resources": [f"task:{i}" for i in range(6)]}, "LIMIT_EXCEEDED", "payload.resources"),
     ],
