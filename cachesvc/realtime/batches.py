@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import brotli
@@ -23,9 +23,8 @@ WINDOW: Final = 0.05  # seconds that it collects them
 _PARTS: Final = parts("value", "message", "data", within=("payload", "updates"))
 
 
-def packed(frames: Sequence[bytes], compression: str, at: float, *, name: str) -> bytes:
-    """A `batch:update` of these frames."""
-    text = b"[%s]" % b",".join(frames)
+def packed(text: bytes, compression: str, at: float, *, name: str) -> bytes:
+    """A `batch:update` of the messages that are the items of an array."""
     data = b64encode(_COMPRESS[compression](text)).decode()
     payload = {"batchId": name, "updates": [], "data": data, "compression": compression, "totalSize": len(text)}
     return frame("batch:update", payload, at)

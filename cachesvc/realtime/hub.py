@@ -14,10 +14,11 @@ from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern, parse_pattern
 from cachesvc.model.position import Position
+from cachesvc.realtime.framing import Framing
 from cachesvc.realtime.modules import Modules
 from cachesvc.realtime.resources import Resource, published_to
 from cachesvc.realtime.stream import Stream, Subscription
-from cachesvc.realtime.told import Framing, Told, tell, tell_invalidation
+from cachesvc.realtime.told import Told, tell, tell_invalidation
 
 Subscriptions = dict[Subscription, None]  # a set, in order
 

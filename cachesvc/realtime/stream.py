@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from cachesvc.ports import Clock
-from cachesvc.realtime.batches import MOST, WINDOW, packed
+from cachesvc.realtime.batches import MOST, WINDOW
 from cachesvc.realtime.conflate import Conflator
+from cachesvc.realtime.framing import Framing
 from cachesvc.realtime.identity import NOBODY, Identity
 from cachesvc.realtime.outbox import Outbox
 from cachesvc.realtime.reading import Filters
 from cachesvc.realtime.resources import Resource
-from cachesvc.realtime.told import Framing, Told
+from cachesvc.realtime.told import Told
 
 _ABSENT: Final = object()
 _NONE: Final[deque[Told]] = deque(maxlen=0)  # stands for a queue that was never needed
@@ -240,7 +241,7 @@ class Stream:
             self._push(frames[0])
             return
         name = f"b-{self.seq - len(frames) + 1}-{self.seq}"
-        self._push(packed(frames, compression, self.clock.now(), name=name))
+        self._push(self.framing.batch(b"[%b]" % b",".join(frames), compression, self.clock.now(), name=name))
 
     def _numbered(self, told: Told, position: int) -> bytes:
         self.seq = seq = self.seq + 1

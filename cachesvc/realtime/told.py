@@ -97,24 +97,6 @@ class Told:
         )
 
 
-class Framing:
-    """Frames of one node's sessions, one after the other: who is in step with the one before is sent the very same bytes."""
-
-    __slots__ = ("_frame", "_position", "_seq", "_told")
-
-    def __init__(self) -> None:
-        self._told: Told | None = None
-        self._seq = self._position = 0
-        self._frame = b""
-
-    def frame(self, told: Told, seq: int, position: int) -> bytes:
-        """The whole frame of a message, for one session."""
-        if told is not self._told or seq != self._seq or position != self._position:
-            self._told, self._seq, self._position = told, seq, position
-            self._frame = told.frame(seq, position)
-        return self._frame
-
-
 def tell(change: Change, modules: Modules, epoch: int) -> Told | None:
     """What is told of a change of a key, or of a publication; None for what nobody is told of."""
     if change.publication is not None:

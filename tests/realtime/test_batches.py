@@ -142,6 +142,24 @@ def test_a_batch_tells_of_every_change_in_order() -> None:
     assert [message["version"] for message in messages] == list(range(1001, 1011))
 
 
+@pytest.mark.parametrize("compression", ["gzip", "brotli"])
+def test_a_batch_is_compressed_once_for_all_who_are_in_step(compression: str) -> None:
+    first = opened()
+    ahead, second = (Said(hub=first.hub, clock=first.clock, name=name) for name in ("s-2", "s-3"))
+    for said in (ahead, first, second):
+        said.session.open()
+        said.raw()
+    ahead.send("subscribe", {"resources": ["note"], "compression": compression})
+    ahead.hub.route([written(1001, "note:1", 1)])
+    for said in (ahead, first, second):
+        said.send("subscribe", {"resources": ["task"], "compression": compression})
+    first.hub.route([written(1002 + i, f"task:{i}", {"title": "Write"}) for i in range(2)])
+    first.clock.advance(0.05)
+    [one], [same], [other] = first.raw(), second.raw(), ahead.raw()
+    assert one is same
+    assert orjson.loads(other)["payload"]["batchId"] == "b-1-3"
+
+
 def test_batches_are_of_up_to_64_and_a_single_message_comes_alone() -> None:
     said = opened()
     said.send("subscribe", {"resources": ["task"], "compression": "brotli"})
