@@ -10,7 +10,7 @@ from pydantic import Field
 from cachesvc.errors import SettingsError
 from cachesvc.protocol.algorithms import SYMMETRIC, Algorithm
 from cachesvc.settings.refusals import NOT_GIVEN
-from cachesvc.settings.values import LISTED, Allowed, Duration, Section
+from cachesvc.settings.values import LISTED, Allowed, Duration, Section, Span
 
 LEAST_SECRET = 32  # bytes: as long as the hash (RFC 7518, 3.2)
 
@@ -29,7 +29,7 @@ class Auth(Section):
     jwks_interval: Duration = 300.0
     issuer: str = Field("", max_length=1_000)
     audience: str = Field("", max_length=1_000)
-    leeway: Duration = 5.0  # between the clocks of issuer and node
+    leeway: Span = 5.0  # between the clocks of issuer and node
     max_tokens: int = Field(10_000, ge=1, le=1_000_000)  # remembered once they were checked
     revoked_for: Duration = 30 * 86_400.0  # a revocation that does not say when its tokens end: longer than they may last
     max_revocations: int = Field(100_000, ge=1, le=10_000_000)  # over it the next is refused

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from cachesvc.errors import SettingsError
 from cachesvc.settings.refusals import NOT_GIVEN, without_secrets
-from cachesvc.settings.values import Duration, FieldPaths, Section, Size
+from cachesvc.settings.values import Duration, FieldPaths, Section, Size, Span
 
 
 class Memory(Section):
@@ -52,7 +52,7 @@ class Database(Section):
     pool_size: int = Field(4, ge=2)
     sweep_interval: Duration = 5.0
     sweep_batch: int = Field(1_000, ge=1, le=10_000)
-    sweep_pause: Duration = 0.01  # between two batches of an invalidated pattern's sweep, at least
+    sweep_pause: Span = 0.01  # between two batches of an invalidated pattern's sweep, at least
     sweep_share: float = Field(0.2, gt=0, le=1)  # of the time that such a sweep may take up
     idempotency_ttl: Duration = 86_400.0
     tombstone_ttl: Duration = 86_400.0

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from cachesvc.settings.values import Duration, HeadSize, Origins, Section, Size, Words
+from cachesvc.settings.values import Duration, HeadSize, Origins, Section, Size, Span, Words
 
 _MISSED = 5  # heartbeats, of a node that is gone
 
@@ -90,7 +90,7 @@ class Sites(Section):
     peers: dict[str, PeerSettings] = Field(default_factory=dict)
     interval: Duration = 60.0  # between two comparisons with a site
     bandwidth: float = Field(0.0, ge=0, le=1e12)  # bytes a second that are taken from each site; 0: as many as come
-    max_ahead: Duration = 60.0  # of this clock; what another site writes beyond that waits until then
+    max_ahead: Span = 60.0  # of this clock; what another site writes beyond that waits until then
     max_held: int = Field(10_000, ge=0, le=1_000_000)  # such entries of a site that wait in memory
     digest_idle: Duration = 600.0  # after the last comparison, for which a node keeps the digest
 
@@ -138,14 +138,14 @@ class Realtime(Section):
     ping_timeout: Duration = 20.0
     auth_timeout: Duration = 10.0  # until the first message must have said who the client is
     challenge_timeout: Duration = 30.0  # until a challenge must be signed
-    renewal_notice: Duration = 30.0  # before the end of a token its client is asked for another
-    renewal_grace: Duration = 25.0  # after it, for that to come
+    renewal_notice: Span = 30.0  # before the end of a token its client is asked for another
+    renewal_grace: Span = 25.0  # after it, for that to come
     max_errors: int = Field(100, ge=1)  # that a client may cause within a window
     max_refusals: int = Field(1_000, ge=1)  # by the rate, within a window
     error_window: Duration = 60.0
     max_connections: int = Field(10_000, ge=1, le=1_000_000)  # of each worker; over it the next is closed at once
     max_connections_per_address: int = Field(10_000, ge=1, le=1_000_000)
-    drain_spread: Duration = 5.0  # over which clients are asked to come back when the node stops
+    drain_spread: Span = 5.0  # over which clients are asked to come back when the node stops
     drain_timeout: Duration = 2.0  # for them to be told
     remembered: int = Field(1_000, ge=0, le=100_000)  # messages pushed to a connection, for when it missed some
     remembered_bytes: Size = 256 << 10

@@ -16,8 +16,7 @@ _MOST = 256  # connections at once; more wait in the socket
 _LIMIT = 1.0  # seconds that a connection may take
 _READ = 64 << 10  # bytes
 
-_ANSWER = Problem(503, Code.UNAVAILABLE, "the service is starting", retry_after=1.0).raw()
-_ANSWER_TO_HEAD = _ANSWER[: _ANSWER.index(b"\r\n\r\n") + 4]
+_STARTING = Problem(503, Code.UNAVAILABLE, "the service is starting", retry_after=1.0)
 
 
 class StandIn:
@@ -72,7 +71,7 @@ class StandIn:
             if not request:
                 self._done(connection)
                 return
-            connection.sendall(_ANSWER_TO_HEAD if request.startswith(b"HEAD ") else _ANSWER)
+            connection.sendall(_STARTING.raw(bodiless=request.startswith(b"HEAD ")))
             connection.shutdown(socket.SHUT_WR)
         except OSError:  # the client is gone
             self._done(connection)

@@ -23,6 +23,8 @@ from cachesvc.web.service import Service
 
 REQUEST_ID: Final = "cachesvc.request_id"  # of the scope
 IDENTITY: Final = "cachesvc.identity"  # of the scope
+SAID_ALL: Final = "cachesvc.said_all"  # of the scope: an event, set when the client says no more; it may listen still
+KEPT: Final = "cachesvc.kept"  # of the scope: a client of HTTP/1.0 asks for its connection to be kept
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _MAX_PARAMETERS: Final = 1_000
 _ENCODED: Final = Problem(

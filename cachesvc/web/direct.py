@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from starlette.responses import Response
@@ -22,14 +21,12 @@ from cachesvc.realtime.rates import NotYet
 from cachesvc.web.call import IDENTITY, REQUEST_ID, Call
 from cachesvc.web.door import FROZEN, part_of, problem
 from cachesvc.web.ids import new_id
+from cachesvc.web.phrases import STATUS_LINES
 from cachesvc.web.protocol import LimitedProtocol
 from cachesvc.web.routes import Endpoint, answered
 from cachesvc.web.service import Service
 from cachesvc.web.usual import ENTRY, READING, Request, Usual
 
-_STATUS_LINES: Final[dict[int, bytes]] = {
-    status: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()) for status in HTTPStatus
-}
 _CONTROL: Final = re.compile(b"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -140,7 +137,7 @@ class DirectProtocol(LimitedProtocol):
         headers = response.raw_headers
         if _CONTROL.search(b"".join([value for _, value in headers])):
             raise ValueError("a header has control characters")
-        lines = [_STATUS_LINES[response.status_code], self.dated()]
+        lines = [STATUS_LINES[response.status_code], self.dated()]
         lines += [b"%b: %b\r\n" % header for header in headers]
         if not any(name == b"x-request-id" for name, _ in headers):
             lines.append(b"x-request-id: %b\r\n" % number.encode())
@@ -152,13 +149,15 @@ class DirectProtocol(LimitedProtocol):
     def _send(self, data: bytes) -> None:
         self.transport.write(data)
         if self.last:
-            self.transport.close()
+            self._close()
             return
         self.heard()
         held, self._held = self._held, b""
         if held:
             self.flow.resume_reading()
             self.data_received(held)
+        if self._owed is not None:
+            self._end(self._owed)
 
 
 def _whole(body: bytes) -> Receive:

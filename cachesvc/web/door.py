@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cachesvc.errors import CacheError, Forbidden, Unauthenticated, Unavailable
 from cachesvc.protocol.codes import Code
 from cachesvc.realtime.identity import Identity
-from cachesvc.web.call import IDENTITY, REQUEST_ID
+from cachesvc.web.call import IDENTITY, KEPT, REQUEST_ID
 from cachesvc.web.ids import new_id
 from cachesvc.web.problems import Problem, ProblemRaised, problem_of
 from cachesvc.web.routes import TEMPLATE
@@ -46,7 +46,8 @@ class Door:
         began = self._clock.monotonic()
         request_id = scope[REQUEST_ID] = new_id()
         started = False
-        awaited = any(name == b"expect" for name, _ in scope["headers"])  # the client sends no body until it is asked for
+        # the client sends no body until it is asked for, unless it does not know that
+        awaited = scope.get("http_version") != "1.0" and any(name == b"expect" for name, _ in scope["headers"])
 
         async def ask() -> Message:
             nonlocal awaited
@@ -65,6 +66,8 @@ class Door:
                     headers.append((b"x-request-id", request_id.encode()))
                 if awaited:  # whether it sends one all the same cannot be known: what comes next has two readings
                     headers.append((b"connection", b"close"))
+                if KEPT in scope:
+                    headers.append((b"connection", b"keep-alive" if _bounded(message, scope["method"]) else b"close"))
                 self._metrics.answered(_template(scope), scope["method"], message["status"], seconds)
             await send(message)
 
@@ -109,6 +112,11 @@ class Door:
         if not identity.unrestricted and scope["path"].startswith(_ADMINISTERED) and not told_by_id:
             raise Forbidden("admin", scope["path"])
         return identity
+
+
+def _bounded(start: Message, method: str) -> bool:
+    """Whether an answer tells its end, without chunks."""
+    return method == "HEAD" or start["status"] in (204, 304) or any(name == b"content-length" for name, _ in start["headers"])
 
 
 def problem(error: Exception, request_id: str, route: str) -> Problem:

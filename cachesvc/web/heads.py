@@ -17,15 +17,22 @@ from cachesvc.web.problems import Problem
 HOST: Final = re.compile(  # RFC 3986, 3.2.2, with a port; a user is none of it
     rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
 )
+_LINE: Final = re.compile(rb"(?:\r\n)*[A-Z-]+ [\x21-\x7e]+ HTTP/1\.[01]\r\n")
 _SPOKEN: Final = frozenset(("1.0", "1.1"))
 
 
-def fault(version: str, headers: Iterable[tuple[bytes, bytes]]) -> Problem | None:
-    """What is wrong with these headers, their names in small letters, in a request of this version."""
+def fault(  # noqa: PLR0911 - one return a fault
+    head: bytes | bytearray, version: str, headers: Iterable[tuple[bytes, bytes]]
+) -> Problem | None:
+    """What is wrong with a head, in which the parser found this version, and these headers by names in small letters."""
     hosts = [value for name, value in headers if name == b"host"]
     codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
     if version not in _SPOKEN:
         return Problem(505, Code.BAD_MESSAGE, "HTTP/1.1 is spoken here")
+    if not _LINE.match(head):
+        return Problem(
+            400, Code.BAD_MESSAGE, "the first line must have a method, a target and HTTP/1.1, and one space between two"
+        )
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         return Problem(400, Code.BAD_MESSAGE, "must be given, once", "Host")
     if hosts and not HOST.fullmatch(hosts[0].strip()):
@@ -35,3 +42,8 @@ def fault(version: str, headers: Iterable[tuple[bytes, bytes]]) -> Problem | Non
     if codings not in ([], [b"chunked"]):
         return Problem(501, Code.BAD_MESSAGE, "must be chunked, without another coding", "Transfer-Encoding")
     return None
+
+
+def length_of(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """Of the body, in bytes, as said by headers that the parser has let pass; 0 where they do not say."""
+    return next((int(value) for name, value in headers if name == b"content-length"), 0)

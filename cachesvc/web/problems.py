@@ -28,33 +28,10 @@ from cachesvc.errors import (
 )
 from cachesvc.protocol.codes import Code, code_of
 from cachesvc.web.ids import new_id
+from cachesvc.web.phrases import PHRASES, STATUS_LINES
 
 MEDIA_TYPE: Final = "application/problem+json"
 
-# RFC 9110's phrases: those of http.HTTPStatus differ between versions of Python
-_PHRASES: Final = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    409: "Conflict",
-    408: "Request Timeout",
-    410: "Gone",
-    412: "Precondition Failed",
-    413: "Content Too Large",
-    414: "URI Too Long",
-    415: "Unsupported Media Type",
-    422: "Unprocessable Content",
-    426: "Upgrade Required",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    501: "Not Implemented",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-    505: "HTTP Version Not Supported",
-}
 _REFUSED_STATUS: Final = {
     Refusal.VERSION_CONFLICT: 412,
     Refusal.STALE_FILL: 412,
@@ -85,7 +62,7 @@ class Problem:
         told = request_id if self.request_id == "" else self.request_id
         body: dict[str, object] = {
             "type": "about:blank",
-            "title": _PHRASES.get(self.status, "Error"),
+            "title": PHRASES[self.status],
             "status": self.status,
             "detail": _printable(self.detail),
             "code": self.code.value,
@@ -112,7 +89,7 @@ class Problem:
         request_id = request_id or new_id()
         response = self.response(request_id)
         response.headers["X-Request-Id"] = request_id
-        head = [b"HTTP/1.1 %d %s" % (self.status, _PHRASES[self.status].encode())]
+        head = [STATUS_LINES[self.status].rstrip()]
         head += [b"%s: %s" % header for header in response.raw_headers]
         if last:
             head.append(b"connection: close")

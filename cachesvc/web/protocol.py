@@ -13,12 +13,16 @@ from functools import lru_cache
 from typing import Any, Final
 
 from httptools import HttpParserError, HttpParserUpgrade
+from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from cachesvc.protocol.codes import Code
 from cachesvc.web.admission import Admission
-from cachesvc.web.heads import fault
+from cachesvc.web.call import KEPT, SAID_ALL
+from cachesvc.web.heads import fault, length_of
 from cachesvc.web.ids import new_id
+from cachesvc.web.phrases import STATUS_LINES
+from cachesvc.web.pieces import Pieces
 from cachesvc.web.problems import Problem, ProblemRaised
 
 
@@ -65,10 +69,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self._began = 0.0  # when its first byte came, or was waited for
         self._upgrade = False  # the latest request asks to speak otherwise, once those before it are answered
         self._in_body = False  # the latest request is not received to its end
-        self._steps = 0  # of the parser: with bytes that make none, it may be gathering without end
-        self._gathered = 0
+        self._pieces = Pieces()
         self._refusal: Problem | None = None
-        self._owed: Problem | None = None  # a refusal that waits for the answers before it
+        self._owed: bytes | None = None  # the last words, which wait for the answers before them
+        self._said_all = asyncio.Event()  # the client says no more, but may still listen
         self._earlier: list[RequestResponseCycle] = []  # pipelined: those that the latest waits for
         self._surplus = False  # one connection too many
         self._shedding = False  # the request that is being received was refused already
@@ -108,53 +112,65 @@ class LimitedProtocol(HttpToolsProtocol):
                 self.heard()
                 self.answer_overloaded()
                 return
-        steps = self._steps
         self._feed(data)
         if self.transport.is_closing():
             return
-        self._gathered = self._gathered + len(data) if self._steps == steps else 0
         if self._in_head and len(self.url) > self.limits.request_line:
             self._refuse(self._long_target())
-        elif self._gathered > self.limits.request_line + self.limits.header_bytes:
+        elif len(self._pieces.head) > self.limits.request_line + self.limits.header_bytes or self._much_around():
             self._refuse(self._large_headers())
         elif self._deadline is None and not self._busy():
             self._wait_for_client()
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # that it is kept open may be said
+        """The client says no more. What it asked for in full is answered before the connection is closed."""
+        self._said_all.set()
+        self._end(b"")
+        return not self.transport.is_closing()
+
     def _feed(self, data: bytes) -> None:
-        """As uvicorn does, but what comes before a request for another protocol is answered first.
+        """As uvicorn does, but in pieces, and what comes before a request for another protocol is answered first.
 
         What comes behind one that is not spoken here is read, too.
         """
         self._unset_keepalive_if_required()
-        try:
-            self.parser.feed_data(data)
-        except HttpParserUpgrade as upgrade:
-            if self._should_upgrade():
+        at = 0
+        while at < len(data) and not self.transport.is_closing():
+            piece = self._pieces.cut(data, at)
+            at += len(piece)
+            try:
+                self.parser.feed_data(piece)
+            except HttpParserUpgrade:
+                if not self._should_upgrade():
+                    continue
                 self._upgrade = self._busy()
                 if self._upgrade:
                     self.flow.pause_reading()
                 else:
                     self.handle_websocket_upgrade()
-            elif len(data) > upgrade.args[0]:
-                self._feed(data[upgrade.args[0] :])
-        except HttpParserError:
-            self._refuse(self._refusal or Problem(400, Code.BAD_MESSAGE, "this is not a request of HTTP/1.1"))
+                return
+            except HttpParserError:
+                self._refuse(self._refusal or Problem(400, Code.BAD_MESSAGE, "this is not a request of HTTP/1.1"))
+                return
 
     # what the parser calls
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope[SAID_ALL] = self._said_all  # type: ignore[typeddict-unknown-key]
         self._in_head = True
         self._began = self.loop.time()
-        self._steps += 1
 
     def on_headers_complete(self) -> None:
-        self._refusal = self._too_much() or fault(self.parser.get_http_version(), self.headers)
-        if self._refusal is not None:
-            raise ProblemRaised(self._refusal)  # stops the parser, which forgets why
+        version = self.parser.get_http_version()
+        self._stop(self._too_much() or fault(self._pieces.head, version, self.headers))
+        if older := version == "1.0":
+            self.expect_100_continue = False  # which it does not know (RFC 9110, 10.1.1)
+        if kept := older and self.parser.should_keep_alive() and not self.parser.should_upgrade():
+            self.scope[KEPT] = True  # type: ignore[typeddict-unknown-key]
+        self._pieces.head_ended(length_of(self.headers))
         if self.admission is not None and not self._busy() and not self._admitted(self.admission):
             self._in_head, self._in_body, self._shedding = False, True, True
-            self._steps += 1
             self._head_arrived()
             return
         if self._busy():
@@ -162,31 +178,34 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self._earlier:
             self._earlier.clear()
         super().on_headers_complete()
+        if kept:
+            self.cycle.keep_alive = True
         self.headers = self.headers.copy()  # trailers will be added to these, not to the request's
         self._in_head, self._in_body = False, True
-        self._steps += 1
         self._head_arrived()
 
     def on_body(self, body: bytes) -> None:
         if not self._shedding:
             super().on_body(body)
-        self._steps += 1
+        self._pieces.body_came(len(body))
 
     def on_message_complete(self) -> None:
+        self._stop(self._large_headers() if self._much_around() or self._many_headers() else None)  # with its trailers
+        self._pieces.ended()
         if not self._shedding:
             super().on_message_complete()
         self._in_body = self._shedding = False
-        self._steps += 1
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing():
+            self._close()
             return
         if self._busy():
             if self._upgrade:
                 self.flow.pause_reading()
         elif self._owed is not None:
-            self._refuse(self._owed)
+            self._end(self._owed)
         elif self._upgrade:
             self._unset_keepalive_if_required()
             self.handle_websocket_upgrade()
@@ -198,14 +217,27 @@ class LimitedProtocol(HttpToolsProtocol):
     # refusing
 
     def _too_much(self) -> Problem | None:
-        size = sum(len(name) + len(value) + 4 for name, value in self.headers)
         if len(self.url) > self.limits.request_line:
             return self._long_target()
-        if size > self.limits.header_bytes or len(self.headers) > self.limits.headers:
+        if self._many_headers():
             return self._large_headers()
         if len(self.pipeline) >= self.limits.pipelined:
             return Problem(400, Code.LIMIT_EXCEEDED, f"over {self.limits.pipelined} requests wait for the one before")
         return None
+
+    def _many_headers(self) -> bool:
+        size = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        return size > self.limits.header_bytes or len(self.headers) > self.limits.headers
+
+    def _much_around(self) -> bool:
+        """Whether what came with a body, in extensions of chunks and trailers, is more than headers may be."""
+        return self._pieces.around > self.limits.header_bytes
+
+    def _stop(self, problem: Problem | None) -> None:
+        """Where there is one, stop the parser, which forgets why."""
+        self._refusal = problem
+        if problem is not None:
+            raise ProblemRaised(problem)
 
     def _long_target(self) -> Problem:
         return Problem(414, Code.TOO_LARGE, f"the target is longer than the limit of {self.limits.request_line} bytes")
@@ -215,7 +247,10 @@ class LimitedProtocol(HttpToolsProtocol):
         return Problem(431, Code.TOO_LARGE, f"the headers are over the limit: {allowed}")
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer with a problem and close, once all that was asked before is answered."""
+        self._end(problem.raw())
+
+    def _end(self, last: bytes) -> None:
+        """Close with these words, once all that was asked before is answered."""
         if self.transport.is_closing():
             return
         if self._busy():
@@ -224,14 +259,14 @@ class LimitedProtocol(HttpToolsProtocol):
                 self.cycle = self._earlier.pop()
                 self._in_body = False
             if not self._in_body:
-                self._owed = problem
+                self._owed = self._owed or last
                 self.flow.pause_reading()
                 return
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if not self._shedding and not (self._in_body and self.cycle.response_started):
-            self.transport.write(problem.raw())
-        self.transport.close()
+            self.transport.write(last)
+        self._close()
 
     def _plain(self, data: bytes) -> bool:
         """Whether this is one whole read of an entry and nothing else, as nearly all are: it can be refused unparsed."""
@@ -240,7 +275,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def between_requests(self) -> bool:
         """Whether what arrives now begins a request, and nothing before it is still to be answered."""
-        return not (self._in_head or self._in_body or self._gathered or self._surplus or self._busy())
+        return not (self._pieces.head or self._in_body or self._surplus or self._busy())
 
     def heard(self) -> None:
         """The client asked for something that uvicorn was not told of."""
@@ -255,7 +290,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if not self._surplus and admission.admits(writing=method not in _READING):
             return True
         # a body that is not sent yet, or an end of the connection, is not waited for
-        last = self._surplus or self.expect_100_continue or self.parser.should_upgrade() or not self.parser.should_keep_alive()
+        kept = self.parser.should_keep_alive() and not self.parser.should_upgrade() and self.parser.get_http_version() == "1.1"
+        last = self._surplus or self.expect_100_continue or not kept
         self.answer_overloaded(_TOO_MANY if self._surplus else _CROWDED, last=last, bodiless=method == b"HEAD")
         if self.transport.is_closing():
             raise ProblemRaised(_overloaded(_CROWDED))  # stops the parser
@@ -267,9 +303,15 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self.transport.write(_overloaded_bytes(detail, last, bodiless).replace(_NO_ID, new_id().encode()))
         if last:
-            self.transport.close()
+            self._close()
 
     # waiting
+
+    def _close(self) -> None:
+        """When all is sent, which the client decides, for some time."""
+        self.transport.close()
+        if self._stall is None and self.transport.get_write_buffer_size():
+            self._watch_writing()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -286,9 +328,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._lively = False
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
             return
-        super().timeout_keep_alive_handler()
-        if self._stall is None and self.transport.get_write_buffer_size():
-            self._watch_writing()  # it closes when all is sent, which its client decides
+        self._close()
 
     def _watch_writing(self) -> None:
         left = self.transport.get_write_buffer_size()
@@ -333,6 +373,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
 def limited(limits: HeadLimits, admission: Admission | None = None) -> type[LimitedProtocol]:
     """The protocol with these limits, as uvicorn takes it: a class. Without an `admission` all is taken up."""
+    getattr(httptools_impl, "STATUS_LINE", {}).update(STATUS_LINES)  # what uvicorn answers is called as all else is
     return type("LimitedProtocol", (LimitedProtocol,), {"limits": limits, "admission": admission})
 
 

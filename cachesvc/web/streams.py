@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from cachesvc.errors import Overloaded, Unavailable
 from cachesvc.realtime.identity import ANONYMOUS, Identity
-from cachesvc.web.call import IDENTITY
+from cachesvc.web.call import IDENTITY, SAID_ALL
 from cachesvc.web.service import Service
 
 _log = logging.getLogger(__name__)
@@ -53,6 +53,8 @@ class Followers:
 class Stream(Response, ABC):
     """What `tell` sends, until it ends, the client leaves or the service closes."""
 
+    endless = False  # then a client that says no more has left, since it can only be told by what it says
+
     def __init__(self, service: Service, followers: Followers) -> None:
         super().__init__(headers={"Cache-Control": "no-store"})
         del self.headers["content-length"]
@@ -71,6 +73,8 @@ class Stream(Response, ABC):
                         group.create_task(self.service.closing.wait()),
                     ]
                     ends.append(group.create_task(self._revoked(scope.get(IDENTITY, ANONYMOUS))))
+                    if self.endless and SAID_ALL in scope:  # who leaves is not kept until the next write fails
+                        ends.append(group.create_task(scope[SAID_ALL].wait()))
                     if (left := self.lasts(scope)) < math.inf:
                         ends.append(group.create_task(self.service.clock.sleep(left)))
                     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -113,6 +117,7 @@ class EventStream(Stream):
     """Server-sent events, until the token ends that asked for them: a client then comes back with another."""
 
     media_type = "text/event-stream"
+    endless = True
 
     def lasts(self, scope: Scope) -> float:
         identity: Identity = scope.get(IDENTITY, ANONYMOUS)

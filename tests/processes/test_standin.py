@@ -44,7 +44,9 @@ def test_says_that_nobody_serves_yet(tmp_path: Path, path: str) -> None:
         assert (answer.status_code, answer.json()["code"], answer.json()["recoverable"]) == (503, "UNAVAILABLE", True)
         assert answer.headers["content-type"] == "application/problem+json"
         assert (answer.headers["retry-after"], answer.headers["connection"]) == ("1", "close")
-        assert httpx.head(url + path).status_code == 503
+        again = httpx.head(url + path)
+        assert again.status_code == 503
+        assert again.headers["x-request-id"] != answer.headers["x-request-id"] == answer.json()["requestId"]
         assert httpx.put(url + path, content=b"x" * (10 << 20)).status_code == 503
 
 

@@ -72,6 +72,23 @@ def test_durations(text: str, seconds: float) -> None:
     assert load(levels={"memory": {"ttl": text}}).levels.memory.ttl == seconds
 
 
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        ("auth", "leeway"),
+        ("realtime", "renewal_notice"),
+        ("realtime", "renewal_grace"),
+        ("realtime", "drain_spread"),
+        ("sites", "max_ahead"),
+    ],
+)
+def test_some_durations_may_be_none(section: str, name: str) -> None:
+    variable = f"CACHESVC_{section}__{name}".upper()
+    assert getattr(getattr(load(env={variable: "0s"}), section), name) == 0.0
+    for wrong in ("-1s", "-1", "soon", "nan"):
+        assert f"{section}.{name}" in refused(env={variable: wrong})
+
+
 @pytest.mark.parametrize(("text", "size"), [("64KiB", 65536), ("1MB", 10**6), ("1gib", 1 << 30), ("512", 512), ("3b", 3)])
 def test_sizes(text: str, size: int) -> None:
     assert load(levels={"memory": {"max_bytes": text}}).levels.memory.max_bytes == size

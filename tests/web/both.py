@@ -13,7 +13,7 @@ import uvicorn
 
 from cachesvc.web.admission import Admission
 from cachesvc.web.hot import HotProtocol, hot
-from cachesvc.web.protocol import HeadLimits, limited
+from cachesvc.web.protocol import HeadLimits, LimitedProtocol, limited
 from tests.web.site import Server, Site
 
 LIMITS = HeadLimits(request_line=2_000, header_bytes=2_000, headers=12, pipelined=20, timeout=1.0)
@@ -67,10 +67,16 @@ class Both:
             while not all(server.server_state.tasks for server in self._servers):
                 await asyncio.sleep(0)
 
+    async def silent(self) -> None:
+        """Until both know of each connection that its client says no more."""
+        async with asyncio.timeout(30):
+            while not all(connection._said_all.is_set() for server in self._servers for connection in _open(server)):
+                await asyncio.sleep(0)
+
     def shut_down(self) -> None:
         """Tell all connections that their servers end, as uvicorn does."""
         for server in self._servers:
-            for connection in list(server.server_state.connections):
+            for connection in _open(server):
                 connection.shutdown()
 
     async def forgotten(self) -> None:
@@ -115,6 +121,10 @@ class Talk:
 
     def leave(self) -> None:
         self._connection.shutdown(socket.SHUT_WR)
+
+
+def _open(server: Server) -> list[LimitedProtocol]:
+    return [connection for connection in server.server_state.connections if isinstance(connection, LimitedProtocol)]
 
 
 async def _end(talk: Talk, *, rest: bytes = b"") -> None:

@@ -64,6 +64,24 @@ async def put(site: Site, key: str, value: bytes = b"1", **headers: str) -> int:
         return version
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_who_says_no_more_has_left(site: Site, *, at_once: bool) -> None:
+    followers = site.service.streams["changes"]
+    async with site.served() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(30):
+            writer.write(b"GET /v1/changes HTTP/1.1\r\nHost: x\r\n\r\n")
+            if at_once:
+                writer.write_eof()
+            await reader.readuntil(b"\r\n\r\n")
+            if not at_once:
+                writer.write_eof()
+            await reader.read()
+            while followers.open:
+                await asyncio.sleep(0)
+        writer.close()
+
+
 async def test_changes_from_now_on(site: Site) -> None:
     await put(site, "before")
     async with site.served() as port, following(port) as stream:

@@ -19,10 +19,10 @@ from cachesvc.web.direct import DirectProtocol
 from cachesvc.web.service import Limits
 from cachesvc.web.usual import Request
 from tests.engine.stores import Gate
-from tests.web.both import LAST, Both, Talk, both, statuses
+from tests.web.both import LAST, LIMITS, Both, Talk, both, statuses
 from tests.web.site import Site, opened
 
-VERSION = re.compile(rb'(etag: "|"version":|"currentVersion":|at version )\d+')  # both write, one after the other
+VERSION = re.compile(rb'(etag: "|"version":|"currentVersion":|at version |-id: 0{32}-)\d+')  # both write, one after the other
 MISS = b"GET /v1/cache/absent HTTP/1.1\r\nHost: x\r\n\r\n"
 HIT = MISS.replace(b"absent", b"a:1")
 
@@ -54,6 +54,12 @@ async def site() -> AsyncIterator[Site]:
 @pytest.fixture
 async def pair(site: Site) -> AsyncIterator[Both]:
     async with both(site) as pair:
+        yield pair
+
+
+@pytest.fixture
+async def patient(site: Site) -> AsyncIterator[Both]:
+    async with both(site, replace(LIMITS, timeout=60.0)) as pair:
         yield pair
 
 
@@ -172,14 +178,50 @@ async def test_what_comes_behind_waits_until_it_is_answered(site: Site, pair: Bo
     assert begun[0].key == "absent"
 
 
-async def test_who_leaves_meanwhile_is_forgotten(site: Site, pair: Both, begun: list[Request]) -> None:
+WRITE = asking("PUT /v1/cache/b", b"1")
+
+
+@pytest.mark.parametrize(
+    ("said", "answered"),
+    [
+        ([MISS], [404]),
+        ([WRITE], [200]),
+        ([WRITE.replace(b"Host", b"X-Some: thing\r\nHost")], [200]),
+        ([MISS, HIT], [404, 200]),
+        ([MISS, MISS + HIT], [404, 404, 200]),
+        ([MISS, HIT + WRITE[:-1]], [404, 200]),
+        ([MISS, HIT[:-1]], [404]),
+        ([MISS, HIT + b"garbage\r\n\r\n"], [404, 200, 400]),
+    ],
+)
+async def test_who_says_no_more_is_answered_what_it_asked_in_full(
+    site: Site, patient: Both, said: list[bytes], answered: list[int]
+) -> None:
+    await patient.ask_each(WRITE)  # the first to write finds another state than the second
+
     async def conversation(talk: Talk) -> None:
-        await pair.busy()
+        await patient.busy()
+        for piece in said[1:]:
+            await talk.say(piece)
+        talk.leave()
+        if not said[1:]:  # behind others the end is not read yet
+            await patient.silent()
+        site.store.gates["asked"].open()
+        site.store.gates["commits"].open()
+
+    with shut(site.store.gates["asked"]), shut(site.store.gates["commits"]):
+        hot, plain = await patient.converse(said[0], conversation)
+    assert VERSION.sub(rb"\g<1>0", hot) == VERSION.sub(rb"\g<1>0", plain)
+    assert statuses(hot) == answered
+    await patient.forgotten()
+
+
+async def test_who_says_no_more_in_the_middle_of_a_body_is_forgotten(patient: Both) -> None:
+    async def conversation(talk: Talk) -> None:
         talk.leave()
 
-    with shut(site.store.gates["asked"]):
-        assert await pair.converse(MISS, conversation) == [b"", b""]
-    await pair.forgotten()
+    assert await patient.converse(WRITE[:-1], conversation) == [b"", b""]
+    await patient.forgotten()
 
 
 async def test_what_is_in_progress_is_answered_before_the_end(site: Site, pair: Both, begun: list[Request]) -> None:

@@ -16,8 +16,10 @@ import orjson
 import pytest
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from cachesvc.web.protocol import HeadLimits, LimitedProtocol, limited
+from cachesvc.web.trial import Wire
 from tests.web.site import Server
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
@@ -34,6 +36,7 @@ class App:
     began: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    status: int = 200
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         message: Message = {"more_body": scope["path"] != "/early"}
@@ -47,7 +50,7 @@ class App:
         if scope["path"] == "/late":
             await self.may_answer.wait()
         body = scope["path"].encode()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.start", "status": self.status, "headers": [(b"content-length", b"%d" % len(body))]})
         await send({"type": "http.response.body", "body": body})
 
 
@@ -126,6 +129,33 @@ async def test_what_is_no_request_is_told_so(request_: bytes) -> None:
 async def test_http_1_0_needs_no_host() -> None:
     async with served(HeadLimits()) as port:
         assert (await told(port, b"GET / HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(("status", "phrase"), [(413, b"Content Too Large"), (422, b"Unprocessable Content")])
+async def test_what_uvicorn_answers_is_called_as_problems_are(status: int, phrase: bytes) -> None:
+    async with served(HeadLimits(), App(status=status)) as port:
+        assert (await told(port, GET + b"Connection: close\r\n\r\n")).startswith(b"HTTP/1.1 %d %s\r\n" % (status, phrase))
+
+
+async def test_what_waits_to_be_sent_when_it_closes_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    aborted = asyncio.Event()
+
+    class Full(Wire):
+        def get_write_buffer_size(self) -> int:
+            return 1
+
+        def abort(self) -> None:
+            aborted.set()
+
+    config = uvicorn.Config(App(), log_config=None, lifespan="off", ws="none")
+    for sent in (GET + b"Connection: close\r\n\r\n", b"garbage\r\n\r\n"):
+        made = limited(HeadLimits(stall=0.01))(config=config, server_state=ServerState(), app_state={})
+        made.connection_made(Full())
+        made.data_received(sent)
+        async with asyncio.timeout(30):
+            await aborted.wait()
+        aborted.clear()
+        made.connection_lost(None)
 
 
 async def test_a_bad_chunk_ends_the_request_for_the_application_too() -> None:

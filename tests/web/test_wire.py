@@ -102,6 +102,23 @@ async def test_a_value_at_the_limit() -> None:
             assert (await http.put("/v1/cache/a", content=value + b" ")).status_code == 413
 
 
+@pytest.mark.parametrize(("path", "kept"), [(b"/v1/cache/a", True), (b"/v1/cache/absent", True), (b"/v1/snapshot", False)])
+async def test_http_1_0_is_kept_where_it_asks_for_it(site: Site, path: bytes, *, kept: bool) -> None:
+    async with site.served() as port:
+        await send(port, put(b"a"))
+        asked = b"GET %b HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n" % path
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(asked + asked)
+        async with asyncio.timeout(30):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert (b"\r\nconnection: keep-alive\r\n" in head, b"\r\nconnection: close\r\n" in head) == (kept, not kept)
+            if kept:
+                await reader.readuntil(b"\r\n\r\n")  # the second is answered, too
+            else:
+                await reader.read()
+        writer.close()
+
+
 async def test_head_has_no_body_on_the_wire(site: Site) -> None:
     async with site.served() as port:
         await send(port, put(b"a", b'"value"'))
