@@ -112,6 +112,7 @@ async def _tiers(values: list[bytes], seconds: float) -> list[Curve]:
     """Reads of Redis and PostgreSQL, and writes through both, each size with servers of its own."""
     redis_hits, database_hits = Curve("a hit in Redis", "keys in Redis"), Curve("a hit in PostgreSQL", "keys in PostgreSQL")
     writes = Curve("a write through all three tiers", "keys in them")
+    in_redis, in_database = (Curve(f"a key in {name}", f"keys in {name}", "bytes") for name in ("Redis", "PostgreSQL"))
     for size in steps(MOST):
         async with AsyncExitStack() as stack:
             with on_the_other_core():
@@ -123,10 +124,13 @@ async def _tiers(values: list[bytes], seconds: float) -> list[Curve]:
             over_both = await stack.enter_async_context(node(stack, database=database, redis_url=valkey.url, memory=100))
             over_one = await stack.enter_async_context(node(stack, database=database, memory=100))
             await warm(over_both, "product:*")
+            assert over_both.redis is not None
+            for curve, tier in ((in_redis, over_both.redis), (in_database, over_both.authority)):
+                curve.points.append((size, ((await tier.stats()).bytes or 0) / size))
             for curve, cache in ((redis_hits, over_both), (database_hits, over_one)):
                 curve.points.append((size, await cpu(partial(_read, cache, keys, seconds / 2))))
             writes.points.append((size, await cpu(partial(_write, over_both, keys, values, seconds / 2))))
-    return [redis_hits, database_hits, writes]
+    return [redis_hits, database_hits, writes, in_redis, in_database]
 
 
 async def _read(cache: Cache, keys: Sequence[Key], seconds: float) -> int:
