@@ -26,6 +26,13 @@ class Pattern:
     def matches(self, key: str) -> bool:
         return self._regex.fullmatch(key) is not None
 
+    def covers(self, other: Pattern) -> bool:
+        """Whether it matches all that the other does: they are the same, or it is a prefix and a star. In doubt it does not."""
+        if self.text in ("*", other.text):
+            return True
+        plain = not any(special in self.text[:-1] for special in "*?[\\")
+        return plain and self.text[-1] == "*" and other.prefix.startswith(self.prefix)
+
 
 @dataclass(frozen=True, slots=True)
 class Enumeration(Pattern):

@@ -183,7 +183,7 @@ class Index:
             yield from self.covering(pattern.prefix)
         else:
             yield from self._globs.get(pattern.prefix, {}).get(pattern.text, (pattern, {}))[1]
-            yield from self.covering(pattern.text)
+            yield from (one for one in self.covering(pattern.text) if one.resource.covers(pattern))
 
     def reached(self, pattern: Pattern) -> Iterator[Subscription]:
         """The subscriptions that may cover a key that a pattern matches: one prefix begins with the other."""

@@ -59,15 +59,7 @@ class Identity:
             return self.may(action, glob)  # no glob, so it is a key
         if asked.exact:
             return self.may(action, asked.prefix)
-        return any(_covers(allowed, asked) for allowed in self._allowed.get(action, ()))
-
-
-def _covers(allowed: Pattern, asked: Pattern) -> bool:
-    """Whether all that `asked` matches is matched by `allowed`: they are the same, or it is a prefix and a star."""
-    if allowed.text in ("*", asked.text):
-        return True
-    literal = not any(special in allowed.text[:-1] for special in "*?[\\")
-    return literal and allowed.text[-1] == "*" and asked.prefix.startswith(allowed.prefix)
+        return any(allowed.covers(asked) for allowed in self._allowed.get(action, ()))
 
 
 class Doorman(Protocol):

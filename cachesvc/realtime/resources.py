@@ -40,6 +40,12 @@ class Resource(NamedTuple):
         """Whether it is a part of a module, which is asked for as a key is: by its name, not as a glob."""
         return self.pattern is None and ":" in self.name
 
+    def covers(self, pattern: Pattern) -> bool:
+        """Whether all that a pattern matches is of it."""
+        if self.pattern is not None:
+            return self.pattern.covers(pattern)
+        return pattern.prefix.startswith(f"{self.name}:")
+
 
 def published_to(publication: Publication, modules: Modules) -> Resource:
     """What a publication is to; one of the service itself is to a key, whose text is no glob."""

@@ -250,6 +250,17 @@ def test_a_publication_to_a_glob_reaches_who_follows_it(resource: str) -> None:
     assert other.frames() == []
 
 
+@pytest.mark.parametrize("narrower", ["cache:task:?", "cache:task:[*]", "cache:task:\\*", "task:*"])
+def test_a_publication_to_a_glob_does_not_reach_who_follows_a_part_of_it(narrower: str) -> None:
+    """Be it that what he follows, and may read, matches the text of the glob."""
+    said = Said(identity=Identity("ann", ["read:task:?", "read:task:[*]", "read:task:\\*"]))
+    said.session.open()
+    said.send("subscribe", {"resources": [narrower]}, requestId="r")
+    assert said.frames()[-1]["type"] == "ack"
+    said.hub.route([published(1001, "cache:task:*", 1)])
+    assert said.frames() == []
+
+
 def test_deliveries_need_the_scope() -> None:
     said = Said(identity=Identity("ann", ["read:task:*", "read:cache:*"]))
     said.session.open()
