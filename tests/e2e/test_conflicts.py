@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import httpx
 import pytest
 
 from cachesvc.protocol.conflicts import ConflictList, ConflictWhole
-from tests.e2e.services import NO_REDIS, kill_at_once, started
+from tests.e2e.services import NO_REDIS, connected_to_each, kill_at_once, started
 from tests.web.examples import play
 from tests.web.sockets import Socket, connected
+from tests.wire.specification import PAYLOADS, wrong
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "conflicts.md").read_text()
 EXAMPLES = dict(re.findall(r"^## ([^\n]+)$.*?^```frames\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
@@ -54,9 +56,21 @@ async def test_an_example_of_the_page_is_what_happens(service: str, title: str) 
         await play(socket, EXAMPLES[title].replace("SOON", soon))
 
 
+@asynccontextmanager
+async def sockets_of_both(url: str) -> AsyncIterator[list[Socket]]:
+    """Sockets of both workers, the first of one of them and the last of the other: the kernel deals them out."""
+    async with connected_to_each(url, 2) as nodes, AsyncExitStack() as stack:
+        sockets: list[Socket] = []
+        while not all([(await node.get("/v1/stats")).json()["realtime"]["open"] for node in nodes]):
+            assert len(sockets) < 200
+            sockets.append(await stack.enter_async_context(connected(port_of(url))))
+        yield sockets
+
+
 async def test_a_conflict_is_told_everywhere_and_kept_for_who_asks(service: str) -> None:
-    port = port_of(service)
-    async with connected(port) as one, connected(port) as two, connected(port) as three:
+    """Two clients on two nodes, and whoever else follows."""
+    async with sockets_of_both(service) as sockets, connected(port_of(service)) as three:
+        one, two = sockets[0], sockets[-1]
         for socket in (one, two, three):
             await socket.ask("subscribe", {"resources": ["task:everywhere"]})
         await one.ask("cache:update", update("task:everywhere", {"a": 1}, baseVersion=0))
@@ -73,10 +87,22 @@ async def test_a_conflict_is_told_everywhere_and_kept_for_who_asks(service: str)
             assert {one.role: one.version.data for one in whole.versions}["local"] == {"a": 1}
             assert (await http.get("/v1/conflicts/nobody")).status_code == 404
             assert (await http.get("/v1/conflicts?state=shut")).json()["field"] == "state"
-        answer = await three.ask("conflict:resolve", {"conflictId": name, "data": {"a": 3}})
+        answer = await one.ask("conflict:resolve", {"conflictId": name, "data": {"a": 3}})
         assert (answer["type"], answer["payload"]["conflictId"]) == ("ack", name)
-        for socket in (one, two):
-            assert (await told(socket, "conflict:resolved"))["result"]["data"] == {"a": 3}
+        for socket in (one, two, three):
+            seen = [frame["payload"] for frame in socket.seen if frame["type"] == "conflict:resolved"]
+            assert (seen[0] if seen else await told(socket, "conflict:resolved"))["result"]["data"] == {"a": 3}
+        kinds = [
+            "task:update",
+            "task:update",
+            "conflict:detect",
+            "conflict:manual-resolution",
+            "task:update",
+            "conflict:resolved",
+        ]
+        for socket in (one, two, three):
+            assert [frame["type"] for frame in socket.seen if "seq" in frame] == kinds
+            assert [fault for frame in socket.seen if frame["type"] in PAYLOADS for fault in wrong(frame)] == []
 
 
 @pytest.mark.parametrize(
