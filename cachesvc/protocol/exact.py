@@ -17,6 +17,7 @@ import orjson
 
 from cachesvc.errors import InvalidInput
 
+MAX_MEMBERS: Final = 1_000  # of an object that is read member by member: no request or message has near as many
 MAX_NESTING: Final = 500  # levels of arrays and objects in a value; every JSON reader in use goes as deep
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
@@ -146,6 +147,8 @@ def _object(text: str, start: int, read: Parts) -> tuple[dict[str, object], int]
         name, i = _DECODER.raw_decode(text, i)
         if name in members:
             raise json.JSONDecodeError(f"the member {name!r} is given twice", text, at)
+        if len(members) == MAX_MEMBERS:
+            raise json.JSONDecodeError(f"an object has over {MAX_MEMBERS} members", text, at)
         i = _skip(text, _skip(text, i) + 1)
         value: object
         if name in read.raw:

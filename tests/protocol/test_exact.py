@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachesvc.errors import InvalidInput
-from cachesvc.protocol.exact import RawJson, check_json, parts, read_object
+from cachesvc.protocol.exact import MAX_MEMBERS, RawJson, check_json, parts, read_object
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text
@@ -72,6 +72,14 @@ def test_a_string_that_never_ends_is_walked_over_once(size: int) -> None:
     for inside in (b"[", b'\\"'):
         with pytest.raises(InvalidInput, match="is not JSON"):
             check_json(b"[" * 500 + b'"[' + inside * size)
+
+
+def test_of_an_object_that_is_read_by_its_members_there_are_so_many() -> None:
+    """A megabyte of them took a third of a second; what is kept as it is may have any number."""
+    text = json.dumps({str(number): 1 for number in range(MAX_MEMBERS + 1)})
+    with pytest.raises(InvalidInput, match="over 1000 members"):
+        read_object(text.encode(), parts("value"))
+    assert read_object(b'{"value":%b}' % text.encode(), parts("value")) == {"value": text.encode()}
 
 
 def test_a_member_given_twice_is_refused() -> None:
