@@ -27,7 +27,7 @@ from cachesvc.web.jobs import JobEvents, delete_job, get_job, get_jobs
 from cachesvc.web.listing import get_keys, get_query
 from cachesvc.web.live import Live, LiveRoute
 from cachesvc.web.revocations import post_revocations
-from cachesvc.web.routes import DataRoute, Endpoint
+from cachesvc.web.routes import BATCH, ENTRY, DataRoute, Endpoint
 from cachesvc.web.service import Service
 from cachesvc.web.snapshot import Snapshots
 from cachesvc.web.sync import get_sync, post_sync
@@ -39,8 +39,8 @@ DESCRIBED: Final = frozenset(
 
 # Of entries. They answer with a response, so that they can be asked by more than one way (`direct.py`).
 ENDPOINTS: Final[Mapping[str, Mapping[str, Endpoint]]] = {
-    "/v1/cache/{key}": {"GET": get_entry, "PUT": put_entry, "DELETE": delete_entry, "POST": post_entry},
-    "/v1/batch": {"POST": post_batch},
+    ENTRY: {"GET": get_entry, "PUT": put_entry, "DELETE": delete_entry, "POST": post_entry},
+    BATCH: {"POST": post_batch},
 }
 
 

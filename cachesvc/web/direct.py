@@ -23,9 +23,9 @@ from cachesvc.web.door import FROZEN, part_of, problem
 from cachesvc.web.ids import new_id
 from cachesvc.web.phrases import STATUS_LINES
 from cachesvc.web.protocol import LimitedProtocol
-from cachesvc.web.routes import Endpoint, answered
+from cachesvc.web.routes import ENTRY, READING, Endpoint, answered
 from cachesvc.web.service import Service
-from cachesvc.web.usual import ENTRY, READING, Request, Usual
+from cachesvc.web.usual import Request, Usual
 
 _CONTROL: Final = re.compile(b"[\x00-\x08\x0a-\x1f\x7f]")
 

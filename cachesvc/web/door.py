@@ -16,11 +16,9 @@ from cachesvc.realtime.identity import Identity
 from cachesvc.web.call import IDENTITY, KEPT, REQUEST_ID
 from cachesvc.web.ids import new_id
 from cachesvc.web.problems import Problem, ProblemRaised, problem_of
-from cachesvc.web.routes import TEMPLATE
+from cachesvc.web.routes import ENTRY, READING, TEMPLATE
 from cachesvc.web.service import Service
 
-_ENTRY: Final = "/v1/cache/{key}"
-_READING: Final = frozenset({"GET", "HEAD"})
 FROZEN: Final = problem_of(Unavailable("this node was frozen while it answered, and does not know what was written meanwhile"))
 _log = logging.getLogger(__name__)
 _OPEN: Final = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json", "/asyncapi.json"})  # whoever asks
@@ -87,7 +85,7 @@ class Door:
 
     def _frozen(self, scope: Scope) -> bool:
         """Whether this node was frozen while it looked up what it now tells of an entry."""
-        return self._clock.monotonic() >= self._leash.until and scope["method"] in _READING and _template(scope) == _ENTRY
+        return self._clock.monotonic() >= self._leash.until and scope["method"] in READING and _template(scope) == ENTRY
 
     async def _let_in(self, scope: Scope) -> Identity:
         """Who asks, and may ask for more. Raises `TooManyRequests` beside what `_identified` raises."""
@@ -108,7 +106,7 @@ class Door:
         identity = self._doorman.greet(token.strip() if scheme.lower() == "bearer" else None)
         if identity is None:
             raise Unauthenticated("a bearer token is needed")
-        told_by_id = scope["path"].startswith(_A_JOB) and scope["method"] in _READING  # which asks itself whether it may
+        told_by_id = scope["path"].startswith(_A_JOB) and scope["method"] in READING  # which asks itself whether it may
         if not identity.unrestricted and scope["path"].startswith(_ADMINISTERED) and not told_by_id:
             raise Forbidden("admin", scope["path"])
         return identity

@@ -44,6 +44,12 @@ def fault(  # noqa: PLR0911 - one return a fault
     return None
 
 
-def length_of(headers: Iterable[tuple[bytes, bytes]]) -> int:
-    """Of the body, in bytes, as said by headers that the parser has let pass; 0 where they do not say."""
-    return next((int(value) for name, value in headers if name == b"content-length"), 0)
+def length_of(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """Of the body, in bytes, as said by headers that were let pass; None for one in chunks."""
+    length = 0
+    for name, value in headers:
+        if name == b"content-length":
+            length = int(value)
+        elif name == b"transfer-encoding":
+            return None
+    return length

@@ -26,9 +26,10 @@ from cachesvc.web.direct import Answering, DirectProtocol, Told
 from cachesvc.web.entries import found
 from cachesvc.web.ids import new_id
 from cachesvc.web.protocol import LimitedProtocol
+from cachesvc.web.routes import ENTRY
 from cachesvc.web.service import Service
 from cachesvc.web.trial import answers_at_once, keeps_limits
-from cachesvc.web.usual import ENTRY, Request, Usual
+from cachesvc.web.usual import Request, Usual
 
 _log = logging.getLogger(__name__)
 _LOADER: Final = "loader"  # whose answers are no hits
@@ -149,10 +150,10 @@ async def hot(plain: type[LimitedProtocol], service: Service) -> type[HttpToolsP
         "endpoints": ENDPOINTS,
     }
     made = type("HotProtocol", (HotProtocol, plain), parts)
-    if await answers_at_once(made):
-        return made
-    _log.warning("all requests take the plain route: uvicorn %s is not as it was", uvicorn.__version__)
-    if await keeps_limits(plain):
+    if not await keeps_limits(plain):  # which the other builds on, too
+        _log.error("limits of requests and connections are not kept: uvicorn %s is not as it was", uvicorn.__version__)
+        return HttpToolsProtocol
+    if not await answers_at_once(made):
+        _log.warning("all requests take the plain route: uvicorn %s is not as it was", uvicorn.__version__)
         return plain
-    _log.error("limits of requests and connections are not kept: uvicorn %s is not as it was", uvicorn.__version__)
-    return HttpToolsProtocol
+    return made

@@ -15,11 +15,12 @@ _A_CHUNK: Final = 32  # bytes that may stand around a piece of a body: its size,
 class Pieces:
     """Of one connection. It is told where in a request the parser is: behind its head, in its body, at its end."""
 
-    __slots__ = ("_in_head", "_left", "_seam", "around", "head")
+    __slots__ = ("_in_head", "_left", "_seam", "around", "chunked", "head")
 
     def __init__(self) -> None:
         self.head = bytearray()  # as far as it is here
         self.around = 0  # bytes that came with a body and are none of it, over what its chunks need
+        self.chunked = False  # the body, or the one before
         self._in_head = True
         self._left = 0  # bytes of a body whose length was said
         self._seam = b""  # the end of the piece before, where the end of this part may have begun
@@ -45,10 +46,11 @@ class Pieces:
             self.around = max(0, self.around) + len(piece)
         return piece
 
-    def head_ended(self, length: int) -> None:
-        """Behind it comes a body of so many bytes; of chunks, or none, where that is 0."""
+    def head_ended(self, length: int | None) -> None:
+        """Behind it comes a body of so many bytes; None: in chunks."""
         self.head.clear()
-        self._in_head, self._left, self.around = False, length, 0
+        self._in_head, self.around = False, 0
+        self.chunked, self._left = length is None, length or 0
 
     def body_came(self, size: int) -> None:
         self.around -= size + _A_CHUNK

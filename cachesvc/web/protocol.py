@@ -10,11 +10,11 @@ import asyncio
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http import httptools_impl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cachesvc.protocol.codes import Code
 from cachesvc.web.admission import Admission
@@ -24,6 +24,9 @@ from cachesvc.web.ids import new_id
 from cachesvc.web.phrases import STATUS_LINES
 from cachesvc.web.pieces import Pieces
 from cachesvc.web.problems import Problem, ProblemRaised
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +166,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         version = self.parser.get_http_version()
-        self._stop(self._too_much() or fault(self._pieces.head, version, self.headers))
+        if problem := self._too_much() or fault(self._pieces.head, version, self.headers):
+            self._stop(problem)
         if older := version == "1.0":
             self.expect_100_continue = False  # which it does not know (RFC 9110, 10.1.1)
         if kept := older and self.parser.should_keep_alive() and not self.parser.should_upgrade():
@@ -190,7 +194,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._pieces.body_came(len(body))
 
     def on_message_complete(self) -> None:
-        self._stop(self._large_headers() if self._much_around() or self._many_headers() else None)  # with its trailers
+        if self._pieces.chunked and (self._much_around() or self._many_headers()):  # with its trailers
+            self._stop(self._large_headers())
         self._pieces.ended()
         if not self._shedding:
             super().on_message_complete()
@@ -233,11 +238,10 @@ class LimitedProtocol(HttpToolsProtocol):
         """Whether what came with a body, in extensions of chunks and trailers, is more than headers may be."""
         return self._pieces.around > self.limits.header_bytes
 
-    def _stop(self, problem: Problem | None) -> None:
-        """Where there is one, stop the parser, which forgets why."""
+    def _stop(self, problem: Problem) -> NoReturn:
+        """Stop the parser, which forgets why."""
         self._refusal = problem
-        if problem is not None:
-            raise ProblemRaised(problem)
+        raise ProblemRaised(problem)
 
     def _long_target(self) -> Problem:
         return Problem(414, Code.TOO_LARGE, f"the target is longer than the limit of {self.limits.request_line} bytes")

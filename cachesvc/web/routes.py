@@ -6,7 +6,7 @@ The raw path decides, since a decoded one no longer tells `%2F` in a key's neigh
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -18,7 +18,10 @@ from cachesvc.web.call import Call, raw_path, read_headers
 from cachesvc.web.deadlines import Late
 from cachesvc.web.service import Service
 
-TEMPLATE = "cachesvc.template"  # of the scope: the route as metrics name it
+ENTRY: Final = "/v1/cache/{key}"
+BATCH: Final = "/v1/batch"
+READING: Final = frozenset(("GET", "HEAD"))
+TEMPLATE: Final = "cachesvc.template"  # of the scope: the route as metrics name it
 T = TypeVar("T")
 Endpoint = Callable[[Call], Awaitable[Response]]
 

@@ -28,8 +28,9 @@ from cachesvc.realtime.rates import Rates
 from cachesvc.web.call import Call
 from cachesvc.web.deadlines import Deadlines
 from cachesvc.web.protocol import HeadLimits
+from cachesvc.web.routes import ENTRY
 from cachesvc.web.service import Limits
-from cachesvc.web.usual import ENTRY, Usual
+from cachesvc.web.usual import Usual
 
 _TURNS: Final = 100  # of the event loop, in which a trial has been answered
 _HEAD: Final = b"GET /v1/cache/trial%b HTTP/1.1\r\nHost: trial\r\n%b\r\n"

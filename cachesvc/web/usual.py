@@ -18,11 +18,9 @@ from cachesvc.web.call import decoded
 from cachesvc.web.conditions import unchanged
 from cachesvc.web.heads import HOST
 from cachesvc.web.protocol import HeadLimits
+from cachesvc.web.routes import BATCH, ENTRY, READING
 
 T = TypeVar("T")
-ENTRY: Final = "/v1/cache/{key}"
-BATCH: Final = "/v1/batch"
-READING: Final = frozenset(("GET", "HEAD"))
 _PREFIX: Final = b"/v1/cache/"
 _LINE: Final = re.compile(  # no fragment
     rb"(GET|HEAD|PUT|POST|DELETE) ((?:/v1/cache/|(/v1/batch(?=[ ?])))[A-Za-z0-9%:._~!$&'()*+,;=@/-]{0,1536})"

@@ -237,7 +237,6 @@ async def test_a_uvicorn_on_which_nothing_can_be_built_serves_by_itself(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, site: Site, name: str
 ) -> None:
     monkeypatch.delattr(HttpToolsProtocol, name)
-    monkeypatch.delattr(LimitedProtocol, "between_requests")
     assert await hot(limited(LIMITS), site.service) is HttpToolsProtocol
     assert "limits of requests and connections are not kept" in caplog.text
 

@@ -45,7 +45,7 @@ def test_no_piece_has_bytes_of_two_parts(requests: list[tuple[bytes, bytes | tup
             place += 1
             after, left = parts[place] if place < len(parts) else ("head", b"")
             if kind == "head":
-                pieces.head_ended(len(left) if after == "length" else 0)
+                pieces.head_ended({"length": len(left), "chunks": None}.get(after, 0))
             if after == "head":
                 pieces.ended()
                 assert not pieces.head
@@ -56,7 +56,7 @@ def test_no_piece_has_bytes_of_two_parts(requests: list[tuple[bytes, bytes | tup
 def test_what_comes_around_a_body_is_counted() -> None:
     pieces = Pieces()
     pieces.cut(b"PUT / HTTP/1.1\r\n\r\n", 0)
-    pieces.head_ended(0)
+    pieces.head_ended(None)
     for _ in range(1_000):  # the size of a chunk, and its end
         pieces.cut(b"1\r\nx\r\n", 0)
         pieces.body_came(1)
