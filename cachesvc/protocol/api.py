@@ -75,6 +75,9 @@ class Update(Body):
     depends_on: Names = Field(default_factory=list)
     expected_version: Annotated[VersionNumber | None, Field(description="refuses; 0: absent")] = None
     base_version: Annotated[VersionNumber | None, Field(description="accepts, and tells a conflict; 0: absent")] = None
+    fill_token: Annotated[
+        StrictStr | None, Field(max_length=40, description="of the miss: refuses if what the value depends on changed since")
+    ] = None
 
 
 class Get(Body):

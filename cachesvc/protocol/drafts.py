@@ -17,7 +17,7 @@ from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key, parse_key, parse_name
 from cachesvc.model.numbers import parse_number
 from cachesvc.model.pattern import parse_pattern
-from cachesvc.model.position import Version
+from cachesvc.model.position import Version, parse_position
 from cachesvc.protocol.api import MAX_NAMES, Invalidate, Update
 from cachesvc.protocol.exact import check_nesting
 
@@ -34,6 +34,7 @@ def draft_of(update: Update, key: Key, *, max_value_size: int, path: str = "") -
         parents=names(update.depends_on, field=f"{path}dependsOn"),
         expected=Version(update.expected_version) if update.expected_version is not None else None,
         base=Version(update.base_version) if update.base_version is not None else None,
+        token=parse_position(update.fill_token, field=f"{path}fillToken") if update.fill_token is not None else None,
         distribute=update.distribute,
     )
     field = f"{path}value"

@@ -155,6 +155,7 @@ class ValuePayload(Wire):
     content_type: str | None = None
     encoding: Literal["base64"] | None = None
     ttl: float | None = Field(None, description="seconds left")
+    fill_token: str | None = Field(None, description="of a miss: to be given with the value that is then written")
 
 
 class CacheValue(Message):

@@ -132,6 +132,8 @@ async def post_entry(call: Call) -> Response:
         raise InvalidInput("expectedVersion", "is given twice: in a header as well")
     if expects.given and draft.base is not None:
         raise InvalidInput("baseVersion", "refuses and accepts at once together with a condition in a header")
+    if expects.token is not None and draft.token is not None:
+        raise InvalidInput("fillToken", "is given twice: in a header as well")
     draft, written = await write(call, draft, expects, asked)
     return _done(draft, written, value=True)
 
@@ -139,7 +141,7 @@ async def post_entry(call: Call) -> Response:
 async def write(call: Call, draft: Draft, expects: Expectation, asked: str) -> tuple[Draft, Written]:
     """Carry out a draft under what its request demands."""
     cache = call.service.cache
-    draft = draft._replace(token=expects.token)
+    draft = draft._replace(token=expects.token or draft.token)
     draft = identified(draft, expects, subject=call.subject, key=asked)
     if expects.single is not None:
         draft = draft._replace(expected=expects.single)

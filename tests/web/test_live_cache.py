@@ -67,6 +67,24 @@ async def test_an_expected_version_refuses(site: Site) -> None:
         assert refused["recoverable"] is True
 
 
+async def test_a_value_that_was_computed_since_a_miss_is_refused_if_anything_changed(
+    site: Site, http: httpx.AsyncClient
+) -> None:
+    async with site.served() as port, connected(port) as socket:
+        token = (await result(socket, "cache:get", {"key": "a"}))["fillToken"]
+        filled = await result(socket, "cache:update", update("a", value=1, dependsOn=["b"], fillToken=token))
+        assert filled["operation"] == "set"
+        await result(socket, "cache:update", update("b", value=1))
+        for key in ("a", "b"):
+            refused = await result(socket, "cache:update", update(key, value=2, dependsOn=["b"], fillToken=token))
+            assert (refused["code"], refused["details"]["field"]) == ("VERSION_CONFLICT", "payload.fillToken")
+        over_http = {"operation": "set", "value": 2, "fillToken": token}
+        assert (await http.post("/v1/cache/b", json=over_http)).status_code == 412
+        twice = await http.post("/v1/cache/b", json=over_http, headers={"Fill-Token": token})
+        assert (twice.status_code, twice.json()["field"]) == (422, "fillToken")
+        assert (await http.post("/v1/cache/c", json=over_http)).status_code == 201
+
+
 async def test_a_key_of_another_request_is_refused_by_the_name_that_it_has_here(site: Site) -> None:
     async with site.served() as port, connected(port) as socket:
         await result(socket, "cache:update", update("a", value=1, idempotencyKey="k"))
@@ -110,6 +128,8 @@ async def test_invalidate(site: Site) -> None:
         ("cache:update", update("a", value=1, baseVersion=1, expectedVersion=1), "BAD_MESSAGE", "payload.baseVersion"),
         ("cache:update", update("a", "increment", value="x"), "BAD_MESSAGE", "payload.value"),
         ("cache:update", update("a", value=1, tags=[""]), "BAD_MESSAGE", "payload.tags[0]"),
+        ("cache:update", update("a", value=1, fillToken="yesterday"), "BAD_MESSAGE", "payload.fillToken"),
+        ("cache:update", update("a", value=1, fillToken=7), "BAD_MESSAGE", "payload.fillToken"),
         ("cache:invalidate", {"keys": []}, "BAD_MESSAGE", "payload.keys"),
         ("cache:invalidate", {"keys": ["a"] * 4}, "LIMIT_EXCEEDED", "payload.keys"),
         ("cache:invalidate", {"keys": ["a", ""]}, "BAD_MESSAGE", "payload.keys[1]"),
