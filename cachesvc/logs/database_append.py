@@ -33,7 +33,7 @@ from cachesvc.logs.witness import Seen, Witness
 from cachesvc.model.change import Appended, Change, Draft, pack_change, unpack_change
 from cachesvc.model.entry import Entry, pack_details
 from cachesvc.model.fold import fold
-from cachesvc.model.fold_state import Folded, Result, State, Terms, asked, base_of, based, noted, touched, valued
+from cachesvc.model.fold_state import Folded, Result, State, Terms, asked, base_of, based, doubted, noted, touched, valued
 from cachesvc.model.invalidation import Related
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Epoch, Position, Seq, Version
@@ -123,9 +123,18 @@ class Appender:
         answers = self._answers(connection, asked(drafts))
         names = noted(drafts, self._terms, found.values())
         items = database_agenda.held(connection, self._store, names) if names else {}
-        bases = _bases(connection, based(drafts))
         state = State(
-            position, now, found, answers, Seq(complete_since), patterns, found_related, self._terms.site, items, bases
+            position,
+            now,
+            found,
+            answers,
+            Seq(complete_since),
+            patterns,
+            found_related,
+            self._terms.site,
+            items,
+            _bases(connection, based(drafts)),
+            self._relations.members(connection, doubted(drafts, patterns)),
         )
         return _Read(state, bytes_total, unpack_index(fields).written)
 

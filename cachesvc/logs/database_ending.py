@@ -9,17 +9,14 @@ from __future__ import annotations
 import orjson
 from sqlalchemy import Connection, select
 
-from cachesvc.logs.database_rows import RowWriter
-from cachesvc.model.entry import tombstone
 from cachesvc.model.invalidation import InForce
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import enumerate_keys
-from cachesvc.model.position import Seq, Version
+from cachesvc.model.position import Seq
 from cachesvc.tiers import database_patterns
-from cachesvc.tiers.database import values_of_entry
 from cachesvc.tiers.database_patterns import PatternsRead
 from cachesvc.tiers.database_store import Store
-from cachesvc.tiers.schema import entries, patterns
+from cachesvc.tiers.schema import patterns
 
 
 def end_some(store: Store, patterns_read: PatternsRead, connection: Connection, *, limit: int, keep: float) -> int:
@@ -33,7 +30,7 @@ def end_some(store: Store, patterns_read: PatternsRead, connection: Connection, 
     one = InForce(Seq(row.sequence), enumerate_keys(keys, text=row.pattern), at=row.at, soft=row.soft)
     now: float = connection.execute(select(store.now())).scalar_one()
     database_patterns.end(connection, store, one, keys, patterns_read.now(connection), now=now, keep=keep)
-    _bury_absent(store, connection, one, keys, now=now, keep=keep)
+    database_patterns.as_new(connection, store, one, keys, now=now, keep=keep)
     if row.looked + len(keys) < len(named):
         come = patterns.update().where(patterns.c.sequence == one.sequence)
         connection.execute(come.values(looked=row.looked + len(keys)))
@@ -41,23 +38,3 @@ def end_some(store: Store, patterns_read: PatternsRead, connection: Connection, 
         connection.execute(patterns.delete().where(patterns.c.sequence == one.sequence))
         database_patterns.moved(connection)
     return len(keys)
-
-
-def _bury_absent(store: Store, connection: Connection, one: InForce, keys: list[Key], *, now: float, keep: float) -> None:
-    """What is not there, or was deleted before, is known to be as new as the invalidation too."""
-    named = store.one_of(entries.c.key, "keys")
-    rows = connection.execute(
-        select(entries.c.key, entries.c.version, entries.c.deleted).where(named), {"keys": store.texts(keys)}
-    )
-    there: set[str] = set()
-    older: list[str] = []
-    for key, version, deleted in rows:
-        there.add(key)
-        if deleted and version < one.sequence:
-            older.append(key)
-    if older:
-        newer = entries.update().where(named).values(version=one.sequence, updated_at=now, expires_at=now + keep)
-        connection.execute(newer, {"keys": store.texts(older)})
-    gone = [tombstone(key, Version(one.sequence), now=now, keep=keep) for key in keys if key not in there]
-    if gone:
-        RowWriter(store.dialect).insert(connection, entries, [values_of_entry(entry, b"") for entry in gone])

@@ -5,7 +5,7 @@ The rule that must not break: it is of the state that the fold sees, so nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from sqlalchemy import (
@@ -13,6 +13,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Select,
+    Text,
     and_,
     bindparam,
     case,
@@ -37,6 +38,7 @@ from cachesvc.tiers.database_store import Store
 from cachesvc.tiers.schema import dependencies, entries, tags
 
 _BETWEEN: Final = "\n"  # no key or tag has a control character
+_MOST_DOUBTED: Final = 32  # patterns that are looked up for the fills of an append
 
 
 class Relations:
@@ -69,6 +71,9 @@ class Relations:
         self._hit = select(func.count()).select_from(names.table).join(entries, of_them).where(hit)
         versions = select(entries.c.key, entries.c.version, hit).join(names.table, of_them)
         self._versions = versions.where(entries.c.version >= bindparam("first"))
+        low, high = bindparam("low", type_=Text), bindparam("high", type_=Text)
+        of_tag = exists().where(tags.c.tag == names, tags.c.key >= low, tags.c.key < high)
+        self._members = select(names).select_from(names.table).where(of_tag)
 
     def of(self, connection: Connection, named: Invalidation, patterns: Patterns) -> Related:
         """The keys that have its tags and, for a cascade, all that depends on what it names; of many, how many it hits, too.
@@ -109,6 +114,22 @@ class Relations:
             counted = matched, cascaded
             marks.update(followed if named.cascade else self._tags(connection, meant)[0])
         return Related(tuple(tagged), tuple(dependents), tuple(sorted(marks)), counted=counted)
+
+    def members(self, connection: Connection, doubted: Mapping[Pattern, Collection[str]]) -> set[tuple[str, str]]:
+        """The patterns, by text, with those names that are the tag of an entry whose key has the pattern's prefix.
+
+        That is nearly always one that it matches; where not, a fill is refused that need not be, and made again. So it is where
+        very many came at once.
+        """
+        found: set[tuple[str, str]] = set()
+        for place, (pattern, names) in enumerate(doubted.items()):
+            tagged: Iterable[str] = names
+            if place < _MOST_DOUBTED:
+                low, high = pattern.prefix, above(pattern.prefix, exact=pattern.exact)
+                bound = {"names": self._store.joined(names), "low": low, "high": high}
+                tagged = connection.execute(self._members, bound).scalars()
+            found.update((pattern.text, name) for name in tagged)
+        return found
 
     def _standing(self, connection: Connection, keys: Sequence[str], patterns: Patterns) -> Sequence[str]:
         """Those whose rows no pattern has ended, though they may not be swept yet."""

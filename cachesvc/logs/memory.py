@@ -23,7 +23,7 @@ from cachesvc.logs.outcomes import pack_batch
 from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.entry import Entry, tombstone
 from cachesvc.model.fold import fold
-from cachesvc.model.fold_state import Folded, State, Terms, asked, base_of, based, noted, touched
+from cachesvc.model.fold_state import Folded, State, Terms, asked, base_of, based, doubted, noted, touched
 from cachesvc.model.invalidation import InForce, Invalidation, Patterns, Related, hit
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
@@ -93,6 +93,7 @@ class MemoryAuthority(MemoryJobs, MemoryAgenda):
             relations,
             items=self._held(noted(drafts, self._terms)),
             bases=dict(filter(None, map(base_of, ring.at(based(drafts))))),
+            members=self._members(drafts),
         )
         folded = fold(state, drafts, batch=batch, terms=self._terms)
         self._keep(folded)
@@ -114,12 +115,21 @@ class MemoryAuthority(MemoryJobs, MemoryAgenda):
             self._patterns.add(one)
             if not one.retired:
                 rows, now = list(self._rows.held()), self._clock.now()
-                older = (row for row in rows if row.version < one.sequence and one.pattern.matches(row.key))
+                older = [row for row in rows if row.version < one.sequence and one.pattern.matches(row.key)]
                 dead = sum(hit(row, now, soft=one.soft) for row in older)
+                self._ring.mark({tag for row in older for tag in row.tags}, one.sequence)
                 self._burials[one.sequence] = Burial(True, len(rows), dead, one.at)
                 if one.soft:
                     self._store(map(self._patterns.hide, rows))
                 self._rows.doubt(one)
+
+    def _members(self, drafts: Sequence[Draft]) -> set[tuple[str, str]]:
+        """Of the patterns of these drafts only: those in force have moved the marks of their tags already."""
+        named = doubted(drafts, Patterns())
+        rows = [row for row in self._rows.held() if row.tags] if named else []
+        return {
+            (one.text, tag) for one, tags in named.items() for row in rows if one.matches(row.key) for tag in tags & {*row.tags}
+        }
 
     def _related(self, drafts: Sequence[Draft]) -> Related:
         named = drafts[0].invalidation if drafts else None

@@ -54,8 +54,16 @@ class Ring:
         """The last change of what no record names: the marks of tags."""
         for key, row in rows.items():
             if key.startswith(_MARK):
-                self.last[key] = Seq(row.version)
-                self._marks.append((Seq(row.version), key))
+                self._note(key, Seq(row.version))
+
+    def mark(self, tags: Iterable[str], sequence: Seq) -> None:
+        """What has these tags changed there, without a record of its own."""
+        for tag in tags:
+            self._note(mark_of(tag), sequence)
+
+    def _note(self, mark: Key, sequence: Seq) -> None:
+        self.last[mark] = max(sequence, self.last.get(mark, sequence))
+        self._marks.append((sequence, mark))
 
     def read(self, after: Position, limit: int) -> list[Change]:
         if after.epoch != self.head.epoch or after.sequence > self.head.sequence:

@@ -21,7 +21,7 @@ from cachesvc.model.fold_invalidation import fold_invalidation
 from cachesvc.model.fold_merge import fold_merge
 from cachesvc.model.fold_rivals import note_overtaken
 from cachesvc.model.fold_state import ENDED_KEPT, Folded, Result, State, Terms, buried, killed, mark_changed, row_of
-from cachesvc.model.invalidation import mark_of
+from cachesvc.model.invalidation import ended_mark_of, mark_of
 from cachesvc.model.keys import Key, module_of
 from cachesvc.model.merging import Strategy
 from cachesvc.model.numbers import add_exactly, format_number, parse_number
@@ -299,6 +299,15 @@ def _check_token(state: State, folded: Folded, draft: Draft, token: Position, cu
             raise refuse(f"{name.removeprefix(mark_of(''))} changed since")
         if killed(state, folded, name, token.sequence):
             raise refuse(f"{name} was invalidated since")
+    for tag in draft.tags:
+        row = row_of(state, folded, ended_mark_of(tag))
+        if row is not None and row.version > token.sequence:
+            raise refuse(f"the tag {tag} was invalidated since")
+    if draft.parents and state.members:
+        for pattern in (*state.patterns.since(token.sequence), *folded.patterns.since(token.sequence)):
+            for parent in draft.parents:
+                if (pattern.text, parent) in state.members:
+                    raise refuse(f"what has the tag {parent} was invalidated since")
 
 
 def _check_original(state: State, folded: Folded, original: Entry, row: Entry | None) -> None:

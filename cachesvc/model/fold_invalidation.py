@@ -11,7 +11,7 @@ from cachesvc.model.change import Change, Draft, Kind, Operation, Receipt
 from cachesvc.model.entry import tombstone
 from cachesvc.model.fold_rivals import note_overtaken
 from cachesvc.model.fold_state import UNRELATED, Folded, State, Terms, count_hit, mark_changed, row_of
-from cachesvc.model.invalidation import InForce, Invalidation, in_force, softened
+from cachesvc.model.invalidation import InForce, Invalidation, in_force, mark_of, softened
 from cachesvc.model.pattern import ENUMERATED, enumerate_keys
 from cachesvc.model.position import Seq, Version
 from cachesvc.model.replica import succeeding
@@ -56,7 +56,8 @@ def fold_invalidation(state: State, folded: Folded, draft: Draft, change_id: str
         elif chunk:
             enumeration = enumerate_keys(chunk, text=f"{ENUMERATED}{version}")
             folded.patterns.add(InForce(version, enumeration, at=state.now, soft=named.soft))
-    mark_changed(folded, (*named.tags, *related.marks), Version(version), state.now, terms)
+    ended = map(mark_of, named.tags)  # what is on its way with such a tag is refused, though no other knows of it yet
+    mark_changed(folded, (*named.tags, *related.marks, *ended), Version(version), state.now, terms)
     return Receipt(draft.operation, Version(version), found=matched > 0, matched=matched, cascaded=cascaded)
 
 

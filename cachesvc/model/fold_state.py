@@ -6,7 +6,7 @@ kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from cachesvc.errors import Refused
@@ -14,9 +14,10 @@ from cachesvc.model.agenda import Item
 from cachesvc.model.change import Change, Draft, Operation, Receipt
 from cachesvc.model.conflict import item_name as conflict_name
 from cachesvc.model.entry import Entry, tombstone
-from cachesvc.model.invalidation import Patterns, Related, hit, mark_of
+from cachesvc.model.invalidation import Patterns, Related, ended_mark_of, hit, mark_of
 from cachesvc.model.keys import Key, module_of
 from cachesvc.model.merging import Policy, Strategy
+from cachesvc.model.pattern import Pattern, parse_pattern
 from cachesvc.model.position import Position, Seq, Version
 from cachesvc.model.reminders import item_name
 from cachesvc.model.replica import conflict_of, ended
@@ -79,6 +80,7 @@ class State:
     site: str = ""  # as in the terms
     items: Mapping[str, Item] = field(default_factory=dict)  # those of `noted(…)` that there are
     bases: Mapping[tuple[Key, Version], Entry] = field(default_factory=dict)  # those of `based(drafts)` that the log holds
+    members: Set[tuple[str, str]] = frozenset()  # the patterns, by text, of `doubted(…)`, and the tags of entries they match
 
 
 @dataclass(slots=True)
@@ -113,7 +115,21 @@ def touched(drafts: Iterable[Draft]) -> set[Key]:
         if draft.token is not None:
             keys.update(Key(parent) for parent in draft.parents)
             keys.update(map(mark_of, draft.parents))
+            keys.update(map(ended_mark_of, draft.tags))
     return keys
+
+
+def doubted(drafts: Sequence[Draft], patterns: Patterns) -> dict[Pattern, set[str]]:
+    """The patterns that fills were overtaken by, or may be, and on what these depend: of which of it, as tags, a pattern
+    matches an entry, the fold looks at. A pattern moves no tag's mark until what it kills is swept.
+    """
+    found: dict[Pattern, set[str]] = {}
+    named = [parse_pattern(draft.invalidation.pattern) for draft in drafts if draft.invalidation and draft.invalidation.pattern]
+    for draft in drafts:
+        if draft.token is not None and draft.parents:
+            for pattern in (*named, *patterns.since(draft.token.sequence)):
+                found.setdefault(pattern, set()).update(draft.parents)
+    return found
 
 
 def valued(drafts: Iterable[Draft], terms: Terms, related: Related = UNRELATED) -> set[Key]:

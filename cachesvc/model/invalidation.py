@@ -77,6 +77,11 @@ def mark_of(tag: str) -> Key:
     return Key(f"\x1f{tag}")
 
 
+def ended_mark_of(tag: str) -> Key:
+    """The row that says when all that has the tag was last invalidated by it."""
+    return mark_of(mark_of(tag))
+
+
 class InForce(NamedTuple):
     """A pattern in force since `sequence`.
 
@@ -153,6 +158,12 @@ class Patterns:
                     newest = one.sequence
                     break
         return newest if newest > above else 0
+
+    def since(self, sequence: int) -> list[Pattern]:
+        """Those that came into force after a sequence, but for enumerations."""
+        if sequence >= self.highest:
+            return []
+        return [one.pattern for one in self if one.sequence > sequence and not isinstance(one.pattern, Enumeration)]
 
     def matching(self, key: str) -> list[InForce]:
         """All that match the key, the newest first."""

@@ -14,10 +14,10 @@ from sqlalchemy import Connection, bindparam, case, func, select
 
 from cachesvc.model.entry import NO_CONTENT, Entry, pack_details, tombstone, with_details
 from cachesvc.model.fold_state import ENDED_KEPT
-from cachesvc.model.invalidation import InForce, Patterns, in_force
+from cachesvc.model.invalidation import InForce, Patterns, in_force, mark_of
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Enumeration, enumerate_keys
-from cachesvc.model.position import Seq
+from cachesvc.model.position import Seq, Version
 from cachesvc.model.replica import ended
 from cachesvc.ports import Burial
 from cachesvc.tiers.database_store import Store
@@ -168,6 +168,11 @@ def end(
         before = Patterns(other for other in held if other.sequence < one.sequence)
         hit = sum(not before.ended(row.key, row.version) for row in found)
     ending = [row.key for row in found]
+    if found:
+        theirs = connection.execute(
+            select(tags.c.tag).where(store.one_of(tags.c.key, "keys")).distinct(), {"keys": store.texts(ending)}
+        )
+        as_new(connection, store, one, list(map(mark_of, theirs.scalars())), now=now, keep=keep)
     if found and one.soft:
         ends = func.coalesce(case((entries.c.expires_at < one.at, entries.c.expires_at)), one.at)
         known = _known(connection, store, ending, site, dead=False) if site else ()
@@ -191,6 +196,22 @@ def end(
         connection.execute(dead_rows.values(**gone, updated_at=now, expires_at=now + keep), bound)
         _keep_known(connection, known)
     return hit
+
+
+def as_new(connection: Connection, store: Store, one: InForce, keys: Sequence[Key], *, now: float, keep: float) -> None:
+    """What is not there, or was deleted before, is known to be as new as the invalidation."""
+    named = store.one_of(entries.c.key, "keys")
+    columns = select(entries.c.key, entries.c.version, entries.c.deleted).where(named)
+    rows = connection.execute(columns, {"keys": store.texts(keys)}).all() if keys else ()
+    older = [key for key, version, deleted in rows if deleted and version < one.sequence]
+    if older:
+        newer = entries.update().where(named).values(version=one.sequence, updated_at=now, expires_at=now + keep)
+        connection.execute(newer, {"keys": store.texts(older)})
+    absent = set(keys).difference(key for key, *_ in rows)
+    if absent:
+        gone = [tombstone(key, Version(one.sequence), now=now, keep=keep) for key in sorted(absent)]
+        names = [column.name for column in entries.c]
+        connection.execute(entries.insert(), [dict(zip(names, (*entry[:9], b""), strict=True)) for entry in gone])
 
 
 def _known(connection: Connection, store: Store, keys: Sequence[str], site: str, *, dead: bool) -> list[dict[str, object]]:

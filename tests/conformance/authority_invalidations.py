@@ -11,7 +11,7 @@ from cachesvc.engine.preview import preview
 from cachesvc.errors import Refusal, Refused
 from cachesvc.logs import redis_patterns
 from cachesvc.model import fold_invalidation, invalidation
-from cachesvc.model.change import ABSENT, Appended, Kind, Operation, invalidate
+from cachesvc.model.change import ABSENT, Appended, Kind, Operation, Receipt, invalidate
 from cachesvc.model.fold_state import Terms
 from cachesvc.model.invalidation import InForce, Invalidation
 from cachesvc.model.keys import Key
@@ -438,6 +438,31 @@ class Relations:
             await append(indexed, change)
             assert refusal(await append(indexed, fill("late", token, parents=("t",)))) is Refusal.STALE_FILL
         receipts(await append(indexed, fill("late", await indexed.head(), parents=("a", "t"))))
+
+    @pytest.mark.parametrize("soft", [False, True])
+    async def test_a_fill_from_what_had_a_tag_is_refused_after_a_pattern(self, indexed: Authority, soft: bool) -> None:
+        await append(indexed, put("p:1", tags=("t",)), put("q:1", tags=("u",)), put("a:1", tags=("t",)))
+        token = await indexed.head()
+        pattern, late = invalidate(Invalidation("p:*", soft=soft)), fill("late", token, parents=("t",))
+        at_once = await append(indexed, pattern, late, fill("other", token, parents=("u", "none")))
+        assert refusal(at_once, 1) is Refusal.STALE_FILL
+        assert isinstance(at_once.outcomes[2], Receipt)
+        assert refusal(await append(indexed, late)) is Refusal.STALE_FILL
+        await retire(indexed, await only_pattern(indexed))
+        assert refusal(await append(indexed, late)) is Refusal.STALE_FILL
+        receipts(await append(indexed, fill("late", await indexed.head(), parents=("t",))))
+
+    @pytest.mark.parametrize("soft", [False, True])
+    async def test_a_fill_with_a_tag_that_was_invalidated_meanwhile_is_refused(self, indexed: Authority, soft: bool) -> None:
+        await append(indexed, put("a", tags=("t", "u")))
+        token = await indexed.head()
+        late = fill("late", token, tags=("v", "t"))
+        by_tag = invalidate(Invalidation(tags=("t",), soft=soft))
+        at_once = await append(indexed, by_tag, late, fill("b", token, tags=("u",)))
+        assert refusal(at_once, 1) is Refusal.STALE_FILL
+        assert isinstance(at_once.outcomes[2], Receipt)  # that another entry was ended that has its tag is nothing to it
+        assert refusal(await append(indexed, late)) is Refusal.STALE_FILL
+        receipts(await append(indexed, fill("late", await indexed.head(), tags=("v", "t"))))
 
     async def test_many_keys_are_several_records(self, indexed: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(fold_invalidation, "CHUNK", 10)

@@ -13,7 +13,7 @@ from cachesvc.model.change import ABSENT, PRESENT, Draft, Idempotency, Kind, Ope
 from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
 from cachesvc.model.fold import fold
 from cachesvc.model.fold_state import ENDED_KEPT, Folded, Result, State, Terms, asked, touched
-from cachesvc.model.invalidation import Invalidation, mark_of
+from cachesvc.model.invalidation import Invalidation, ended_mark_of, mark_of
 from cachesvc.model.keys import Key
 from cachesvc.model.numbers import add_exactly
 from cachesvc.model.policy import absent
@@ -252,6 +252,10 @@ def test_a_fill_is_refused_for_what_came_before_it_in_the_batch(before: Draft) -
 
 def test_the_fold_looks_at_parents_only_for_a_token() -> None:
     assert touched([filled(1, "p", "q"), written(B, parents=("r",))]) == {"a", "p", "q", "b", mark_of("p"), mark_of("q")}
+
+
+def test_the_fold_looks_at_tags_only_for_a_token() -> None:
+    assert touched([filled(1)._replace(tags=("t",)), written(B, tags=("u",))]) == {"a", "b", ended_mark_of("t")}
 
 
 def test_what_is_past_its_life_expires() -> None:
