@@ -12,11 +12,10 @@ from functools import reduce
 from typing import Final, NamedTuple
 
 from cachesvc.model.entry import JSON, Entry, Fields, Origin, Stamp, Vector
-from cachesvc.model.merging import Merged, members, plain
+from cachesvc.model.merging import DEEPEST, Merged, members, plain
 from cachesvc.model.vector import joined, knows
 
 MOST: Final = 1_000  # fields told apart; what has more, or had, counts as written whole
-_DEEPEST: Final = 32  # objects within each other; what is deeper is one field
 _EMPTY: Final = "{}"
 
 Path = tuple[str, ...]
@@ -94,7 +93,7 @@ def _texts(entry: Entry) -> dict[Path, str] | None:
 
 def _walked(path: Path, held: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
     for name, text in held.items():
-        inside = members(text) if len(path) < _DEEPEST else None
+        inside = members(text) if len(path) < DEEPEST else None
         if inside:
             yield from _walked((*path, name), inside)
         else:

@@ -105,6 +105,8 @@ class Settlement(NamedTuple):
         return self.strategy is Strategy.MANUAL
 
 
+MOST_MERGED: Final = 64 << 10  # bytes of a value that is merged by field: of a larger one the log holds no base
+DEEPEST: Final = 32  # objects within each other; what is deeper is one field
 NOTHING: Final = Sibling(None, 0.0, 0)  # the base of what was made from nothing
 
 
@@ -166,9 +168,10 @@ def by_priority(siblings: Iterable[Sibling], sources: Sequence[str]) -> Sibling:
 def merge_fields(base: Sibling | None, siblings: Sequence[Sibling]) -> Merged | None:
     """The base with what each version changed of it, field by field and into objects; None where that cannot be.
 
-    Of a field that several changed to different values, the latest version's stands, and the field is a clash.
+    Of a field that several changed to different values, the latest version's stands, and the field is a clash. Values over
+    `MOST_MERGED` are not looked into: a merge is made within an append, where others wait.
     """
-    if base is None:
+    if base is None or any(len(one.value or b"") > MOST_MERGED for one in siblings):
         return None
     texts = [_text(one) for one in siblings]
     roots = [members(text) if text is not None else None for text in texts]
@@ -181,7 +184,7 @@ def merge_fields(base: Sibling | None, siblings: Sequence[Sibling]) -> Merged | 
         return None
     ranked = sorted(range(len(siblings)), key=lambda place: _order(siblings[place]))
     merger = _Merger(ranked)
-    value = merger.objects("", root, [one for one in roots if one is not None])
+    value = merger.objects((), root, [one for one in roots if one is not None])
     return Merged(value.encode(), tuple(merger.clashes), frozenset(merger.rejected))
 
 
@@ -193,18 +196,18 @@ class _Merger:
         self.rejected: set[int] = set()
         self._ranked = ranked
 
-    def objects(self, path: str, base: Mapping[str, str], ours: Sequence[Mapping[str, str]]) -> str:
+    def objects(self, path: tuple[str, ...], base: Mapping[str, str], ours: Sequence[Mapping[str, str]]) -> str:
         names = dict.fromkeys(base)
         for place in self._ranked:
             names |= dict.fromkeys(ours[place])
         merged: list[str] = []
         for name in names:
-            text = self._member(f"{path}{name}", base.get(name), [one.get(name) for one in ours])
+            text = self._member((*path, name), base.get(name), [one.get(name) for one in ours])
             if text is not None:
                 merged.append(f"{json.dumps(name)}:{text}")
         return "{" + ",".join(merged) + "}"
 
-    def _member(self, path: str, base: str | None, texts: Sequence[str | None]) -> str | None:
+    def _member(self, path: tuple[str, ...], base: str | None, texts: Sequence[str | None]) -> str | None:
         before = plain(base)
         changed = [place for place in self._ranked if plain(texts[place]) != before]
         if not changed:
@@ -213,11 +216,12 @@ class _Merger:
         last = changed[-1]
         if all(value == different[last] for value in different.values()):
             return texts[last]
-        inside = [members(text) if text is not None else None for text in texts]
-        root: Mapping[str, str] | None = {} if base is None else members(base)
-        if root is not None and all(one is not None for one in inside):
-            return self.objects(f"{path}.", root, [one for one in inside if one is not None])
-        self.clashes.append(path)
+        if len(path) < DEEPEST:
+            inside = [members(text) if text is not None else None for text in texts]
+            root: Mapping[str, str] | None = {} if base is None else members(base)
+            if root is not None and all(one is not None for one in inside):
+                return self.objects(path, root, [one for one in inside if one is not None])
+        self.clashes.append(".".join(path))
         self.rejected |= {place for place, value in different.items() if value != different[last]}
         return texts[last]
 
@@ -299,17 +303,30 @@ def _type_of(siblings: Sequence[Sibling], merged: Merged | None, *, based: bool)
         return "data" if different and based else "version"
     if not merged.clashes:
         return "version"
+    values = [_Opened(_text(one)) for one in held]
     for path in merged.clashes:
-        shapes = {_shape(text) for one in held if (text := _at(_text(one), path.split("."))) is not None}
+        shapes = {_shape(text) for value in values if (text := value.at(tuple(path.split(".")))) is not None}
         if len(shapes - {"null"}) > 1:
             return "schema"
     return "data"
 
 
-def _at(text: str | None, names: Sequence[str]) -> str | None:
-    for name in names:
-        text = (members(text) or {}).get(name) if text is not None else None
-    return text
+class _Opened:
+    """A value, of which each object is read once, however many of its fields are looked at."""
+
+    def __init__(self, text: str | None) -> None:
+        self._text = text
+        self._objects: dict[tuple[str, ...], Mapping[str, str]] = {}
+
+    def at(self, path: tuple[str, ...]) -> str | None:
+        """The text of a field, None where there is none."""
+        text = self._text
+        for depth, name in enumerate(path):
+            above = path[:depth]
+            if above not in self._objects:
+                self._objects[above] = (members(text) if text is not None else None) or {}
+            text = self._objects[above].get(name)
+        return text
 
 
 def _shape(text: str | None) -> str:

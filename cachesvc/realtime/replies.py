@@ -12,10 +12,8 @@ from cachesvc.model.moments import moment
 from cachesvc.protocol.codes import Code, code_of
 
 _LONGEST: Final = 1_000  # characters of a text that may quote what came from outside
-_MEMBERS: Final = {
-    "Idempotency-Key": "idempotencyKey",
-    "Fill-Token": "fillToken",
-}  # what the engine refuses by a name that it has over HTTP
+# what the engine refuses by a name that it has over HTTP
+_MEMBERS: Final = {"Idempotency-Key": "idempotencyKey", "Fill-Token": "fillToken"}
 
 
 def frame(kind: str, payload: Mapping[str, object], at: float, *, answers: str | None = None, **more: object) -> bytes:

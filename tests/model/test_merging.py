@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cachesvc.model.merging import (
+    MOST_MERGED,
     NOTHING,
     Merged,
     Policy,
@@ -72,6 +73,30 @@ def test_objects_within_are_merged_and_arrays_are_not() -> None:
     found = merged({"o": {"x": 1, "y": 1}, "l": [1]}, {"o": {"x": 2, "y": 1}, "l": [1, 2]}, {"o": {"x": 1, "y": 3}, "l": [3]})
     assert json.loads(found.value) == {"o": {"x": 2, "y": 3}, "l": [3]}
     assert found.clashes == ("l",)
+
+
+def nested(levels: int, value: object) -> object:
+    return {"a": nested(levels - 1, value)} if levels else value
+
+
+@pytest.mark.parametrize(("levels", "apart"), [(31, True), (32, False), (480, False)])
+def test_what_is_deeper_is_one_field(levels: int, apart: bool) -> None:
+    found = merged(*(nested(levels, value) for value in ({}, {"x": 1}, {"y": 2})))
+    assert (found.clashes == ()) is apart
+    assert json.loads(found.value) == nested(levels, {"x": 1, "y": 2} if apart else {"y": 2})
+
+
+def test_a_value_that_is_too_large_is_not_merged() -> None:
+    large = version({"a": "x" * MOST_MERGED}, 1.0)
+    assert merge_fields(NOTHING, [large, version({"b": 1}, 2.0)]) is None
+    assert settle(Policy(Strategy.FIELD_LEVEL), [large, version({"b": 1}, 2.0)], base=NOTHING, now=NOW).winner is not None
+
+
+def test_many_clashes_are_looked_at_in_one_reading() -> None:
+    """Were each looked up in the whole value, this would take minutes, with the log's lock held."""
+    one, two = (version({f"k{place}": value for place in range(3_000)}, at) for at, value in ((1.0, 0), (2.0, "x")))
+    settled = settle(Policy(), [one, two], base=NOTHING, now=NOW)
+    assert (len(settled.clashes), settled.conflict_type) == (3_000, "schema")
 
 
 def test_a_field_removed_here_and_changed_there_is_a_clash() -> None:
