@@ -5,7 +5,6 @@ A number is never read by way of a float on its way into the store: `value` is k
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections import Counter
@@ -128,11 +127,15 @@ def find_text(text: str, name: str) -> str | None:
         level += brackets.count("{") + brackets.count("[") - brackets.count("}") - brackets.count("]")
         at = member.end()
         if level == 1:
-            with contextlib.suppress(ValueError):
-                told, _ = _DECODER.raw_decode(member[1])
-                told.encode()  # a lone surrogate cannot be
-                found = told
-    return found
+            found = member[1]
+    if found is None:
+        return None
+    try:
+        told: str = _DECODER.decode(found)
+        told.encode()  # a lone surrogate cannot be told
+    except ValueError:
+        return None
+    return told
 
 
 # What these walk over has been checked: between the parts that are looked for there is nothing but space.
