@@ -9,8 +9,6 @@ import logging
 from collections.abc import Sequence
 from decimal import Decimal
 
-import orjson
-
 from cachesvc.errors import InvalidInput, Refusal, Refused
 from cachesvc.model.change import ABSENT, PRESENT, Change, Draft, Idempotency, Kind, Operation, Receipt, request_id
 from cachesvc.model.conflict import Conflict
@@ -23,7 +21,7 @@ from cachesvc.model.fold_rivals import note_overtaken
 from cachesvc.model.fold_state import ENDED_KEPT, Folded, Result, State, Terms, buried, killed, mark_changed, row_of
 from cachesvc.model.invalidation import ended_mark_of, mark_of
 from cachesvc.model.keys import Key, module_of
-from cachesvc.model.merging import Strategy
+from cachesvc.model.merging import Strategy, members
 from cachesvc.model.numbers import add_exactly, format_number, parse_number
 from cachesvc.model.position import Position, Seq, Version
 from cachesvc.model.replica import added, fielded, succeeding
@@ -213,13 +211,10 @@ def _remembered(live: Entry, terms: Terms) -> bytes | None:
         return None
     text = live.value
     if member:
-        try:
-            value = orjson.loads(text)
-        except orjson.JSONDecodeError:
+        said = (members(text.decode()) or {}).get(member)
+        if said is None:
             return None
-        if not isinstance(value, dict) or member not in value:
-            return None
-        text = orjson.dumps(value[member])
+        text = said.encode()
     return text if len(text) <= MAX_REMEMBERED else None
 
 

@@ -186,6 +186,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _gauge("realtime.subscriptions", "ws_subscriptions", "Subscriptions of open connections"),
     _counter("realtime.changesTold", "ws_changes", "Changes that came to the hub"),
     _counter("realtime.deliveries", "ws_deliveries", "Times that one was handed to a connection"),
+    _counter("realtime.untold", "ws_untold", "Changes that could not be told, or not with their content: a fault, tell us"),
     _gauge("realtime.kept", "ws_sessions_kept", "Sessions kept for clients that may come back"),
     _gauge("realtime.keptBytes", "ws_sessions_kept_bytes", "Bytes of what is kept for them"),
     _gauge("realtime.conflated", "ws_conflated", "Of the connections open now: changes that gave way to newer ones"),

@@ -105,6 +105,18 @@ def read_message(text: str) -> dict[str, Any]:
     return members
 
 
+def read_value(text: bytes) -> Any:
+    """What a JSON text says, numbers as Python has them; None for what is no JSON."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass  # numbers too large for orjson, perhaps
+    try:
+        return _DECODER.decode(text.decode())
+    except (ValueError, RecursionError):
+        return None
+
+
 def check_members(text: str, *, field: str) -> None:
     """Raises `InvalidInput` (malformed) where an object of a JSON text has a member twice: readers differ in which counts."""
     try:

@@ -193,6 +193,7 @@ class PublishedPayload(Wire):
     resource: str
     message: Any
     published_by: str
+    truncated: bool | None = Field(None, description="the message could not be told")
 
 
 class Published(Message):

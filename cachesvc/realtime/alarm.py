@@ -16,7 +16,7 @@ class Alarm:
         self._log = log
         self._level = level
 
-    def __call__(self, text: str, *said: object) -> None:
+    def __call__(self, text: str, *said: object, exc_info: bool = False) -> None:
         self.raised += 1
         if self.raised <= LOGGED or self.raised % 1_000 == 0:
-            self._log.log(self._level, text, *said)
+            self._log.log(self._level, text, *said, exc_info=exc_info)

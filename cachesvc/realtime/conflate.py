@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final, Generic, TypeVar
 
+from cachesvc.model.numbers import add_roughly
 from cachesvc.model.pattern import parse_pattern
 from cachesvc.realtime.told import CREATED, DELETED, UPDATED, Told
 
@@ -121,8 +123,8 @@ def merge(earlier: Told, later: Told) -> Told | None:
 
 def _moved(earlier: Told, later: Told) -> dict[str, object]:
     first, last = _change(earlier), _change(later)
-    total = _delta(first) + _delta(last)
-    return {"previous": first.get("previous"), "current": last.get("current"), "delta": total}
+    total = add_roughly(_delta(first), _delta(last))
+    return {"previous": first["previous"], "current": last["current"], "delta": total}
 
 
 def _change(told: Told) -> Mapping[str, object]:
@@ -131,7 +133,7 @@ def _change(told: Told) -> Mapping[str, object]:
     return change
 
 
-def _delta(change: Mapping[str, object]) -> float:
+def _delta(change: Mapping[str, object]) -> Decimal:
     delta = change["delta"]
-    assert isinstance(delta, int | float)
+    assert isinstance(delta, Decimal)
     return delta

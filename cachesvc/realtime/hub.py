@@ -1,33 +1,40 @@
 """Hub: which sessions of this node a change concerns, found by an index over segments, keys and globs.
 
-The rule that must not break: there is no await in here, so a subscription sees every change after the one at which it was made.
+The rules that must not break: there is no await in here, so a subscription sees every change after the one at which it was
+made; and whatever is wrong with one change, the others are told, and whom it concerned comes to know.
 """
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from typing import Final
 
 from cachesvc.model.change import Change, Kind
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern, parse_pattern
 from cachesvc.model.position import Position
+from cachesvc.realtime.alarm import Alarm
 from cachesvc.realtime.framing import Framing
 from cachesvc.realtime.modules import Modules
 from cachesvc.realtime.resources import Resource, published_to
 from cachesvc.realtime.stream import Stream, Subscription
-from cachesvc.realtime.told import Told, tell, tell_invalidation
+from cachesvc.realtime.told import Told, barely_told, tell, tell_invalidation
 
 Subscriptions = dict[Subscription, None]  # a set, in order
+_EVERY: Final = parse_pattern("*")
+_log = logging.getLogger(__name__)
 
 
 class Audience:
     """Subscriptions, and who of them is told what of a change."""
 
-    def __init__(self, modules: Modules) -> None:
+    def __init__(self, modules: Modules, alarm: Alarm) -> None:
         self.modules = modules
+        self.alarm = alarm
         self.index = Index()
 
     def of(self, change: Change, epoch: int) -> dict[Stream, tuple[Told, Subscription]]:
@@ -43,7 +50,7 @@ class Audience:
         first = next(covering, None)
         if first is None:
             return {}
-        told = tell(change, self.modules, epoch)
+        told = self._told(change, epoch)
         if told is None:
             return {}
         found: dict[Stream, tuple[Told, Subscription]] = {}
@@ -57,6 +64,13 @@ class Audience:
             if known is None or subscription.throttle < known[1].throttle:
                 found[stream] = told, subscription
         return found
+
+    def _told(self, change: Change, epoch: int) -> Told | None:
+        try:
+            return tell(change, self.modules, epoch)
+        except Exception:  # noqa: BLE001 - one change must not keep the others from being told
+            self.alarm("the content of change %d of %s cannot be told", change.sequence, change.key, exc_info=True)
+            return barely_told(change, self.modules, epoch)
 
     def concerns(self, key: Key) -> bool:
         """Whether anyone would be told of a change of this key."""
@@ -101,7 +115,8 @@ class Hub:
         self.told = 0
         self.deliveries = 0
         self.framing = Framing()
-        self.audience = Audience(self.modules)
+        self.alarm = Alarm(_log, logging.ERROR)  # of what cannot be told
+        self.audience = Audience(self.modules, self.alarm)
 
     @property
     def index(self) -> Index:
@@ -120,16 +135,26 @@ class Hub:
         """Tell everyone whom these changes concern, in order."""
         for change in changes:
             self.position = Position(self.position.epoch, change.sequence)
-            audience = self.audience.of(change, self.position.epoch)
+            try:
+                audience = self.audience.of(change, self.position.epoch)
+            except Exception:  # noqa: BLE001 - nor may it end what tells all others
+                self.alarm("whom change %d concerns cannot be told", change.sequence, exc_info=True)
+                for concerned in list(self.index.reached(_EVERY)):
+                    concerned.stream.lose(change.sequence)
+                continue
             self.told += bool(audience)
             self.deliveries += len(audience)
             for stream, (told, subscription) in audience.items():
-                stream.offer(told, subscription)
+                try:
+                    stream.offer(told, subscription)
+                except Exception:  # noqa: BLE001 - nor the other sessions
+                    self.alarm("change %d cannot be told to a session", change.sequence, exc_info=True)
+                    stream.lose(change.sequence)
 
     def start_over(self, at: Position) -> None:
         """The log goes on from elsewhere. What was subscribed to is to be subscribed to again."""
         self.position = at
-        self.audience = Audience(self.modules)
+        self.audience = Audience(self.modules, self.alarm)
 
 
 class Index:

@@ -7,7 +7,7 @@ position is told that is past what a recovery still has to tell.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -23,7 +23,8 @@ from cachesvc.realtime.hub import Audience, Hub
 from cachesvc.realtime.identity import Identity
 from cachesvc.realtime.large import Reads, completed
 from cachesvc.realtime.replies import refusal
-from cachesvc.realtime.stream import Sent, Stream
+from cachesvc.realtime.stream import Sent, Stream, Subscription
+from cachesvc.realtime.told import Told
 
 CHUNK: Final = 64  # messages in one response
 CHUNK_BYTES: Final = 128 << 10
@@ -171,7 +172,7 @@ class Recovery:
         if after.epoch != self.hub.position.epoch:
             raise PositionLost(f"epoch {after.epoch} is over")
         upto = self.hub.position.sequence
-        missed, live = Audience(self.hub.modules), Audience(self.hub.modules)
+        missed, live = (Audience(self.hub.modules, self.hub.alarm) for _ in range(2))
         waiting = sorted(stream.subscriptions.values(), key=lambda subscription: -subscription.since)
         for subscription in waiting:
             missed.index.add(subscription)
@@ -182,11 +183,11 @@ class Recovery:
             for change in await completed(self.cache, changes, missed.concerns):
                 while waiting and waiting[-1].since < change.sequence:
                     live.index.add(waiting.pop())
-                found = missed.of(change, after.epoch).get(stream)
+                found = self._told(missed, change, after.epoch).get(stream)
                 stream.recovering = change.sequence
                 if found is None or change.sequence in told:
                     continue
-                if not everything and stream in live.of(change, after.epoch):
+                if not everything and stream in self._told(live, change, after.epoch):
                     continue
                 chunk.append(stream.number(found[0]))
                 if len(chunk) >= CHUNK or sum(sent.told.size for sent in chunk) >= CHUNK_BYTES:
@@ -194,6 +195,13 @@ class Recovery:
                     chunk = []
         if chunk:
             yield chunk
+
+    def _told(self, audience: Audience, change: Change, epoch: int) -> Mapping[Stream, tuple[Told, Subscription]]:
+        try:
+            return audience.of(change, epoch)
+        except Exception as wrong:  # whoever asks has to know that there is a gap
+            self.hub.alarm("a recovery cannot tell change %d", change.sequence, exc_info=True)
+            raise PositionLost("what happened cannot be told") from wrong
 
 
 def _missed(sent: Iterable[Sent], last: int, asked: RecoveryRequestPayload) -> Sequence[Sent] | None:

@@ -83,7 +83,15 @@ class Session:
         stream_limits = StreamLimits(self.limits.queue_size, self.limits.remembered, self.limits.remembered_bytes)
         hub = self.hub
         self.stream = Stream(
-            self.outbox, stream_limits, self.clock, hub.sequence, self.wake, self._slow, hub.framing, hub.position.epoch
+            self.outbox,
+            stream_limits,
+            self.clock,
+            hub.sequence,
+            self.wake,
+            self._slow,
+            self._lost,
+            hub.framing,
+            hub.position.epoch,
         )
         self.client = Authentication(self.names, self.limits.auth, self.clock, self.doorman, shown, proofs=proofs, node=node)
         self.errors = Budget(self.limits.max_errors, self.limits.error_window, self.clock)
@@ -367,6 +375,10 @@ class Session:
         self.outbox.clear()
         self.stream.clear()
         self.close(CloseCode.SLOW, "what was to be read was not read")
+
+    def _lost(self) -> None:
+        """What happened cannot be told: it is to be read."""
+        self.close(CloseCode.STATE_LOST, "what happened could not be told: start over")
 
 
 class Served(NamedTuple):

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from cachesvc.ports import Clock
+from cachesvc.protocol.exact import RawJson, read_value
 from cachesvc.realtime.batches import MOST, WINDOW
 from cachesvc.realtime.conflate import Conflator
 from cachesvc.realtime.framing import Framing
@@ -19,7 +21,7 @@ from cachesvc.realtime.identity import NOBODY, Identity
 from cachesvc.realtime.outbox import Outbox
 from cachesvc.realtime.reading import Filters
 from cachesvc.realtime.resources import Resource
-from cachesvc.realtime.told import Told
+from cachesvc.realtime.told import UNKNOWN, Told
 
 _ABSENT: Final = object()
 _NONE: Final[deque[Told]] = deque(maxlen=0)  # stands for a queue that was never needed
@@ -109,6 +111,7 @@ class Stream:
     at: Callable[[], int]
     wake: Callable[[], None]
     overflow: Callable[[], None]
+    lost: Callable[[], None]
     framing: Framing
     epoch: int = 0
     identity: Identity = NOBODY
@@ -224,6 +227,13 @@ class Stream:
         self.closed = True
         self._waiting.clear()
 
+    def lose(self, sequence: int) -> None:
+        """This change cannot be told, and so nothing after it."""
+        if not self.closed:
+            self.recovering = min(self.position, sequence - 1)
+            self.clear()
+            self.lost()
+
     def freeze(self) -> None:
         """Nothing is told from here on: the position stays where it is."""
         self.recovering = self.position
@@ -255,8 +265,10 @@ class Stream:
 
 def _holds(told: Told, names: Sequence[str], allowed: Sequence[Any]) -> bool:
     found = _at(told.payload, names)
+    if isinstance(found, Decimal):
+        found = float(found)
     if found is _ABSENT:
-        if told.content is None:
+        if told.content is UNKNOWN:
             return True
         found = _at(told.content, names)
         if found is _ABSENT and len(names) > 1:  # as in `task.status`: the payload's member is the content itself
@@ -266,7 +278,9 @@ def _holds(told: Told, names: Sequence[str], allowed: Sequence[Any]) -> bool:
 
 def _at(value: Any, names: Sequence[str]) -> Any:
     for name in names:
+        if isinstance(value, RawJson):
+            value = read_value(value)
         if not isinstance(value, Mapping) or name not in value:
             return _ABSENT
         value = value[name]
-    return value
+    return read_value(value) if isinstance(value, RawJson) else value

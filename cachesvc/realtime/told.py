@@ -6,7 +6,8 @@ A frame is its head, the same for everyone, and behind it the number and the pos
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from decimal import Decimal
+from typing import Final
 
 import orjson
 
@@ -17,6 +18,8 @@ from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key, module_of
 from cachesvc.model.merging import members
 from cachesvc.model.moments import moment
+from cachesvc.model.numbers import add_roughly, format_number, roughly
+from cachesvc.protocol.exact import RawJson, read_value
 from cachesvc.protocol.values import is_json, value_members
 from cachesvc.realtime.modules import CHANGED_BY, Member, Module, Modules
 from cachesvc.realtime.resources import published_to
@@ -25,6 +28,7 @@ MAX_PUSHED: Final = 256 << 10  # bytes of a value that is pushed; a larger one i
 CREATED: Final = "created"
 UPDATED: Final = "updated"
 DELETED: Final = "deleted"
+UNKNOWN: Final = object()  # the content of what is deleted, too large, or about no entry: nothing is known of it
 NEEDS: Final[Mapping[str, str]] = {MANUAL: "resolve"}
 _KINDS: Final = frozenset({Kind.WRITE, Kind.FILL, Kind.DELETE, Kind.EXPIRE})
 
@@ -58,7 +62,7 @@ class Told:
         resource: str = "",
         entity: str = "",
         action: str = "",
-        content: object = None,
+        content: object = UNKNOWN,
         needs: str = "",
     ) -> None:
         self.type = kind
@@ -69,10 +73,10 @@ class Told:
         self.resource = resource
         self.entity = entity
         self.action = action
-        self.content = content  # the decoded value; None where there is none, or it is not told
+        self.content = content  # the decoded value
         self.needs = needs  # what one must be allowed to do with the resource beside reading it
         members = {"type": kind, "payload": payload, "timestamp": moment(at), "version": version, "epoch": epoch}
-        self.head = orjson.dumps(members)[:-1] + b',"seq":'
+        self.head = orjson.dumps(members, default=_written_out)[:-1] + b',"seq":'
         self.size = len(self.head) + 43
 
     def frame(self, seq: int, position: int) -> bytes:
@@ -111,7 +115,7 @@ def tell(change: Change, modules: Modules, epoch: int) -> Told | None:
             epoch=epoch,
             at=change.at,
             resource=modules.called(resource) if kind else published_to(change.publication, modules).reach,
-            content=_looked_into(change, about, modules, epoch) if about is not None else None,
+            content=_looked_into(change, about, modules, epoch) if about is not None else UNKNOWN,
             needs=NEEDS.get(kind, ""),
         )
     if change.key is None or change.kind not in _KINDS:
@@ -125,6 +129,29 @@ def tell(change: Change, modules: Modules, epoch: int) -> Told | None:
     return SHAPES[module.shape](_Event(change, change.key, entry, module, epoch))
 
 
+def barely_told(change: Change, modules: Modules, epoch: int) -> Told:
+    """A change of a key, or a publication, without its content: told as if that were too large, so that it is read."""
+    if change.publication is not None:
+        resource, _, sender, kind, _ = change.publication
+        payload: dict[str, object] = {"resource": resource, "message": None, "publishedBy": sender, "truncated": True}
+        reach = modules.called(resource) if kind else published_to(change.publication, modules).reach
+        needs = NEEDS.get(kind, "")
+        return Told("publish", payload, version=change.sequence, epoch=epoch, at=change.at, resource=reach, needs=needs)
+    key, gone = change.key or "", change.entry is None or change.entry.deleted
+    operation = "delete" if gone else "set"
+    payload = {"key": key, "value": None, "operation": operation, "distribute": change.distribute}
+    return Told(
+        "cache:update",
+        payload if gone else payload | {"truncated": True},
+        version=change.sequence,
+        epoch=epoch,
+        at=change.at,
+        resource=key,
+        entity=key,
+        action=DELETED if gone else CREATED if change.before is None else UPDATED,
+    )
+
+
 def _looked_into(change: Change, about: Entry, modules: Modules, epoch: int) -> object:
     """What filters would find in a change of the entry that a message is about."""
     event = _Event(change._replace(entry=about), about.key, about, modules.of(module_of(about.key)), epoch)
@@ -133,7 +160,7 @@ def _looked_into(change: Change, about: Entry, modules: Modules, epoch: int) -> 
 
 def _member(text: str) -> object:
     """A member of a payload: what filters may look at is decoded, anything else keeps its own text."""
-    return orjson.Fragment(text) if text[0] in "{[" else orjson.loads(text)
+    return read_value(text.encode()) if text[0] in '"tfn' else RawJson(text.encode())
 
 
 def tell_invalidation(change: Change, named: Invalidation, epoch: int) -> Told:
@@ -195,8 +222,9 @@ class _Event:
         return member.default
 
     def members(self) -> dict[str, object]:
+        """The members of the payload beside the entity, those that are the value's own as it has them."""
         found = {member.name: self.member(member) for member in self.module.members}
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: self._exactly(name, value) for name, value in found.items() if value is not None}
 
     def told(self, kind: str, payload: Mapping[str, object], *, conflates: bool = True) -> Told:
         return Told(
@@ -211,9 +239,20 @@ class _Event:
             content=self.content,
         )
 
-    def previous(self) -> Any:
-        """What the log remembers of the content before, decoded; None for nothing."""
-        return _decode(self.change.previous) if self.change.previous is not None else None
+    def previous(self) -> RawJson:
+        """What the log remembers of the content before; null for nothing."""
+        return RawJson(self.change.previous or b"null")
+
+    def current(self) -> RawJson:
+        """The content; null for what is none, or no JSON."""
+        return RawJson(self.entry.value if self.entry is not None and self.content is not UNKNOWN else b"null")
+
+    def _exactly(self, name: str, value: object) -> object:
+        """A member of the payload; what is taken out of the value keeps its text, however deep or large."""
+        if not isinstance(value, list | dict) or not isinstance(self.content, dict) or self.content.get(name) is not value:
+            return value
+        assert self.entry is not None
+        return RawJson((members(self.entry.value.decode()) or {}).get(name, "null").encode())
 
     def _known(self, member: Member) -> object:
         if self.change.entry is None:
@@ -228,8 +267,8 @@ class _Event:
 
     def _decoded(self) -> object:
         if self.entry is None or not self.held or not is_json(self.entry.content_type):
-            return None
-        return _decode(self.entry.value)
+            return UNKNOWN
+        return read_value(self.entry.value)
 
 
 def _entity(event: _Event) -> Told:
@@ -246,7 +285,7 @@ def _mail(event: _Event) -> Told:
         payload = {module.entity: event.value(), **event.members(), **event.common()}
         return event.told(module.type, payload, conflates=False)
     status = event.content.get("status") if isinstance(event.content, dict) else None
-    if action == UPDATED and status in module.statuses and status != event.previous():
+    if action == UPDATED and status in module.statuses and status != read_value(event.previous()):
         payload = {"messageId": event.name, "status": status, "changedBy": event.member(CHANGED_BY), **event.common()}
         return event.told(module.status_type, payload)
     return _plain(event)
@@ -257,8 +296,8 @@ def _metric(event: _Event) -> Told:
     of, _, metric = event.name.partition(":")
     if not metric or (event.entry is not None and not event.held):
         return _plain(event)
-    previous, current = event.previous(), event.content
-    change = {"previous": previous, "current": current, "delta": _number(current) - _number(previous)}
+    previous, current = event.previous(), event.current()
+    change = {"previous": previous, "current": current, "delta": add_roughly(roughly(current), roughly(previous).copy_negate())}
     payload = {"module": of, "metric": metric, "value": event.value(), "change": change, **event.common()}
     return event.told(event.module.type, payload)
 
@@ -284,12 +323,12 @@ SHAPES: Final[Mapping[str, Callable[[_Event], Told]]] = {
 }
 
 
-def _decode(text: bytes) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None  # numbers past what a double holds: told as they are, not looked into
-
-
-def _number(value: object) -> float:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else 0
+def _written_out(value: object) -> orjson.Fragment:
+    """What is told digit by digit."""
+    match value:
+        case RawJson():
+            return orjson.Fragment(bytes(value))
+        case Decimal():
+            return orjson.Fragment(format_number(value))
+        case _:
+            raise TypeError(type(value).__name__)

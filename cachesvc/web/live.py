@@ -279,6 +279,7 @@ class Live:
             "subscriptions": self.hub.index.size,
             "changesTold": self.hub.told,
             "deliveries": self.hub.deliveries,
+            "untold": self.hub.alarm.raised,
             "conflated": sum(c.session.stream.conflated for c in self._open),
             "inFlight": sum(c.in_flight for c in self._open),
             "closed": dict(counts.closed),
