@@ -21,17 +21,23 @@ class Pattern:
     text: str
     prefix: str  # every match starts with it
     exact: bool  # nothing special in it: it matches `prefix` only
-    _regex: re.Pattern[str] = field(repr=False, compare=False)
+    _regex: re.Pattern[str] | None = field(repr=False, compare=False)  # None: it is `plain`
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a prefix, with or without a star behind it: no other costs as little, to make and to match."""
+        return self._regex is None
 
     def matches(self, key: str) -> bool:
-        return self._regex.fullmatch(key) is not None
+        if self._regex is not None:
+            return self._regex.fullmatch(key) is not None
+        return key == self.prefix if self.exact else key.startswith(self.prefix)
 
     def covers(self, other: Pattern) -> bool:
         """Whether it matches all that the other does: they are the same, or it is a prefix and a star. In doubt it does not."""
         if self.text in ("*", other.text):
             return True
-        plain = not any(special in self.text[:-1] for special in "*?[\\")
-        return plain and self.text[-1] == "*" and other.prefix.startswith(self.prefix)
+        return self.plain and not self.exact and other.prefix.startswith(self.prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,8 @@ def parse_pattern(text: str, *, field: str = "pattern") -> Pattern:
             if literal:
                 prefix.append(c)
             pieces.append(re.escape(c))
-    return Pattern(text, "".join(prefix), literal, re.compile(_linear(pieces), re.DOTALL))
+    plain = literal or (pieces[-1] == "*" and len(pieces) == len(prefix) + 1)
+    return Pattern(text, "".join(prefix), literal, None if plain else re.compile(_linear(pieces), re.DOTALL))
 
 
 def literal(text: str) -> str:

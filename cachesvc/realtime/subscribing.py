@@ -7,6 +7,7 @@ between.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from cachesvc.errors import Forbidden, LimitExceeded
 from cachesvc.protocol.frames import SubscribePayload
@@ -16,6 +17,8 @@ from cachesvc.realtime.identity import Identity
 from cachesvc.realtime.reading import filters_of
 from cachesvc.realtime.resources import Resource, parse_resource
 from cachesvc.realtime.stream import Stream, Subscription
+
+MAX_GLOBS: Final = 8_192  # characters of all globs of a connection that are more than a prefix
 
 
 def subscribe(stream: Stream, hub: Hub, identity: Identity, asked: SubscribePayload, *, most: int) -> list[str]:
@@ -27,6 +30,8 @@ def subscribe(stream: Stream, hub: Hub, identity: Identity, asked: SubscribePayl
             raise Forbidden("read", resource.text)
     if len(stream.subscriptions.keys() | {resource.text for resource in resources}) > most:
         raise LimitExceeded("payload.resources", "makes too many subscriptions of one connection", most)
+    followed = {resource.text: resource for resource in (*(one.resource for one in stream.subscriptions.values()), *resources)}
+    _check_globs(sum(map(_cost, followed.values())))
     stream.compression = asked.compression or stream.compression
     for resource in resources:
         known = stream.subscriptions.get(resource.text)
@@ -51,4 +56,20 @@ def unsubscribe(stream: Stream, hub: Hub, texts: Sequence[str]) -> list[str]:
 
 
 def _resources(hub: Hub, texts: Sequence[str]) -> list[Resource]:
-    return [parse_resource(text, hub.modules, field=f"payload.resources[{place}]") for place, text in enumerate(texts)]
+    read: list[Resource] = []
+    costly = 0
+    for place, text in enumerate(texts):
+        read.append(parse_resource(text, hub.modules, field=f"payload.resources[{place}]"))
+        costly = _check_globs(costly + _cost(read[-1]))
+    return read
+
+
+def _cost(resource: Resource) -> int:
+    """A glob that is more than a prefix costs something to make, and with each change that it may match."""
+    return 0 if resource.pattern is None or resource.pattern.plain else len(resource.pattern.text)
+
+
+def _check_globs(costly: int) -> int:
+    if costly > MAX_GLOBS:
+        raise LimitExceeded("payload.resources", "have globs that are too long together", MAX_GLOBS)
+    return costly

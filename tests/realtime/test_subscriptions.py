@@ -301,6 +301,22 @@ def test_bad_subscriptions(payload: object, code: str, field: str) -> None:
     said.raw()
     said.send("subscribe", payload, requestId="r-1")
     assert said.error() == (code, field, "r-1")
+
+
+def test_globs_that_are_dear_are_bounded_for_a_connection() -> None:
+    """Each that is more than a prefix is tried with every change that it may match."""
+    said = Said(max_subscriptions=5_000)
+    said.session.open()
+    said.raw()
+    dear = [f"cache:task:{place:03}:{'*a' * 40}" for place in range(100)]
+    said.send("subscribe", {"resources": [f"cache:task:{place}:*" for place in range(1_000)]}, requestId="r-1")
+    said.send("subscribe", {"resources": dear[:80]}, requestId="r-2")
+    said.send("subscribe", {"resources": dear[:80]}, requestId="r-3")
+    assert [one["type"] for one in said.frames()] == ["ack"] * 3
+    said.send("subscribe", {"resources": dear[80:]}, requestId="r-4")
+    assert said.error() == ("LIMIT_EXCEEDED", "payload.resources", "r-4")
+    said.send("unsubscribe", {"resources": [*dear, *dear]}, requestId="r-5")
+    assert said.error() == ("LIMIT_EXCEEDED", "payload.resources", "r-5")
     assert said.hub.index.size == 0
 
 
