@@ -106,8 +106,10 @@ class Range(Wire):
 
 class RecoveryRequestPayload(Wire):
     last_sequence_number: Number = Field(description="the last `seq` up to which nothing is missing")
-    missing_ranges: Annotated[list[Range], Field(max_length=1_000)] = Field(default_factory=list)
-    session_id: Id | None = Field(None, description="of the connection that was lost")
+    missing_ranges: Annotated[list[Range], Field(max_length=1_000)] = Field(
+        default_factory=list, description="numbers that are missing beside, for as long as the node that gave them knows them"
+    )
+    session_id: Id | None = Field(None, description="whose the numbers are: of the connection that was lost")
     epoch: Number | None = None
     position: Number | None = Field(None, description="of the last message up to which nothing is missing")
 

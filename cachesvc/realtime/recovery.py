@@ -125,7 +125,7 @@ class Recovery:
             return
         if stream.recovering is not None:
             raise LimitExceeded("type", "a recovery of this session is going on", 1)
-        own = asked.session_id in (None, session)
+        own = asked.session_id == session or (asked.session_id is None and _is_of(stream, asked, place))
         ended = None if own else self.kept.find(asked.session_id, stream.identity)
         after: Position | None = None
         again: Sequence[Sent] | None = None
@@ -139,8 +139,9 @@ class Recovery:
             # what was sent is not known any more: what happened since is
             told = frozenset()
             after = place
-        if again is None and after is None:
-            yield _lost(stream, "neither what was sent nor a position of this log is known")
+        lost = _beyond(asked, place) if again is None else None
+        if lost is not None:
+            yield _lost(stream, lost)
             return
         seen = max(asked.position or 0, ended.seen if ended is not None else 0)
         if not own and not stream.resume(seen):
@@ -153,7 +154,8 @@ class Recovery:
                 last = chunk[-1].seq
                 yield _response(chunk, last, session if own else asked.session_id)
             if after is not None:
-                async for chunk in self._replayed(stream, after, told, again is None and own):
+                everything = again is None and asked.session_id in (None, session)
+                async for chunk in self._replayed(stream, after, told, everything):
                     last = chunk[-1].seq
                     yield _response(chunk, last, session)
             yield _response((), last, None)
@@ -218,6 +220,22 @@ def _missed(sent: Iterable[Sent], last: int, asked: RecoveryRequestPayload) -> S
     return [one for one in remembered if one.seq in wanted]
 
 
+def _is_of(stream: Stream, asked: RecoveryRequestPayload, place: Position | None) -> bool:
+    """Whether numbers that nobody says whose they are can be this session's: so they are taken without a position, and with
+    that of its message."""
+    known = stream.sent.position_of(asked.last_sequence_number)
+    return place is None or (known is not None and (place.epoch, place.sequence) == (stream.epoch, known))
+
+
+def _beyond(asked: RecoveryRequestPayload, place: Position | None) -> str | None:
+    """Why the log cannot tell what is asked for, if it cannot: a position says nothing of what is missing before it."""
+    if place is None:
+        return "neither what was sent nor a position of this log is known"
+    if any(missing.start <= asked.last_sequence_number for missing in asked.missing_ranges):
+        return "what had the numbers of payload.missingRanges is not known any more"
+    return None
+
+
 def _place(asked: RecoveryRequestPayload) -> Position | None:
     if asked.position is None or asked.epoch is None:
         return None
@@ -250,13 +268,13 @@ def _lost(stream: Stream, reason: str) -> Payload:
 
 
 def _check(asked: RecoveryRequestPayload) -> None:
-    end = -1
-    for place, missing in enumerate(asked.missing_ranges):
+    end = 0
+    for place, missing in sorted(enumerate(asked.missing_ranges), key=lambda placed: placed[1].start):
         field = f"payload.missingRanges[{place}]"
         if missing.end < missing.start:
             raise InvalidInput(field, "runs backwards")
-        if missing.start <= end:
-            raise InvalidInput(field, "overlaps the one before it, or comes before it")
         if not missing.start:
             raise InvalidInput(field, "begins at 0: messages are numbered from 1")
+        if missing.start <= end:
+            raise InvalidInput(field, "overlaps another")
         end = missing.end

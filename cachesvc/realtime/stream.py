@@ -60,6 +60,13 @@ class Remembered:
         for seq, told in enumerate(self._told, self._last - len(self._told) + 1):
             yield Sent(seq, told, positions.get(seq, told.version))
 
+    def position_of(self, seq: int) -> int | None:
+        """What a message had as its position; None for one that is not remembered."""
+        place = seq - self._last + len(self._told) - 1
+        if not 0 <= place < len(self._told):
+            return None
+        return (self._positions or {}).get(seq, self._told[place].version)
+
     def add(self, seq: int, told: Told, position: int) -> None:
         """The next one; the oldest are forgotten."""
         if self._told is _NONE:

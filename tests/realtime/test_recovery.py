@@ -54,7 +54,8 @@ async def test_recovery_response_frames() -> None:
     [
         ([{"start": 3, "end": 2}], "payload.missingRanges[0]"),
         ([{"start": 1, "end": 2}, {"start": 2, "end": 3}], "payload.missingRanges[1]"),
-        ([{"start": 5, "end": 6}, {"start": 1, "end": 2}], "payload.missingRanges[1]"),
+        ([{"start": 2, "end": 6}, {"start": 1, "end": 2}], "payload.missingRanges[0]"),
+        ([{"start": 2, "end": 6}, {"start": 2, "end": 2}], "payload.missingRanges[1]"),
         ([{"start": 0, "end": 2}], "payload.missingRanges[0]"),
     ],
 )
@@ -80,6 +81,68 @@ async def test_what_cannot_be_recovered_is_said(asked: dict[str, Any]) -> None:
     messages, last = await recovered(here, said, **asked)
     assert (messages, last["isComplete"], last["error"]["code"]) == ([], False, "RECOVERY_UNAVAILABLE")
     assert last["error"]["recoverable"] is True
+
+
+async def test_ranges_in_any_order() -> None:
+    here = node()
+    said = connected(here)
+    said.send("subscribe", {"resources": ["task"]})
+    tell(here, 8)
+    here.follow()
+    sent = said.frames()
+    ranges = [{"start": 5, "end": 5}, {"start": 6, "end": 6}, {"start": 2, "end": 3}]
+    messages, last = await recovered(here, said, lastSequenceNumber=8, missingRanges=ranges)
+    assert (messages, last["isComplete"]) == ([sent[1], sent[2], sent[4], sent[5]], True)
+
+
+@pytest.mark.parametrize("session", [None, "s-1", "gone"])
+async def test_ranges_that_nobody_can_look_up_are_said_to_be_lost(session: str | None) -> None:
+    here = node()
+    tell(here, 20)
+    here.follow()
+    said = connected(here)
+    said.send("subscribe", {"resources": ["task"]})
+    place = {"sessionId": session, "epoch": 7, "position": 1015}
+    missing = [{"start": 3, "end": 4}]
+    messages, last = await recovered(here, said, lastSequenceNumber=15, missingRanges=missing, **place)
+    assert (messages, last["isComplete"], last["error"]["code"]) == ([], False, "RECOVERY_UNAVAILABLE")
+    missing = [{"start": 16, "end": 17}]
+    messages, last = await recovered(here, said, lastSequenceNumber=15, missingRanges=missing, **place)
+    assert [message["version"] for message in messages] == [1016, 1017, 1018, 1019, 1020]
+    assert last["isComplete"]
+
+
+@pytest.mark.parametrize("live", [0, 4, 5, 7])
+async def test_a_position_without_a_session_is_where_the_log_is_read_from(live: int) -> None:
+    here = node()
+    first = connected(here)
+    first.send("subscribe", {"resources": ["task"]})
+    tell(here, 5)
+    here.follow()
+    last = first.frames()[-1]
+    ended(here, first)
+    tell(here, 10)
+    here.follow()
+    second = connected(here, "s-2")
+    second.send("subscribe", {"resources": ["task"]})
+    tell(here, live)
+    here.follow()
+    place = {"lastSequenceNumber": last["seq"], "epoch": last["epoch"], "position": last["position"]}
+    messages, end = await recovered(here, second, **place)
+    assert {message["version"] for message in messages} >= set(range(1006, 1016))
+    assert end["isComplete"]
+
+
+async def test_numbers_without_a_session_are_of_this_one_where_their_position_is() -> None:
+    here = node()
+    said = connected(here)
+    said.send("subscribe", {"resources": ["task"]})
+    tell(here, 8)
+    here.follow()
+    sent = said.frames()
+    missing = [{"start": 2, "end": 3}]
+    messages, last = await recovered(here, said, lastSequenceNumber=6, missingRanges=missing, epoch=7, position=1006)
+    assert (messages, last["isComplete"]) == ([sent[1], sent[2], sent[6], sent[7]], True)
 
 
 async def test_on_the_same_node_after_a_reconnect() -> None:
