@@ -126,10 +126,14 @@ class Service:
         if not self._end.done():
             self._end.cancel()
         self._stand_in.close()
+        self._sock.close()  # each worker closes its copy; with the last, who connects is refused
         within = self._settings.shutdown_timeout + _LATE
-        async with asyncio.TaskGroup() as group:
-            for worker in self._workers:
-                group.create_task(worker.stop(within=within))
+        # Those that only start hold a copy, too, and are gone before the others tell clients to connect anew.
+        for ready in (False, True):
+            async with asyncio.TaskGroup() as group:
+                for worker in self._workers:
+                    if worker.ready.is_set() is ready:
+                        group.create_task(worker.stop(within=within))
         if self._store is not None:
             await self._store.stop(within=SAVING)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import httpx
 
-from tests.processes.services import REAL, gone, serving
+from tests.processes.services import LIMIT, REAL, gone, serving
 from tests.servers import wait_until
 
 
@@ -29,6 +30,30 @@ def test_a_supervisor_killed_leaves_no_node(tmp_path: Path) -> None:
         assert len(children) == 3
         service.process.kill()
         assert gone(children) == []
+
+
+def test_once_asked_to_stop_it_refuses_connections_and_answers_what_is_in_flight(tmp_path: Path) -> None:
+    with serving(tmp_path, "--workers", "2", program=REAL, levels__redis__enabled="false") as service:
+        url = httpx.URL(service.ready())
+        address = url.host, url.port or 0
+        with socket.create_connection(address, timeout=LIMIT) as client:
+            client.sendall(b"PUT /v1/cache/a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n")
+            assert client.recv(1024).startswith(b"HTTP/1.1 100 ")
+            service.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: refused(address), process=service.process)
+            client.sendall(b"1")
+            told = b"".join(iter(lambda: client.recv(1024), b""))
+            assert told.startswith(b"HTTP/1.1 201 ")
+            assert b"\r\nconnection: close\r\n" in told
+        assert service.ended() == 0
+
+
+def refused(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, timeout=LIMIT).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def test_a_killed_node_is_replaced_and_the_other_goes_on(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import uvicorn
 
 from cachesvc.web.admission import Admission
 from cachesvc.web.hot import HotProtocol, hot
+from cachesvc.web.leaving import LeavingProtocol, leaving
 from cachesvc.web.protocol import HeadLimits, LimitedProtocol, limited
 from tests.web.site import Server, Site
 
@@ -73,11 +74,12 @@ class Both:
             while not all(connection._said_all.is_set() for server in self._servers for connection in _open(server)):
                 await asyncio.sleep(0)
 
-    def shut_down(self) -> None:
-        """Tell all connections that their servers end, as uvicorn does."""
+    def leave(self) -> None:
+        """Tell all connections that their servers are to end."""
         for server in self._servers:
             for connection in _open(server):
-                connection.shutdown()
+                assert isinstance(connection, LeavingProtocol)
+                connection.leave()
 
     async def forgotten(self) -> None:
         """Until neither has a connection, nor a request, that it still holds on to."""
@@ -163,7 +165,7 @@ async def both(site: Site, limits: HeadLimits = LIMITS, admission: Admission | N
         async with asyncio.TaskGroup() as group:
             for protocol in (made, plain):
                 # pytest's own handlers make uvicorn think that somebody reads an access log
-                protocol = type("Quiet", (protocol,), {"access_log": property(lambda _: False, lambda *_: None)})  # noqa: PLW2901
+                protocol = type("Quiet", (leaving(protocol),), {"access_log": property(lambda _: False, lambda *_: None)})  # noqa: PLW2901
                 listening = stack.enter_context(socket.socket())
                 listening.bind(("127.0.0.1", 0))
                 config = uvicorn.Config(

@@ -227,7 +227,7 @@ async def test_who_says_no_more_in_the_middle_of_a_body_is_forgotten(patient: Bo
 async def test_what_is_in_progress_is_answered_before_the_end(site: Site, pair: Both, begun: list[Request]) -> None:
     async def conversation(_: Talk) -> None:
         await pair.busy()
-        pair.shut_down()
+        pair.leave()
         site.store.gates["asked"].open()
 
     with shut(site.store.gates["asked"]):

@@ -179,3 +179,23 @@ async def test_many_connections_are_accepted_in_one_turn() -> None:
             acceptor.close()
         for client in clients:
             client.close()
+
+
+async def test_who_waits_at_the_end_is_taken_and_who_comes_then_is_refused() -> None:
+    made = asyncio.Event()
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.set()
+            transport.close()
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        address = listening.getsockname()
+        with socket.create_connection(address):
+            async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+                Acceptor(listening, Protocol, group).close()
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection(address)
+                await made.wait()
