@@ -7,7 +7,7 @@ what waited of its keys before it is not merged with what comes after it: of eac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Generic, TypeVar
@@ -85,6 +85,12 @@ class Conflator(Generic[Owner]):
                 return waiting
         self.due = min((waiting.due for waiting in self._waiting.values()), default=None)
         return None
+
+    def keep(self, wanted: Callable[[Told], bool]) -> None:
+        """Drop what is not wanted any more."""
+        self._waiting = {name: waiting for name, waiting in self._waiting.items() if wanted(waiting.told)}
+        self.size = sum(waiting.told.size for waiting in self._waiting.values())
+        self.due = min((waiting.due for waiting in self._waiting.values()), default=None)
 
     def _part(self, told: Told, due: float) -> None:
         """What waits of the keys that a message names is told before it, as it is."""

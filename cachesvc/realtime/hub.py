@@ -20,7 +20,7 @@ from cachesvc.model.position import Position
 from cachesvc.realtime.alarm import Alarm
 from cachesvc.realtime.framing import Framing
 from cachesvc.realtime.modules import Modules
-from cachesvc.realtime.resources import Resource, published_to
+from cachesvc.realtime.resources import Resource, parse_resource, published_to
 from cachesvc.realtime.stream import Stream, Subscription
 from cachesvc.realtime.told import Told, barely_told, tell, tell_invalidation
 
@@ -64,6 +64,21 @@ class Audience:
             if known is None or subscription.throttle < known[1].throttle:
                 found[stream] = told, subscription
         return found
+
+    def follows(self, told: Told) -> bool:
+        """Whether any subscription is of what a message is about, whatever it filters."""
+        payload = told.payload
+        match told.type:
+            case "cache:invalidate":
+                keys, pattern = payload["keys"], payload.get("pattern")
+                assert isinstance(keys, Sequence)
+                matched = self.index.reached(parse_pattern(pattern)) if isinstance(pattern, str) else iter(())
+                return any(map(self.concerns, keys)) or next(matched, None) is not None
+            case "publish":
+                to = parse_resource(str(payload["resource"]), self.modules, field="resource")
+                return next(self.index.following(to), None) is not None
+            case _:
+                return self.concerns(Key(told.resource))
 
     def _told(self, change: Change, epoch: int) -> Told | None:
         try:

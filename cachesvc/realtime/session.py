@@ -89,7 +89,7 @@ class Session:
             hub.sequence,
             self.wake,
             self._slow,
-            self._lost,
+            partial(self.close, CloseCode.STATE_LOST, "what happened could not be told: start over"),
             hub.framing,
             hub.position.epoch,
         )
@@ -285,7 +285,8 @@ class Session:
             "sequenceNumber": payload.sequence_number,
             "latency": round(max(0.0, now - sent) * 1000, 3),
         }
-        self._send("pong", told, received.request_id, **self._place())
+        place = {} if self.outbox.pushed else self._place()  # it goes before what is pushed, and is no word of that
+        self._send("pong", told, received.request_id, **place)
 
     def _check(self, received: AuthzCheck) -> None:
         assert self.identity is not None
@@ -299,11 +300,19 @@ class Session:
         assert self.identity is not None
         most = self.limits.max_subscriptions
         followed = subscribe(self.stream, self.hub, self.identity, received.payload, most=most)
-        self.answer(received, "ack", {"resources": followed}, **self._place())
+        self._behind(received, {"resources": followed})
 
     def _unsubscribe(self, received: Unsubscribe) -> None:
         left = unsubscribe(self.stream, self.hub, received.payload.resources)
-        self.answer(received, "ack", {"resources": left}, **self._place())
+        self._behind(received, {"resources": left})
+
+    def _behind(self, asked: Frame, payload: Mapping[str, object]) -> None:
+        """Acknowledge it, not before what was pushed: the position that is told with it is past that."""
+        if not self.outbox.pushed:
+            self.answer(asked, "ack", payload, **self._place())
+        elif asked.request_id is not None:
+            self.stream.push(frame("ack", payload, self.clock.now(), answers=asked.request_id, **self._place()))
+            self.wake()
 
     # sending
 
@@ -375,10 +384,6 @@ class Session:
         self.outbox.clear()
         self.stream.clear()
         self.close(CloseCode.SLOW, "what was to be read was not read")
-
-    def _lost(self) -> None:
-        """What happened cannot be told: it is to be read."""
-        self.close(CloseCode.STATE_LOST, "what happened could not be told: start over")
 
 
 class Served(NamedTuple):

@@ -168,7 +168,7 @@ class Stream:
             # there is room: nothing is before it, and the hub has come just up to it
             frame = self._numbered(told, told.version if self.recovering is None else self.position)
             if not outbox.passed(frame):
-                self._push(frame)
+                self.push(frame)
                 self.wake()
             return
         now = self.clock.monotonic() if subscription.throttle or self.compression else 0.0
@@ -188,6 +188,11 @@ class Stream:
             if self.waiting > self.limits.queue_size:
                 self.overflow()
         self.wake()
+
+    def keep(self, wanted: Callable[[Told], bool]) -> None:
+        """Drop what waits and is of nothing that is followed any more: it is not due to this session."""
+        if len(self._waiting):
+            self._waiting.keep(wanted)
 
     def release(self) -> None:
         """Send what is due, as far as there is room for it."""
@@ -251,21 +256,22 @@ class Stream:
         return self.outbox.pushed * 4 <= self.limits.queue_size
 
     def _send(self, told: Told) -> None:
-        self._push(self._numbered(told, self.position))
+        self.push(self._numbered(told, self.position))
 
     def _send_batch(self, frames: Sequence[bytes], compression: str) -> None:
         if len(frames) == 1:
-            self._push(frames[0])
+            self.push(frames[0])
             return
         name = f"b-{self.seq - len(frames) + 1}-{self.seq}"
-        self._push(self.framing.batch(b"[%b]" % b",".join(frames), compression, self.clock.now(), name=name))
+        self.push(self.framing.batch(b"[%b]" % b",".join(frames), compression, self.clock.now(), name=name))
 
     def _numbered(self, told: Told, position: int) -> bytes:
         self.seq = seq = self.seq + 1
         self.sent.add(seq, told, position)
         return self.framing.frame(told, seq, position)
 
-    def _push(self, frame: bytes) -> None:
+    def push(self, frame: bytes) -> None:
+        """Send a frame behind what was pushed before."""
         if not self.outbox.push(frame):
             self.overflow()
 

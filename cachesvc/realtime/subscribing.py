@@ -12,7 +12,7 @@ from typing import Final
 from cachesvc.errors import Forbidden, LimitExceeded
 from cachesvc.protocol.frames import SubscribePayload
 from cachesvc.realtime import needs
-from cachesvc.realtime.hub import Hub
+from cachesvc.realtime.hub import Audience, Hub
 from cachesvc.realtime.identity import Identity
 from cachesvc.realtime.reading import filters_of
 from cachesvc.realtime.resources import Resource, parse_resource
@@ -52,6 +52,10 @@ def unsubscribe(stream: Stream, hub: Hub, texts: Sequence[str]) -> list[str]:
         known = stream.subscriptions.pop(resource.text, None)
         if known is not None:
             hub.remove(known)
+    left = Audience(hub.modules, hub.alarm)
+    for subscription in stream.subscriptions.values():
+        left.index.add(subscription)
+    stream.keep(left.follows)
     return [resource.text for resource in resources]
 
 

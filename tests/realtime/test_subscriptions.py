@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -184,6 +187,54 @@ def test_what_was_there_when_one_subscribed_is_told_to_be_gone() -> None:
     said.clock.advance(1.0)
     told = [(frame["version"], frame["payload"]["action"]) for frame in said.frames() if "seq" in frame]
     assert told == [(1001, "created"), (1003, "deleted")]
+
+
+def test_what_waits_is_not_told_after_one_has_unsubscribed() -> None:
+    said = subscribed("task", "note:1", throttle=1000)
+    said.hub.route([written(1001, "task:1", 1), written(1002, "note:1", 1)])
+    said.raw()
+    said.hub.route(
+        [written(1003, "task:1", 2, before=BEFORE), written(1004, "task:2", 1), written(1005, "note:1", 2, before=BEFORE)]
+    )
+    said.send("unsubscribe", {"resources": ["task"]}, requestId="u")
+    assert [(frame["type"], frame["position"]) for frame in said.frames()] == [("ack", 1004)]
+    said.clock.advance(1.0)
+    assert [(frame["version"], frame["seq"]) for frame in said.frames()] == [(1005, 3)]
+    assert (said.session.stream.position, said.session.stream.waiting, said.session.stream.due) == (1005, 0, None)
+
+
+@pytest.mark.parametrize("left", ["task:1", "cache:task:*", "cache:*"])
+def test_what_waits_is_told_to_who_follows_it_by_another_name(left: str) -> None:
+    said = subscribed("task", left, throttle=1000)
+    said.hub.route([written(1001, "task:1", 1), written(1002, "task:1", 2, before=BEFORE)])
+    said.send("unsubscribe", {"resources": ["task"]})
+    said.clock.advance(1.0)
+    assert [frame["version"] for frame in said.frames()] == [1001, 1002]
+
+
+def test_news_that_waits_for_its_batch_is_not_told_after_one_has_unsubscribed() -> None:
+    said = subscribed("task", "note", compression="gzip")
+    said.hub.route([written(1001, "note:1", 1), invalidated(1002, "task:1"), invalidated(1003, "x", pattern="note:*")])
+    said.hub.route([published(1004, "task:1", 1), published(1005, "note", 1), invalidated(1006, pattern="ta*")])
+    said.send("unsubscribe", {"resources": ["task"]})
+    said.clock.advance(1.0)
+    (batch,) = said.frames()
+    told = orjson.loads(gzip.decompress(base64.b64decode(batch["payload"]["data"])))
+    assert [message["version"] for message in told] == [1001, 1003, 1005]
+
+
+def test_an_acknowledgement_is_not_before_what_was_pushed() -> None:
+    said = subscribed("task", limits={"queue_size": 10_000})
+    said.hub.route([written(1001, "task:1", 1)])
+    said.send("ping", {})
+    said.send("unsubscribe", {"resources": ["task"]}, requestId="u")
+    assert [(frame["type"], frame.get("position")) for frame in said.frames()] == [
+        ("pong", None),
+        ("task:update", 1001),
+        ("ack", 1001),
+    ]
+    said.send("ping", {})
+    assert said.frame()["position"] == 1001
 
 
 def test_the_most_eager_subscription_counts() -> None:
