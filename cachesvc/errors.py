@@ -84,14 +84,18 @@ class Refusal(StrEnum):
 
 
 class Refused(CacheError):
-    """A draft that the fold refused: why, which field, and the version that the entry has (0: absent)."""
+    """A draft that the fold refused: why, which field, and the version that the entry has (0: absent).
 
-    def __init__(self, code: Refusal, field: str, reason: str, *, current: int = 0) -> None:
+    `replayed` says that it is the answer given before, to the same idempotency key.
+    """
+
+    def __init__(self, code: Refusal, field: str, reason: str, *, current: int = 0, replayed: bool = False) -> None:
         super().__init__(code, field, reason, current)
         self.code = code
         self.field = field
         self.reason = reason
         self.current = current
+        self.replayed = replayed
 
     def __str__(self) -> str:
         return f"{self.field}: {self.reason}"

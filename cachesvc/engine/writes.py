@@ -14,7 +14,7 @@ from cachesvc.engine.answers import Written
 from cachesvc.engine.combine import Combiner
 from cachesvc.engine.floors import Floors
 from cachesvc.engine.puts import Puts
-from cachesvc.errors import CacheError, OutcomeUnknown, Refused
+from cachesvc.errors import CacheError, OutcomeUnknown, Refusal, Refused
 from cachesvc.model.change import Appended, Change, Draft, Kind, request_id
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.ports import Authority, Clock, Memory
@@ -134,10 +134,11 @@ class Writes:
         self.failure = ""
         made = self._take_in(appended)
         for place, (wish, outcome) in enumerate(zip(wishes, appended.outcomes, strict=True)):
+            replayed = place in appended.replayed
             if isinstance(outcome, Refused):
-                wish.answer(outcome)
+                again = replayed and outcome.code is not Refusal.KEY_REUSED
+                wish.answer(_again(outcome) if again else outcome)
             else:
-                replayed = place in appended.replayed
                 asked = wish.draft.idempotency.key if replayed and wish.draft.idempotency else ""
                 written = Written(outcome, asked or request_id(appended.batch, place), replayed)
                 wish.answer((written, made.get(outcome.version)))
@@ -162,6 +163,11 @@ class Writes:
             elif change.invalidation is not None and change.kind is Kind.INVALIDATE:
                 self._invalidate(change, change.invalidation)
         return {change.sequence: change for change in appended.changes}
+
+
+def _again(refused: Refused) -> Refused:
+    """The same refusal, as it is told to who asks again."""
+    return Refused(refused.code, refused.field, refused.reason, current=refused.current, replayed=True)
 
 
 def _weight(draft: Draft) -> int:

@@ -62,6 +62,8 @@ def refusal_of(error: Exception) -> dict[str, object]:
             details |= {"action": error.action, "resource": _printable(error.resource)}
     if isinstance(error, Refused) and code is Code.VERSION_CONFLICT:
         details["currentVersion"] = error.current
+    if isinstance(error, Refused) and error.replayed:
+        details["replayed"] = True
     said = f"{details['field']}: {error.reason}" if isinstance(error, Refused) else str(error)
     payload = refusal(code, said, details)
     if isinstance(error, Unavailable | TooManyRequests):

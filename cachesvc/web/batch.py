@@ -172,7 +172,7 @@ async def _write(call: Call, steps: Sequence[Step], results: list[Result], asked
         if isinstance(outcome, Refused) and outcome.code is Refusal.KEY_REUSED:
             raise outcome
         results[step.place] = _wrote(draft, outcome, asked)
-    return any(isinstance(outcome, Written) and outcome.replayed for outcome in outcomes)
+    return any(isinstance(outcome, Written | Refused) and outcome.replayed for outcome in outcomes)
 
 
 def _wrote(draft: Draft, outcome: Written | CacheError, asked: str) -> Result:

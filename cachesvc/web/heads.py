@@ -17,7 +17,7 @@ from cachesvc.web.problems import Problem
 HOST: Final = re.compile(  # RFC 3986, 3.2.2, with a port; a user is none of it
     rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
 )
-_LINE: Final = re.compile(rb"(?:\r\n)*[A-Z-]+ [\x21-\x7e]+ HTTP/1\.[01]\r\n")
+_LINE: Final = re.compile(rb"(?:\r\n)*[A-Z-]+ [\x21-\x22\x24-\x7e]+ HTTP/1\.[01]\r\n")  # no fragment
 _SPOKEN: Final = frozenset(("1.0", "1.1"))
 
 
@@ -31,7 +31,9 @@ def fault(  # noqa: PLR0911 - one return a fault
         return Problem(505, Code.BAD_MESSAGE, "HTTP/1.1 is spoken here")
     if not _LINE.match(head):
         return Problem(
-            400, Code.BAD_MESSAGE, "the first line must have a method, a target and HTTP/1.1, and one space between two"
+            400,
+            Code.BAD_MESSAGE,
+            "the first line must have a method, a target without a fragment and HTTP/1.1, and one space between two",
         )
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         return Problem(400, Code.BAD_MESSAGE, "must be given, once", "Host")

@@ -119,7 +119,9 @@ def problem_of(error: Exception) -> Problem:  # noqa: PLR0911, PLR0912 - one ret
             return Problem(500, code, "the operation could not be carried out")
         case Refused():
             members = {"currentVersion": error.current} if code is Code.VERSION_CONFLICT else {}
-            return Problem(_REFUSED_STATUS.get(error.code, 422), code, str(error), error.field, members=members)
+            headers = {"Idempotency-Replayed": "true"} if error.replayed else {}
+            status = _REFUSED_STATUS.get(error.code, 422)
+            return Problem(status, code, str(error), error.field, members=members, headers=headers)
         case OutcomeUnknown():
             return Problem(503, code, str(error), retry_after=1.0, request_id=error.request_id or None)
         case Unavailable():

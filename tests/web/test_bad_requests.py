@@ -209,7 +209,7 @@ CASES = {
     "asterisk form of a read": (line(b"*"), [404], STAYS),
     "authority form": (line(b"x:80", b"CONNECT"), [400], CLOSES),
     "no slash": (line(b"v1/cache/a:1"), [400], CLOSES),
-    "a fragment": (line(b"/v1/cache/a:1#b"), [200], STAYS),
+    "a fragment": (line(b"/v1/cache/a:1#b"), [400], CLOSES),
     "a backslash": (line(b"/v1\\cache\\a:1"), [404], STAYS),
     "dots": (line(b"/v1/stats/../cache/a:1"), [404], STAYS),
     "bytes beyond ASCII": (line(b"/v1/cache/\xc3\xa9"), [400], CLOSES),

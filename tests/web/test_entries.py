@@ -282,6 +282,27 @@ async def test_a_bad_key_is_named(http: httpx.AsyncClient, path: str, status: in
         assert (answer.status_code, answer.json()["field"]) == (status, "key")
 
 
+async def test_a_refusal_that_was_given_before_says_so(site: Site, http: httpx.AsyncClient) -> None:
+    await http.put(PATH, content=b"1")
+    asked = {"Idempotency-Key": "k-1", "If-None-Match": "*"}
+    first = await http.put(PATH, content=b"2", headers=asked)
+    await http.delete(PATH)
+    again = await http.put(PATH, content=b"2", headers=asked)
+    assert (first.status_code, again.status_code) == (412, 412)
+    assert first.json() | {"requestId": ""} == again.json() | {"requestId": ""}
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
+    other = await http.put(PATH, content=b"3", headers=asked)
+    assert (other.status_code, "idempotency-replayed" in other.headers) == (422, False)
+    batch = {
+        "operations": [{"operation": "increment", "key": "x", "value": 1}, {"operation": "set", "key": "b", "value": "no"}]
+    }
+    batch["operations"].append({"operation": "increment", "key": "b", "value": 1})
+    for replayed in (False, True):
+        answer = await http.post("/v1/batch", json=batch, headers={"Idempotency-Key": "k-2"})
+        assert ("idempotency-replayed" in answer.headers) is replayed
+
+
 async def test_idempotency(site: Site, http: httpx.AsyncClient) -> None:
     key = {"Idempotency-Key": "k-1"}
     first = await http.put(PATH, content=b"1", headers=key)
