@@ -123,6 +123,7 @@ class EmailStatusPayload(Pushed):
     message_id: str
     status: MailStatus
     changed_by: str
+    message: Any = Field(None, description="the mail as it is now: more than its status may have changed")
 
 
 class EmailStatus(Message):

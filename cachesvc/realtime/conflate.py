@@ -1,8 +1,9 @@
 """Conflation: what a subscriber has not seen yet is told by what became of it.
 
-The latest of an entity wins, a deletion beats an update, what was created and deleted unseen is nothing, and a metric keeps
-what it was first and sums what it moved. What stands for itself (new mail, publications, invalidations) is never conflated, and
-what waited of its keys before it is not merged with what comes after it: of each key everything is told in order.
+The latest of an entity wins, a deletion beats an update, what was created and deleted unseen is nothing, a metric keeps what it
+was first and sums what it moved, and a status that has changed is told with what became of the mail since. What stands for
+itself (new mail, publications, invalidations) is never conflated, and what waited of its keys before it is not merged with what
+comes after it: of each key everything is told in order.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from cachesvc.realtime.told import CREATED, DELETED, UPDATED, Told
 
 Owner = TypeVar("Owner")
 _METRIC: Final = "dashboard:update"
+_STATUS: Final = "email:status"
 
 
 @dataclass(slots=True)
@@ -124,7 +126,30 @@ def merge(earlier: Told, later: Told) -> Told | None:
     action = DELETED if later.action == DELETED else CREATED if earlier.action == CREATED else UPDATED
     if later.type == earlier.type == _METRIC:
         return later.changed(action, change=_moved(earlier, later))
+    if earlier.type == _STATUS and later.type != _STATUS and _status_of(later.content) == earlier.payload["status"]:
+        return _still(earlier, later)
     return later if later.action == action else later.changed(action)
+
+
+def _status_of(content: object) -> object:
+    return content.get("status") if isinstance(content, Mapping) else None
+
+
+def _still(status: Told, later: Told) -> Told:
+    """A status that became another, and is that after the mail has changed otherwise."""
+    told = {name: status.payload[name] for name in ("messageId", "status", "changedBy")}
+    common = {name: later.payload[name] for name in ("key", "contentType") if name in later.payload}
+    return Told(
+        status.type,
+        {**told, "message": later.payload["value"], **common},
+        version=later.version,
+        epoch=later.epoch,
+        at=later.at,
+        resource=later.resource,
+        entity=later.entity,
+        action=later.action,
+        content=later.content,
+    )
 
 
 def _moved(earlier: Told, later: Told) -> dict[str, object]:

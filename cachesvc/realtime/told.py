@@ -73,7 +73,7 @@ class Told:
         self.resource = resource
         self.entity = entity
         self.action = action
-        self.content = content  # the decoded value
+        self.content = content  # the decoded value; None for what is no JSON, which has no fields either
         self.needs = needs  # what one must be allowed to do with the resource beside reading it
         members = {"type": kind, "payload": payload, "timestamp": moment(at), "version": version, "epoch": epoch}
         self.head = orjson.dumps(members, default=_written_out)[:-1] + b',"seq":'
@@ -245,7 +245,8 @@ class _Event:
 
     def current(self) -> RawJson:
         """The content; null for what is none, or no JSON."""
-        return RawJson(self.entry.value if self.entry is not None and self.content is not UNKNOWN else b"null")
+        known = self.entry is not None and self.held and is_json(self.entry.content_type)
+        return RawJson(self.entry.value if known and self.entry is not None else b"null")
 
     def _exactly(self, name: str, value: object) -> object:
         """A member of the payload; what is taken out of the value keeps its text, however deep or large."""
@@ -266,9 +267,9 @@ class _Event:
                 return None
 
     def _decoded(self) -> object:
-        if self.entry is None or not self.held or not is_json(self.entry.content_type):
+        if self.entry is None or not self.held:
             return UNKNOWN
-        return read_value(self.entry.value)
+        return read_value(self.entry.value) if is_json(self.entry.content_type) else None
 
 
 def _entity(event: _Event) -> Told:
@@ -279,15 +280,15 @@ def _entity(event: _Event) -> Told:
 
 
 def _mail(event: _Event) -> Told:
-    """New mail is news; a mail whose status is another is told by that; anything else as any entry."""
+    """New mail is news; a mail whose status is another is told by that, and as it is now; anything else as any entry."""
     module, action = event.module, event.action
     if action == CREATED:
         payload = {module.entity: event.value(), **event.members(), **event.common()}
         return event.told(module.type, payload, conflates=False)
     status = event.content.get("status") if isinstance(event.content, dict) else None
     if action == UPDATED and status in module.statuses and status != read_value(event.previous()):
-        payload = {"messageId": event.name, "status": status, "changedBy": event.member(CHANGED_BY), **event.common()}
-        return event.told(module.status_type, payload)
+        payload = {"messageId": event.name, "status": status, "changedBy": event.member(CHANGED_BY)}
+        return event.told(module.status_type, {**payload, module.entity: event.value(), **event.common()})
     return _plain(event)
 
 

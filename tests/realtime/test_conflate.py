@@ -78,6 +78,42 @@ def test_new_mail_is_never_conflated() -> None:
     assert [(one.told.type, one.told.version) for one in taken if one] == [("email:new", 1), ("email:status", 3)]
 
 
+def mail(sequence: int, content: dict[str, Any], was: str) -> Told:
+    return told(written(sequence, "email:1", content, before=BEFORE, previous=orjson.dumps(was), updated_by=f"by-{sequence}"))
+
+
+def test_a_status_is_told_with_what_became_of_its_mail() -> None:
+    """Who knows the messages of mail only has the status, and who reads all of them has the rest."""
+    before, read = (
+        mail(1, {"subject": "a", "status": "unread"}, "unread"),
+        mail(2, {"subject": "b", "status": "read"}, "unread"),
+    )
+    after, again = mail(3, {"subject": "c", "status": "read"}, "read"), mail(4, {"subject": "d", "status": "starred"}, "read")
+    assert [one.type for one in (before, read, after)] == ["cache:update", "email:status", "cache:update"]
+    conflated, payload = None, {}
+    for expected, one in ((1, before), (2, read), (3, after), (4, again)):
+        conflated = merge(conflated, one) if conflated is not None else one
+        assert conflated is not None
+        assert conflated.version == expected
+        payload = orjson.loads(conflated.frame(1, 1))["payload"]
+        if expected == 3:
+            assert (conflated.type, conflated.content) == ("email:status", {"subject": "c", "status": "read"})
+            assert payload == {
+                "messageId": "1",
+                "status": "read",
+                "changedBy": "by-2",
+                "message": {"subject": "c", "status": "read"},
+                "key": "email:1",
+            }
+    assert payload["message"]["subject"] == "d"
+    gone = merge(read, told(deleted(5, "email:1")))
+    assert gone is not None
+    assert (gone.type, gone.action) == ("cache:update", "deleted")
+    other = merge(read, mail(6, {"status": "gone"}, "read"))
+    assert other is not None
+    assert (other.type, other.payload["operation"]) == ("cache:update", "set")
+
+
 def concerning(sequence: int, *keys: str, pattern: str = "") -> Told:
     named = Invalidation(pattern, tuple(map(Key, keys)))
     return tell_invalidation(invalidated(sequence, *keys, pattern=pattern), named, 7)

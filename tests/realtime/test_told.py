@@ -66,7 +66,9 @@ def test_email_new() -> None:
 
 
 def test_email_status() -> None:
-    change = written(1001, "email:9", {"status": "read"}, before=BEFORE, previous=b'"unread"', updated_by="ann")
+    change = written(
+        1001, "email:9", {"subject": "Hi", "status": "read"}, before=BEFORE, previous=b'"unread"', updated_by="ann"
+    )
     (frame,) = pushed(change)
     payload = golden_frames.check(frame)["payload"]
     assert (payload["messageId"], payload["status"], payload["changedBy"]) == ("9", "read", "ann")
