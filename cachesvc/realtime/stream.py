@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
+import orjson
+
 from cachesvc.ports import Clock
 from cachesvc.protocol.exact import RawJson, read_value
 from cachesvc.realtime.batches import MOST, WINDOW
@@ -280,7 +282,9 @@ def _holds(told: Told, names: Sequence[str], allowed: Sequence[Any]) -> bool:
     found = _at(told.payload, names)
     if isinstance(found, Decimal):
         found = float(found)
-    if found is _ABSENT:
+    elif isinstance(found, orjson.Fragment):  # the content itself
+        found = told.content
+    elif found is _ABSENT:
         if told.content is UNKNOWN:
             return True
         found = _at(told.content, names)

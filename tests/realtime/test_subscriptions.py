@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
 from typing import Any
 
 import orjson
@@ -30,6 +31,11 @@ def subscribed(*resources: str, hub: Any = None, **more: Any) -> Said:
     ack = said.frames()[-1]
     assert ack["type"] == "ack", ack
     return said
+
+
+def loads(frame: bytes) -> dict[str, Any]:
+    message: dict[str, Any] = json.loads(frame)
+    return message
 
 
 def keys(said: Said) -> list[str]:
@@ -235,6 +241,40 @@ def test_an_acknowledgement_is_not_before_what_was_pushed() -> None:
     ]
     said.send("ping", {})
     assert said.frame()["position"] == 1001
+
+
+@pytest.mark.parametrize("name", ["task.status", "status"])
+def test_filters_hold_back_what_has_no_such_field(name: str) -> None:
+    """Only of what is gone, or too large, it is not known what the field would be."""
+    said = subscribed("task", filters={name: "open"})
+    values: list[object] = [None, 7, "open", [1], {"status": None}, b'{"status":"done","n":1e400}']
+    said.hub.route([written(1001 + place, "task:1", value) for place, value in enumerate(values)])
+    said.hub.route([written(1010, "task:1", b"\x00", content_type="image/png")])
+    assert said.frames() == []
+    told = [deleted(1011, "task:1"), written(1012, "task:1", b"", held=False), written(1013, "task:1", {"status": "open"})]
+    said.hub.route([*told, written(1014, "task:1", b'{"status":"open","n":1e400}')])
+    assert [frame["version"] for frame in map(loads, said.raw())] == [1011, 1012, 1013, 1014]
+
+
+@pytest.mark.parametrize(
+    ("filters", "versions"),
+    [
+        ({"value": 2}, [1002]),
+        ({"change.delta": 0.5}, [1003]),
+        ({"change.previous": [1, 2]}, [1002, 1003]),
+        ({"change.current": 2.5, "module": "a"}, [1003]),
+    ],
+)
+def test_filters_on_a_metric(filters: dict[str, object], versions: list[int]) -> None:
+    said = subscribed("dashboard", filters=filters)
+    said.hub.route(
+        [
+            written(1001, "dashboard:a:b", 1),
+            written(1002, "dashboard:a:b", 2, before=BEFORE, previous=b"1"),
+            written(1003, "dashboard:a:b", 2.5, before=BEFORE, previous=b"2"),
+        ]
+    )
+    assert [frame["version"] for frame in said.frames()] == versions
 
 
 def test_the_most_eager_subscription_counts() -> None:
