@@ -12,8 +12,8 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import TextIO
 
 from cachesvc.errors import StartError
 
@@ -26,7 +26,7 @@ def claimed(data_dir: Path) -> Iterator[None]:
     """Hold the data directory, made if need be, against every other service. Raises `StartError`."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        lock = (data_dir / "lock").open("a+")
+        lock = (data_dir / "lock").open("a+b", buffering=0)  # what cannot be written fails at once, not when it is closed
     except OSError as exc:
         raise StartError(f"the directory {data_dir} cannot be written: {exc.strerror}") from exc
     with lock:
@@ -34,17 +34,16 @@ def claimed(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def _lock(lock: TextIO, data_dir: Path) -> None:
+def _lock(lock: FileIO, data_dir: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.seek(0)
-        owner = lock.read(20).strip() or "unknown"
+        owner = (lock.read(20) or b"").decode().strip() or "unknown"
         raise StartError(f"the directory {data_dir} is in use by another cachesvc (process {owner})") from None
     try:
         lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+        lock.write(b"%d\n" % os.getpid())
     except OSError as exc:
         raise StartError(f"the directory {data_dir} cannot be written: {exc.strerror}") from exc
 

@@ -6,6 +6,7 @@ A transaction runs in its thread from begin to end, so a caller that goes away l
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Collection
@@ -13,6 +14,8 @@ from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from queue import Full, Queue
+from stat import S_IMODE
+from tempfile import NamedTemporaryFile
 from typing import Any, Final, Literal, TypeVar
 
 import orjson
@@ -44,6 +47,7 @@ T = TypeVar("T")
 MAX_WAITING: Final = 1_024  # transactions of this process that wait for their turn
 _WAL_LIMIT: Final = f"journal_size_limit = {64 << 20}"  # what a burst of writes left is given back
 _CLOSING: Final = 5.0
+_SHM_SIZE: Final = 32 << 10  # bytes with which SQLite begins its index of the WAL
 _HOPELESS: Final = frozenset(
     {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY}
 )
@@ -76,6 +80,22 @@ def _try_file(path: str) -> None:
     except sqlite3.Error as exc:
         if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _HOPELESS:
             raise SettingsError("levels.database.url", f"sqlite:{path}", f"cannot be used: {exc}") from exc
+    _keep_room(path)
+
+
+def _keep_room(path: str) -> None:
+    """Leave the `-shm` file that SQLite removes with its last connection: who starts on a full disk could not make it, nor read.
+
+    SQLite begins it anew, in its own blocks. It is put there whole, by a link: one in use is never touched.
+    """
+    shm = Path(f"{path}-shm")
+    with suppress(OSError):  # there is one, or no room even now
+        if not shm.exists():
+            with NamedTemporaryFile(dir=shm.parent, prefix=f"{shm.name}-") as reserved:
+                os.fchmod(reserved.fileno(), S_IMODE(os.stat(path).st_mode))
+                reserved.write(bytes(_SHM_SIZE))
+                reserved.flush()
+                os.link(reserved.name, shm)
 
 
 def _turns(data_dir: Path, directory: Path) -> Turns:
@@ -214,3 +234,5 @@ class SqliteStore:
             self._turns.close()
         self._readers.shutdown()
         self._engine.dispose()
+        if self._engine.url.database:
+            _keep_room(self._engine.url.database)

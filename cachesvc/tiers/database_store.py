@@ -20,6 +20,7 @@ Rows = Callable[[Connection, Mapping[str, object]], Sequence[Any]]
 NAME: Final = "database"
 _NOT_THERE: Final = ("08", "53300", "57P")  # of SQLSTATE: no connection, none left, being stopped or started
 _TAKEN: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_NO_ROOM: Final = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP})
 
 
 class Store(Protocol):
@@ -119,5 +120,7 @@ def sentence(exc: Exception) -> str:
     if isinstance(exc, TimeoutError):
         return "no answer in time"
     cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
+    if getattr(cause, "sqlite_errorcode", 0) in _NO_ROOM:
+        return "its disk is full: there is no room for the -shm file without which it cannot be read"
     text = str(cause).partition("\n")[0]
     return text.rpartition(">: ")[2] or type(cause).__name__

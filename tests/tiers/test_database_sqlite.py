@@ -16,6 +16,7 @@ from cachesvc.errors import SettingsError
 from cachesvc.tiers.database_sqlite import opened
 from cachesvc.tiers.database_turns import Turns
 from cachesvc.tiers.database_wakeups import Sockets
+from tests.logs.database_store import DatabaseStore
 
 
 def test_who_waits_goes_before_who_comes_back(tmp_path: Path) -> None:
@@ -90,3 +91,20 @@ async def test_a_file_that_is_no_database_stops_the_start(tmp_path: Path) -> Non
     with pytest.raises(SettingsError, match=r"levels\.database\.url.*not a database"):
         async with opened(url, data_dir=tmp_path, pool_size=2, timeout=5.0, clock=SystemClock(), wake=lambda _: None):
             pass
+
+
+async def test_a_clean_stop_leaves_the_room_without_which_nobody_could_start_on_a_full_disk(tmp_path: Path) -> None:
+    path = tmp_path / "cachesvc.db"
+    store = DatabaseStore(f"sqlite:///{path}", tmp_path)
+    async with store.opened() as first:
+        async with store.opened():
+            pass
+        assert (await first.head()).sequence  # what the other left in use is not replaced
+    reserved = (tmp_path / "cachesvc.db-shm").stat()
+    assert reserved.st_blocks * 512 >= 32 << 10
+    assert reserved.st_mode == path.stat().st_mode
+    async with store.opened() as again:
+        assert (await again.head()).sequence
+    assert {found.name for found in tmp_path.iterdir()} <= {
+        "cachesvc.db", "cachesvc.db-shm", "database.lock", "database.turn", "wake"
+    }  # fmt: skip
