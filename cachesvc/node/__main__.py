@@ -35,7 +35,7 @@ from cachesvc.web.app import create_app
 from cachesvc.web.hot import hot
 from cachesvc.web.leaving import PATIENCE, LeavingProtocol, leaving
 from cachesvc.web.live import Live
-from cachesvc.web.live_protocol import live_protocol
+from cachesvc.web.live_protocol import SocketLimits, live_protocol
 from cachesvc.web.protocol import HeadLimits, limited
 from cachesvc.web.service import Limits, Service
 
@@ -155,7 +155,7 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
                 server_header=False,
                 timeout_keep_alive=round(settings.server.header_timeout) or 1,
                 timeout_graceful_shutdown=int(settings.server.shutdown_timeout) or 1,
-                ws=live_protocol(admission),
+                ws=live_protocol(admission, SocketLimits(settings.server.header_timeout, settings.realtime.send_timeout)),
                 ws_max_size=session.max_frame_size,
                 ws_ping_interval=session.ping_interval,
                 ws_ping_timeout=session.ping_timeout,

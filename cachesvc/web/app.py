@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocketClose
 
+from cachesvc.protocol.codes import Code
 from cachesvc.web.batch import post_batch
 from cachesvc.web.changes import Changes
 from cachesvc.web.conflicts import get_conflict, get_conflicts
@@ -25,7 +25,8 @@ from cachesvc.web.explanation import get_explanation
 from cachesvc.web.invalidation import post_invalidate
 from cachesvc.web.jobs import JobEvents, delete_job, get_job, get_jobs
 from cachesvc.web.listing import get_keys, get_query
-from cachesvc.web.live import Live, LiveRoute
+from cachesvc.web.live import Live, LiveRoute, refuse
+from cachesvc.web.problems import Problem
 from cachesvc.web.revocations import post_revocations
 from cachesvc.web.routes import BATCH, ENTRY, DataRoute, Endpoint
 from cachesvc.web.service import Service
@@ -73,7 +74,8 @@ class App:
                     await route.handle(scope, receive, send)
                     return
             if scope["type"] == "websocket":
-                await WebSocketClose()(scope, receive, send)
+                await receive()  # websocket.connect
+                await refuse(send, Problem(404, Code.NOT_FOUND, "there is no WebSocket at this path"))
                 return
             raise HTTPException(404)
         except HTTPException as error:

@@ -14,7 +14,6 @@ from typing import Final
 from uuid import uuid4
 
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
@@ -35,10 +34,11 @@ from cachesvc.realtime.recovery import KeptLimits, KeptSessions, Recovery
 from cachesvc.realtime.session import Session
 from cachesvc.realtime.session_limits import SessionLimits
 from cachesvc.web.call import raw_path, read_headers
+from cachesvc.web.ids import new_id
 from cachesvc.web.live_connection import Connection, Driver
 from cachesvc.web.live_protocol import PEER, LiveProtocol
 from cachesvc.web.outlet import Traffic
-from cachesvc.web.problems import problem_of
+from cachesvc.web.problems import Problem, problem_of
 from cachesvc.web.service import Service
 
 AT_ONCE: Final = 256  # changes that are read at a time
@@ -123,7 +123,7 @@ class Live:
             self.counts.refused += 1
             if node:
                 self._refuse_node(address, error)
-            await _refuse(send, problem_of(error).response(uuid4().hex))
+            await refuse(send, problem_of(error))
             return
         await send({"type": "websocket.accept", "subprotocol": chosen(scope["subprotocols"])})
         most, most_here = self.limits.max_connections, self.limits.max_per_address
@@ -332,8 +332,11 @@ def _offered(token: str) -> str:
     return decoded if "." in decoded else token
 
 
-async def _refuse(send: Send, response: Response) -> None:
-    """Answer the handshake with a problem."""
+async def refuse(send: Send, problem: Problem) -> None:
+    """Answer the handshake with a problem, as a request of HTTP would be."""
+    request_id = new_id()
+    response = problem.response(request_id)
     headers = [header for header in response.raw_headers if header[0] != b"content-length"]
+    headers.append((b"x-request-id", request_id.encode()))
     await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": bytes(response.body)})

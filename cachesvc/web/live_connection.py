@@ -227,6 +227,7 @@ class Connection:
     def _too_slow(self) -> None:
         self._slow = None
         self.session.close(CloseCode.SLOW, "what was to be read was not read")
+        self.peer.abort()  # also where another reason was there before
 
     def _leave(self) -> None:
         """Either side has had enough."""

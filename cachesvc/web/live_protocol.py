@@ -1,6 +1,7 @@
 """A WebSocket on one connection, as uvicorn speaks it, with its transport at hand.
 
-A peer that has stopped reading cannot be closed politely: what waits for it would wait for ever. It is aborted.
+The rule that must not break: whatever a connection waits for, it waits for so long. A peer that has stopped reading cannot be
+closed politely, for what waits for it would wait for ever: it is aborted.
 """
 
 from __future__ import annotations
@@ -8,15 +9,19 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
+from urllib.parse import unquote
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import State
 
-from cachesvc.protocol.codes import CloseCode
+from cachesvc.protocol.codes import CloseCode, Code
 from cachesvc.web.admission import Admission
+from cachesvc.web.handshakes import Handshake
 from cachesvc.web.outlet import Outlet, Traffic
+from cachesvc.web.problems import Problem
 from cachesvc.web.text_frames import extent, unmasked
 
 PEER: Final = "cachesvc.peer"  # of the scope's extensions
@@ -40,6 +45,14 @@ class Listener(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class SocketLimits:
+    """Seconds: for a handshake to be answered once its head has come, and for the end of a connection that is over."""
+
+    handshake: float = 10.0
+    end: float = 10.0
+
+
 @dataclass(slots=True)
 class SocketCounts:
     """What ended sockets, since the start."""
@@ -53,8 +66,11 @@ class LiveProtocol(WebSocketsSansIOProtocol):
 
     admission: Admission | None = None
     counts = SocketCounts()
+    limits = SocketLimits()
     listener: Listener | None = None
     outlet: Outlet
+    _handshake: Handshake | None = None  # until it is answered
+    _limit: asyncio.TimerHandle | None = None  # of what is waited for: the answer, or the end
     _split = True  # frames are told apart here; not where some came before anyone listened
     _begun = b""  # of the head of a frame, which the library has already
     _owed = 0  # bytes of a frame that is left to the library
@@ -62,11 +78,18 @@ class LiveProtocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.outlet = Outlet(self.transport.write, Traffic())
+        self.close_timeout = self.limits.end
+        self._limit = self.loop.call_later(self.limits.handshake, self._late)
         self._count()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._unlimited()
         self._count()
+        self._left()
+
+    def eof_received(self) -> None:
+        """Nothing comes any more, not even a goodbye: the transport closes itself, once it is rid of what it holds."""
         self._left()
 
     def pause_writing(self) -> None:
@@ -79,20 +102,69 @@ class LiveProtocol(WebSocketsSansIOProtocol):
         if self.listener is not None:
             self.listener.writable()
 
+    # the handshake
+
+    def _greet(self, head: bytes) -> None:
+        """Judge it, and have the library accept what it is shown of it."""
+        self._handshake = Handshake.read(head)
+        if problem := self._handshake.fault():
+            self._refuse(problem)
+        else:
+            super().data_received(self._handshake.shown)
+
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
-        if self.response.status_code == 101:
-            cast(dict[str, object], self.scope["extensions"])[PEER] = self  # read before anything is served
+        handshake = self._handshake
+        assert handshake is not None
+        raw_path, _, query = handshake.target.partition(b"?")
+        self.scope["path"] = self.root_path + unquote(raw_path.decode("ascii"))
+        self.scope["raw_path"] = self.root_path.encode("ascii") + raw_path
+        self.scope["query_string"] = query
+        self.scope["headers"] = handshake.headers
+        self.scope["subprotocols"] = handshake.subprotocols
+        cast(dict[str, object], self.scope["extensions"])[PEER] = self
 
     async def run_asgi(self) -> None:
-        if self.admission is None:
-            await super().run_asgi()
-            return
-        self.admission.sockets += 1
+        if self.admission is not None:
+            self.admission.sockets += 1
         try:
             await super().run_asgi()
         finally:
-            self.admission.sockets -= 1
+            self._ends()
+            if self.admission is not None:
+                self.admission.sockets -= 1
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if self.close_sent:
+            self.handshake_complete = True  # by a refusal, too
+        elif self.handshake_complete and self._handshake is not None:
+            self._handshake = None
+            self._unlimited()
+
+    def _refuse(self, problem: Problem) -> None:
+        self.handshake_initiated = self.handshake_complete = self.close_sent = True
+        self.transport.write(problem.raw())
+        self.transport.close()
+        self._ends()
+        self.disconnected = True  # to the application, which is not asked any more
+
+    def _late(self) -> None:
+        """The handshake was not answered in time."""
+        self._refuse(Problem(503, Code.UNAVAILABLE, "this node was too slow to answer", retry_after=1.0))
+
+    def _ends(self) -> None:
+        """Whatever is still to be said, or to be taken: from here on there is so much time for it."""
+        if not self.disconnected:
+            self._unlimited()
+            self._limit = self.loop.call_later(self.limits.end, self.transport.abort)
+
+    def _unlimited(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+
+    # its frames
 
     def handle_cont(self, event: Frame) -> None:
         if len(self.frames) >= _MOST_FRAGMENTS:
@@ -105,8 +177,11 @@ class LiveProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         """Whole texts are read here; all other frames by the library, which is always told of a frame from its beginning."""
         if self.listener is None or not self._split:
-            self._split = self._split and not self.handshake_initiated
-            super().data_received(data)
+            if self.handshake_initiated:
+                self._split = False
+                super().data_received(data)
+            else:
+                self._greet(data)
             return
         try:
             self._told_apart(data)
@@ -178,6 +253,8 @@ class LiveProtocol(WebSocketsSansIOProtocol):
         self._left()
 
     def shutdown(self) -> None:
+        if not self.handshake_complete:
+            self._refuse(Problem(503, Code.UNAVAILABLE, "this node is about to stop", retry_after=1.0))
         super().shutdown()
         self._left()
 
@@ -234,7 +311,7 @@ class LiveProtocol(WebSocketsSansIOProtocol):
             self.admission.connections = len(self.connections)
 
 
-def live_protocol(admission: Admission | None = None) -> type[LiveProtocol]:
+def live_protocol(admission: Admission | None = None, limits: SocketLimits | None = None) -> type[LiveProtocol]:
     """The protocol as uvicorn takes it: a class."""
-    members: dict[str, Any] = {"admission": admission, "counts": SocketCounts()}
+    members: dict[str, Any] = {"admission": admission, "counts": SocketCounts(), "limits": limits or SocketLimits()}
     return type("LiveProtocol", (LiveProtocol,), members)

@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from cachesvc.protocol.codes import Code
 from cachesvc.web.admission import Admission
 from cachesvc.web.call import KEPT, SAID_ALL
+from cachesvc.web.handshakes import asked
 from cachesvc.web.heads import fault, length_of
 from cachesvc.web.ids import new_id
 from cachesvc.web.phrases import STATUS_LINES
@@ -41,13 +42,7 @@ class HeadLimits:
     stall: float = 30.0  # seconds in which a client takes nothing of its answer
 
 
-_SHED: Final = (
-    b"/v1/cache/",
-    b"/v1/batch",
-    b"/v1/keys",
-    b"/v1/query",
-    b"/v1/ws/",
-)  # not who asks how it fares
+_SHED: Final = (b"/v1/cache/", b"/v1/batch", b"/v1/keys", b"/v1/query", b"/v1/ws/")  # not who asks how it fares
 _READING: Final = frozenset((b"GET", b"HEAD"))
 _PLAIN: Final = re.compile(  # no body, nothing said about the connection, no second request behind it
     rb"GET /v1/cache/[^\s]+ HTTP/1\.1\r\n"
@@ -146,11 +141,7 @@ class LimitedProtocol(HttpToolsProtocol):
             except HttpParserUpgrade:
                 if not self._should_upgrade():
                     continue
-                self._upgrade = self._busy()
-                if self._upgrade:
-                    self.flow.pause_reading()
-                else:
-                    self.handle_websocket_upgrade()
+                self._speak_otherwise()
                 return
             except HttpParserError:
                 self._refuse(self._refusal or Problem(400, Code.BAD_MESSAGE, "this is not a request of HTTP/1.1"))
@@ -212,12 +203,25 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self._owed is not None:
             self._end(self._owed)
         elif self._upgrade:
-            self._unset_keepalive_if_required()
-            self.handle_websocket_upgrade()
+            self._speak_otherwise()
         elif self._in_head and self._deadline is None:  # its end is waited for no longer than that of any other
             self._began = self.loop.time()
             self._unset_keepalive_if_required()
             self._wait_for_client()
+
+    def _speak_otherwise(self) -> None:
+        """Become a WebSocket, once all that was asked before is answered and taken."""
+        self._upgrade = self._busy() or self.flow.write_paused
+        self._unset_keepalive_if_required()
+        if self._upgrade:
+            self.flow.pause_reading()
+        else:
+            self.flow.resume_reading()
+            self.handle_websocket_upgrade()
+
+    def _should_upgrade(self) -> bool:
+        spoken = self._should_upgrade_to_ws()
+        return spoken and asked(self.parser.get_method(), self.parser.get_http_version(), self.headers)
 
     # refusing
 
@@ -326,6 +330,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
+        if self._upgrade and not self.transport.is_closing():
+            self._speak_otherwise()
 
     def timeout_keep_alive_handler(self) -> None:
         if self._lively or self._busy():
@@ -352,7 +358,7 @@ class LimitedProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]  # at first None
 
     def _wait_for_client(self, seconds: float | None = None) -> None:
-        if self.transport.get_protocol() is self:  # not when it became a WebSocket
+        if self.transport.get_protocol() is self and not self._upgrade:  # not when it is, or will be, a WebSocket
             self._deadline = self.loop.call_later(self.limits.timeout if seconds is None else seconds, self._late)
 
     def _head_arrived(self) -> None:
@@ -372,7 +378,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         if self._in_head and not self.transport.is_closing():
             self._refuse(Problem(408, Code.BAD_MESSAGE, f"the headers did not end within {self.limits.timeout:g} s"))
-        self.transport.close()
+        self._close()
 
 
 def limited(limits: HeadLimits, admission: Admission | None = None) -> type[LimitedProtocol]:

@@ -40,7 +40,7 @@ from cachesvc.tiers.memory import MemoryTier
 from cachesvc.web.admission import Admission
 from cachesvc.web.app import App, create_app
 from cachesvc.web.live import Live, LiveLimits
-from cachesvc.web.live_protocol import live_protocol
+from cachesvc.web.live_protocol import SocketLimits, live_protocol
 from cachesvc.web.protocol import HeadLimits, limited
 from cachesvc.web.service import Limits, Service
 from tests.engine.stores import FakeAuthority
@@ -196,7 +196,12 @@ class Site:
 
     @asynccontextmanager
     async def served(
-        self, *, ping_interval: float = 20.0, ping_timeout: float = 20.0, admission: Admission | None = None
+        self,
+        *,
+        ping_interval: float = 20.0,
+        ping_timeout: float = 20.0,
+        admission: Admission | None = None,
+        sockets: SocketLimits | None = None,
     ) -> AsyncIterator[int]:
         """A real server on loopback; its port."""
         with socket.socket() as listening:
@@ -206,7 +211,7 @@ class Site:
                 log_config=None,
                 lifespan="off",
                 http=limited(HeadLimits(), admission),
-                ws=live_protocol(admission),
+                ws=live_protocol(admission, sockets),
                 ws_max_size=self.live.limits.session.max_frame_size,
                 ws_ping_interval=ping_interval,
                 ws_ping_timeout=ping_timeout,

@@ -231,7 +231,13 @@ async def test_another_uvicorn_falls_back_with_a_warning(
 
 @pytest.mark.parametrize(
     "name",
-    ["_unset_keepalive_if_required", "_should_upgrade", "handle_websocket_upgrade", "_start_asgi_task", "on_message_complete"],
+    [
+        "_unset_keepalive_if_required",
+        "_should_upgrade_to_ws",
+        "handle_websocket_upgrade",
+        "_start_asgi_task",
+        "on_message_complete",
+    ],
 )
 async def test_a_uvicorn_on_which_nothing_can_be_built_serves_by_itself(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, site: Site, name: str

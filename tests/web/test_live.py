@@ -230,14 +230,6 @@ async def test_too_many_errors_close() -> None:
         assert site.live.counts.closed == {"too_many_errors": 1}
 
 
-async def test_another_path_is_no_socket(site: Site) -> None:
-    async with site.served() as port:
-        with pytest.raises(InvalidStatus) as refused:
-            async with connected(port, path="x"):
-                pass
-        assert refused.value.response.status_code == 403
-
-
 async def test_sockets_are_counted_among_the_connections(site: Site) -> None:
     admission = Admission(site.clock, AdmissionLimits(max_connections=2))
     async with site.served(admission=admission) as port:

@@ -18,6 +18,7 @@ import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from cachesvc.web.live_protocol import live_protocol
 from cachesvc.web.protocol import HeadLimits, LimitedProtocol, limited
 from cachesvc.web.trial import Wire
 from tests.web.site import Server
@@ -311,6 +312,21 @@ async def leave_unanswered() -> None:
         await told(port, GET + b"Connection: close\r\n\r\n")  # by then it has seen them leave
         app.may_answer.set()
         await told(port, GET + b"Connection: close\r\n\r\n")
+
+
+async def test_a_socket_begins_when_the_answers_before_it_are_taken() -> None:
+    wire = Wire()
+    config = uvicorn.Config(App(), log_config=None, lifespan="off", ws=live_protocol())
+    connection = limited(HeadLimits())(config=config, server_state=ServerState(), app_state={})
+    wire.protocol = connection
+    connection.connection_made(wire)
+    connection.pause_writing()
+    connection.data_received(GET + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    assert (wire.protocol, wire.written) == (connection, b""), "it would not be told that its client takes nothing"
+    connection.resume_writing()
+    assert wire.protocol is not connection
+    assert wire.written.startswith(b"HTTP/1.1 426 ")
+    wire.protocol.connection_lost(None)
 
 
 @pytest.mark.parametrize("path", ["/v1/stats", "/v1/nodes", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"])
