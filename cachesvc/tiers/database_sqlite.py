@@ -84,7 +84,7 @@ def _try_file(path: str) -> None:
 
 
 def _keep_room(path: str) -> None:
-    """Leave the `-shm` file that SQLite removes with its last connection: who starts on a full disk could not make it, nor read.
+    """Leave the `-shm` file that SQLite removes with its last connection: on a full disk nobody could make it, nor read.
 
     SQLite begins it anew, in its own blocks. It is put there whole, by a link: one in use is never touched.
     """
