@@ -9,15 +9,16 @@ import math
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from decimal import Decimal
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 from uuid import uuid4
 
 import orjson
 
+from cachesvc.client.amounts import exactly
 from cachesvc.client.connection import raised
 from cachesvc.client.errors import ServiceError
 from cachesvc.errors import InvalidInput
-from cachesvc.model.numbers import format_number, parse_number
 from cachesvc.protocol.api import Done, Invalidate, Invalidated, Previewed, Problem
 from cachesvc.protocol.codes import Code
 from cachesvc.protocol.exact import RawJson, check_json, parts, read_object
@@ -126,10 +127,9 @@ def delete(key: str, *, expected_version: int | None = None, distribute: bool = 
     return _update(key, "delete", distribute, more)
 
 
-def increment(key: str, amount: str = "1", *, ttl: float | None = None, distribute: bool = True) -> Command[Done]:
-    """Adds an exact decimal number, given as its text; the answer's `value` is the text of the sum. Raises `InvalidInput`."""
-    number = format_number(parse_number(amount.encode(), field="amount"))
-    more: dict[str, object] = {"value": orjson.Fragment(number)}
+def increment(key: str, amount: str | int | Decimal = 1, *, ttl: float | None = None, distribute: bool = True) -> Command[Done]:
+    """Adds an exact decimal number; the answer's `value` is the text of the sum. Raises `InvalidInput`."""
+    more: dict[str, object] = {"value": exactly(amount)}
     return _update(key, "increment", distribute, more if ttl is None else more | {"ttl": ttl})
 
 

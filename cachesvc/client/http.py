@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final, Literal, NamedTuple, Self, TypeVar
 from uuid import uuid4
 
@@ -20,12 +21,12 @@ import httpx
 import orjson
 from pydantic import BaseModel, ValidationError
 
+from cachesvc.client.amounts import exactly
 from cachesvc.client.connection import Connection, Parameters, path_of, raised
 from cachesvc.client.errors import ClientError, NotFound, NotTheService, Unreachable
 from cachesvc.client.events import Event, EventParser
 from cachesvc.client.snapshot import checked
 from cachesvc.errors import InvalidInput
-from cachesvc.model.numbers import format_number, parse_number
 from cachesvc.model.position import Position, parse_position
 from cachesvc.protocol.api import Done, EntryPage, Invalidate, Invalidated, KeyPage, Previewed, Problem, Sync
 from cachesvc.protocol.exact import Parts, parts, read_object
@@ -137,10 +138,9 @@ class Client:
             raise
         return True
 
-    def increment(self, key: str, amount: str = "1", *, ttl: float | None = None) -> Done:
-        """Add an exact decimal number, given as its text; the answer has the sum. Raises `InvalidInput`."""
-        number = format_number(parse_number(amount.encode(), field="amount"))
-        wish: dict[str, object] = {"operation": "increment", "value": orjson.Fragment(number)}
+    def increment(self, key: str, amount: str | int | Decimal = 1, *, ttl: float | None = None) -> Done:
+        """Add an exact decimal number; the answer has the sum. Raises `InvalidInput`."""
+        wish: dict[str, object] = {"operation": "increment", "value": exactly(amount)}
         if ttl is not None:
             wish["ttl"] = ttl
         return self._write("POST", path_of("/v1/cache/", key), Done, orjson.dumps(wish), read=_VALUE)

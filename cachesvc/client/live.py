@@ -16,6 +16,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from decimal import Decimal
 from random import Random
 from typing import Any, Final, Literal, TypeVar, cast
 
@@ -145,8 +146,10 @@ class LiveClient:
         """Delete; it is done, too, where there was no entry."""
         return await self.do(commands.delete(key, expected_version=expected_version), timeout=timeout)
 
-    async def increment(self, key: str, amount: str = "1", *, ttl: float | None = None, timeout: float = TIMEOUT) -> Done:
-        """Add an exact decimal number, given as its text; `value` of the answer is the text of the sum."""
+    async def increment(
+        self, key: str, amount: str | int | Decimal = 1, *, ttl: float | None = None, timeout: float = TIMEOUT
+    ) -> Done:
+        """Add an exact decimal number; `value` of the answer is the text of the sum."""
         return await self.do(commands.increment(key, amount, ttl=ttl), timeout=timeout)
 
     async def invalidate(self, wish: Invalidate, *, timeout: float = TIMEOUT) -> Invalidated:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from decimal import Decimal
 from urllib.parse import unquote_to_bytes
 
 import httpx
 import pytest
 
-from cachesvc.client import connection
+from cachesvc.client import commands, connection
 from cachesvc.client.connection import Connection
 from cachesvc.client.errors import (
     Away,
@@ -94,6 +95,15 @@ def test_a_number_stays_as_it_is_written() -> None:
     assert service.asked[0].content == b'{"operation":"increment","value":0.10}'
     with pytest.raises(InvalidInput, match="amount"):
         client(service).increment("a", '1}{"')
+    for amount, sent in ((3, b"3"), (Decimal("1E+3"), b"1000"), (-(10**99), b"-1" + b"0" * 99)):
+        service = Service(httpx.Response(200, content=text))
+        client(service).increment("a", amount)
+        assert service.asked[-1].content == b'{"operation":"increment","value":%b}' % sent
+    for wrong in (0.1, True, None, b"1"):
+        with pytest.raises(TypeError, match="amount is"):
+            client(service).increment("a", wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="amount is"):
+            commands.increment("a", wrong)  # type: ignore[arg-type]
 
 
 def test_a_write_is_sent_again_as_the_same() -> None:
