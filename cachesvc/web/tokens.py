@@ -118,10 +118,12 @@ class Tokens:
             if len(token) > MAX_TOKEN:
                 raise Unauthenticated("the token is too long")
             claims = self._claims(token)
-            issued_at = float(claims.get("iat", 0.0))
-            identity = Identity(
-                str(claims["sub"]), _scopes(claims), float(claims["exp"]), str(claims.get("jti", "")), issued_at
-            )
+            subject, name = _text(claims, "sub"), _text(claims, "jti", "")
+            if not subject:
+                raise Unauthenticated("the token's sub is empty")
+            scopes = _text(claims, "scope", "").split()
+            _time(claims, "nbf")
+            identity = Identity(subject, scopes, _time(claims, "exp"), name, _time(claims, "iat"))
             if self._is_revoked(identity):
                 raise Unauthenticated("the token was revoked")
             return identity
@@ -156,13 +158,20 @@ class Tokens:
         raise failed
 
 
-def _scopes(claims: Mapping[str, Any]) -> list[str]:
-    """`scope` as RFC 8693 has it, words in a text; a list is taken as well."""
-    said = claims.get("scope", "")
-    words = said.split() if isinstance(said, str) else said
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise Unauthenticated("the token's scope is neither a text nor a list of texts")
-    return words
+def _text(claims: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    """A claim that is a text, as `sub`, `jti` and `scope` are (RFC 7519, RFC 8693)."""
+    said = claims.get(name, default)
+    if not isinstance(said, str):
+        raise Unauthenticated(f"the token's {name} is no text")
+    return said
+
+
+def _time(claims: Mapping[str, Any], name: str) -> float:
+    """A claim that is a time, in Unix seconds (RFC 7519's NumericDate); 0 where there is none."""
+    said = claims.get(name, 0)
+    if isinstance(said, bool) or not isinstance(said, int | float):
+        raise Unauthenticated(f"the token's {name} is no number")
+    return float(said)
 
 
 def _why(exc: Exception) -> str:

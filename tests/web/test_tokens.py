@@ -56,7 +56,7 @@ def test_a_token_says_who_and_what(clock: FakeClock) -> None:
     assert identity.may("read", "task:1")
     assert not identity.may("write", "task:1")
     assert not identity.may("read", "email:1")
-    assert tokens(clock).identity(signed(clock, scope=["admin"])).unrestricted
+    assert tokens(clock).identity(signed(clock, scope="read:task:* admin")).unrestricted
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
@@ -80,7 +80,13 @@ def test_public_keys(clock: FakeClock, algorithm: str) -> None:
         ({"aud": "else"}, "another audience"),
         ({"aud": None}, "says no aud"),
         ({"nbf": 99_999_999_999}, "not valid yet"),
-        ({"scope": 7}, "scope"),
+        ({"sub": ""}, "sub is empty"),
+        ({"scope": 7}, "scope is no text"),
+        ({"scope": ["admin"]}, "scope is no text"),
+        ({"exp": "9999999999"}, "exp is no number"),
+        ({"iat": "1"}, "iat is no number"),
+        ({"nbf": "1"}, "nbf is no number"),
+        ({"jti": 7}, "cannot be read"),
         ({"scope": "read:["}, "cannot be read"),
     ],
 )
