@@ -33,7 +33,9 @@ class Sync:
 
     def next(self, broken: str = "") -> Publication | None:
         """What is to be told now, if anything is; `broken` says why it goes on no more."""
-        progress = self.processed / self.total if self.total else 1.0
+        begins = self.told is None and not broken  # which is told as it was, whatever has been done since
+        processed = 0 if begins else self.processed
+        progress = processed / self.total if self.total else float(not begins)
         over = bool(broken) or (self.told is not None and self.processed >= self.total)
         if self._over or (self.told is not None and not over and progress < self.told + STEP):
             return None
@@ -41,16 +43,16 @@ class Sync:
             failed = broken or (self.total and self.failed >= self.total)
             status = "error" if failed else "completed"
         else:
-            status = "started" if self.told is None else "progress"
+            status = "started" if begins else "progress"
         self.told, self._over = progress, over
         said: dict[str, object] = {
             "syncId": self.name,
             "status": status,
             "progress": round(progress, 4),
-            "processed": self.processed,
+            "processed": processed,
             "total": self.total,
         }
-        errors = [*self.errors, *([broken] if broken else ())]
+        errors = [] if begins else [*self.errors, *([broken] if broken else ())]
         if errors:
             said["errors"] = errors
         return Publication(resource_of(self.name), orjson.dumps(said), type=MESSAGE)

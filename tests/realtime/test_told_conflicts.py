@@ -197,13 +197,14 @@ def test_who_wrote_and_where_it_came_from_is_told_as_everywhere(actor: str, sour
 
 def test_task_sync() -> None:
     sync = Sync("import-7", 4)
+    assert sync.next() is not None
     sync.note(1, "VERSION_CONFLICT")
     said = sync.next()
     assert said is not None
     payload = golden_frames.check(pushed(folded(publish(said)).changes)["task:sync"])["payload"]
     assert payload == {
         "syncId": "import-7",
-        "status": "started",
+        "status": "progress",
         "progress": 0.25,
         "processed": 1,
         "total": 4,
