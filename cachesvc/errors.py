@@ -184,13 +184,14 @@ class Unauthenticated(CacheError):
 class Forbidden(CacheError):
     """Who calls is known, and may not do `action` to `resource`."""
 
-    def __init__(self, action: str, resource: str) -> None:
-        super().__init__(action, resource)
+    def __init__(self, action: str, resource: str, reason: str = "") -> None:
+        super().__init__(action, resource, reason)
         self.action = action
         self.resource = resource
+        self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.action} of {self.resource} is not allowed to you"
+        return f"{self.action} of {self.resource} is not allowed to you" + (f": {self.reason}" if self.reason else "")
 
 
 class LimitExceeded(CacheError):

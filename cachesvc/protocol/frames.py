@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 from pydantic.alias_generators import to_camel
 
 from cachesvc.model.position import MAX_SEQ
@@ -186,7 +186,7 @@ class CacheWarm(Frame):
 class PublishPayload(Wire):
     resource: Resource
     message: AnyJson = None
-    distribute: bool = True
+    distribute: StrictBool = True
     idempotency_key: Id | None = None
 
 

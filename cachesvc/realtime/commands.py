@@ -232,7 +232,7 @@ class Commands:
     async def _sync(self, request: Request, asked: CacheSync) -> AsyncIterator[Reply]:
         peer = request.identity.subject.removeprefix(NODE_SUBJECT)
         if self.sites is None or peer == request.identity.subject:
-            raise Forbidden("node", "cache:sync")
+            raise Forbidden("node", "cache:sync", "it is for the sites of sites.peers, each proven by its own secret there")
         yield Reply(*await self.sites.answer(asked.payload, peer))
 
     async def _recover(self, request: Request, asked: RecoveryRequest) -> AsyncIterator[Reply]:

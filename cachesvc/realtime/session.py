@@ -285,7 +285,8 @@ class Session:
             "sequenceNumber": payload.sequence_number,
             "latency": round(max(0.0, now - sent) * 1000, 3),
         }
-        place = {} if self.outbox.pushed else self._place()  # it goes before what is pushed, and is no word of that
+        # it goes before what is pushed, and is no word of that; who has not said who it is learns nothing of the log
+        place = {} if self.outbox.pushed or self.identity is None else self._place()
         self._send("pong", told, received.request_id, **place)
 
     def _check(self, received: AuthzCheck) -> None:

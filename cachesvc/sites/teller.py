@@ -78,7 +78,8 @@ class Teller:
         Raises `Forbidden`, `InvalidInput`, `PositionLost`, `Unavailable`.
         """
         if asked.node_id != peer or peer not in self._peers:
-            raise Forbidden("node", f"the site {asked.node_id}")
+            reason = f"you have not proven to be {asked.node_id} of sites.peers, by its own secret there"
+            raise Forbidden("node", "cache:sync", reason)
         self.counts.asked += 1
         if asked.position is not None:
             return "batch:update", await self._changes(asked, asked.position, peer)

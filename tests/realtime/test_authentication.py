@@ -53,6 +53,18 @@ def closed(said: Said) -> CloseCode | None:
     return said.session.closing.code if said.session.closing is not None else None
 
 
+def test_a_ping_tells_nothing_of_the_log_to_who_has_not_said_who_it_is() -> None:
+    said = Said(identity=None, doorman=Issuer())
+    said.session.open()
+    said.send("ping", requestId="r")
+    pong = said.frame()
+    assert (pong["type"], pong.keys() & {"epoch", "position"}) == ("pong", set())
+    said.send("auth", token="read:*", userId="ann")
+    said.raw()
+    said.send("ping")
+    assert said.frame().items() >= {"epoch": 7, "position": 1000}.items()
+
+
 def test_the_signature_is_what_is_specified() -> None:
     asked = Challenge("nonce", "connection", "2024-01-15T10:30:00.000Z")
     expected = hmac.new(NEW, b"nonceconnectionnode:west2024-01-15T10:30:00.000Z", "sha256").hexdigest()

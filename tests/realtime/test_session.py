@@ -111,6 +111,8 @@ def test_connection_status_before_a_drain() -> None:
         ('{"type":"ping","payload":{"timestamp":"yesterday"}}', "BAD_MESSAGE", "payload.timestamp"),
         ('{"type":"ping","payload":{"timestamp":"2024-01-15"}}', "BAD_MESSAGE", "payload.timestamp"),
         ('{"type":"ping","requestId":7}', "BAD_MESSAGE", "requestId"),
+        ('{"type":"publish","payload":{"resource":"task","message":1,"distribute":1}}', "BAD_MESSAGE", "payload.distribute"),
+        ('{"type":"publish","payload":{"resource":"task","message":1,"distribute":0.0}}', "BAD_MESSAGE", "payload.distribute"),
     ],
 )
 def test_what_is_wrong_is_named(frame: str | bytes, code: str, field: str | None) -> None:

@@ -135,7 +135,7 @@ async def test_who_is_another_site_than_it_says_or_none_that_is_known_is_refused
     async with network("berlin", "oslo") as sites:
         teller = sites["berlin"].teller
         for named, proven in (("oslo", "porto"), ("porto", "porto"), ("porto", "oslo")):
-            with pytest.raises(Forbidden):
+            with pytest.raises(Forbidden, match=rf"node of cache:sync is not .* to be {named} of sites\.peers"):
                 await teller.answer(CacheSyncPayload(nodeId=named), proven)
 
 
