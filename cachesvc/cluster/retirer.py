@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 
+from cachesvc.engine.jobs import sweep_of
 from cachesvc.errors import Refused
 from cachesvc.model.change import Draft, invalidate
 from cachesvc.model.invalidation import InForce, Invalidation
-from cachesvc.ports import Authority, Clock
+from cachesvc.ports import Authority, Burial, Clock
 
 STEPS = 100  # at most, before the lease is looked at again
 
@@ -49,16 +50,20 @@ class Retirer:
             return
         for _ in range(STEPS):
             began = self._clock.monotonic()
-            if (await self._authority.bury(one, limit=self._batch)).done:
-                await self._retire(one)
+            burial = await self._authority.bury(one, limit=self._batch)
+            if burial.done:
+                await self._retire(one, burial)
                 return
             # nobody waits for the sweep: the slower the authority is, the longer it is left to others
             await self._clock.sleep(max(self._pause, (self._clock.monotonic() - began) * self._rest))
 
-    async def _retire(self, one: InForce) -> None:
+    async def _retire(self, one: InForce, burial: Burial) -> None:
+        """From then on it is forgotten before long; what its sweep came to is kept."""
         named = Invalidation(one.pattern.text, retires=one.sequence, soft=one.soft)
         try:
             await self._write(invalidate(named, actor="sweep", source="sweep"))
         except Refused:
             return  # retired by another node, or a newer one took its place, which this node is about to hear
         self.retired += 1
+        now = self._clock.now()
+        await self._authority.keep_job(sweep_of(one, burial._replace(ended_at=now), now))

@@ -1,7 +1,7 @@
 """The job book: jobs as they are begun, told of and cancelled, whichever node runs them.
 
-The sweep of an invalidation is a job too, told from what is kept with its pattern; it cannot be cancelled, since what it
-sweeps is dead already.
+The sweep of an invalidation is a job too, told from what is kept with its pattern, and kept as others are when that is
+retired; it cannot be cancelled, since what it sweeps is dead already.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ class JobBook:
         return Begun(kept, kept.id != name)
 
     async def find(self, name: str) -> Job | None:
-        if not name.startswith(_SWEEP):
-            return await self._store.find_job(name)
-        return next((job for job in await self._sweeps() if job.id == name), None)
+        sweeps = await self._sweeps() if name.startswith(_SWEEP) else ()
+        return next((job for job in sweeps if job.id == name), None) or await self._store.find_job(name)
 
     async def newest(self, *, limit: int) -> list[Job]:
         """Jobs, newest first."""
-        jobs = [*await self._sweeps(), *await self._store.list_jobs(limit=limit)]
-        return sorted(jobs, key=lambda job: (job.created_at, job.id), reverse=True)[:limit]
+        kept = {job.id: job for job in await self._store.list_jobs(limit=limit)}
+        jobs = kept | {job.id: job for job in await self._sweeps()}
+        return sorted(jobs.values(), key=lambda job: (job.created_at, job.id), reverse=True)[:limit]
 
     async def cancel(self, name: str) -> Job | None:
         """End a job that has not ended; how it stands then, None where there is none. A sweep goes on."""
@@ -81,10 +81,11 @@ class JobBook:
 
     async def _sweeps(self) -> list[Job]:
         now = self._clock.now()
-        return [_sweep(one, burial, now) for one, burial in (await self._store.burials()).items()]
+        return [sweep_of(one, burial, now) for one, burial in (await self._store.burials()).items()]
 
 
-def _sweep(one: InForce, burial: Burial, now: float) -> Job:
+def sweep_of(one: InForce, burial: Burial, now: float) -> Job:
+    """The sweep of an invalidation, as a job."""
     done = burial.done or one.retired > 0
     ended_at = (burial.ended_at or one.at) if done else None
     return Job(

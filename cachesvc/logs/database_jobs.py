@@ -31,6 +31,13 @@ class DatabaseJobs:
 
         return await self._store.maintain(add)  # under the log's lock, so that there is no second of the same
 
+    async def keep_job(self, job: Job) -> None:
+        def keep(connection: Connection) -> None:
+            if _named(connection, job.id) is None:
+                connection.execute(jobs.insert().values(id=job.id, body=b"", **_columns(job)))
+
+        await self._store.maintain(keep)
+
     async def move_job(self, job: Job) -> bool:
         known = jobs.c.id == job.id, jobs.c.revision == job.revision - 1
         columns = _columns(job) | ({"body": b""} if job.state.ended else {})

@@ -22,6 +22,9 @@ class MemoryJobs:
         self._bodies[job.id] = body
         return job
 
+    async def keep_job(self, job: Job) -> None:
+        self._jobs.setdefault(job.id, job)
+
     async def move_job(self, job: Job) -> bool:
         held = self._jobs.get(job.id)
         if held is None or held.revision != job.revision - 1:

@@ -30,6 +30,9 @@ class RedisJobs:
             raise Overloaded(f"{most} jobs wait or run, which is the limit", retry_after=5.0)
         return _unpacked(held)
 
+    async def keep_job(self, job: Job) -> None:
+        await self._server.ask("HSETNX", self._names.jobs, job.id, _packed(job))
+
     async def move_job(self, job: Job) -> bool:
         names = self._names
         said = (job.id, _packed(job), f"{job.revision - 1:0{DIGITS}d}", int(job.state.ended))

@@ -18,6 +18,10 @@ class Jobs(Protocol):
         """
         ...
 
+    async def keep_job(self, job: Job) -> None:
+        """Keep a job that has ended already; of one that is kept nothing changes."""
+        ...
+
     async def move_job(self, job: Job) -> bool:
         """Write a job over the revision before its own; False when that is not what is kept. One that ended loses its body."""
         ...

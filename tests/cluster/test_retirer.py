@@ -10,6 +10,7 @@ from cachesvc.cluster.retirer import Retirer
 from cachesvc.errors import Refusal, Refused
 from cachesvc.model.change import Draft
 from cachesvc.model.invalidation import InForce, in_force
+from cachesvc.model.job import Job, JobState
 from cachesvc.model.position import Seq
 from cachesvc.ports import Burial
 from tests.fakes import FakeClock
@@ -19,11 +20,15 @@ class Authority:
     def __init__(self, pages: int) -> None:
         self.left = pages
         self.asked: list[tuple[str, int]] = []
+        self.kept: list[Job] = []
 
     async def bury(self, pattern: InForce, *, limit: int) -> Burial:
         self.asked.append((pattern.pattern.text, limit))
         self.left -= 1
-        return Burial(self.left <= 0)
+        return Burial(self.left <= 0, looked=len(self.asked) * limit, buried=len(self.asked))
+
+    async def keep_job(self, job: Job) -> None:
+        self.kept.append(job)
 
 
 class Node:
@@ -53,6 +58,9 @@ async def test_the_oldest_active_one_is_swept_and_then_retired() -> None:
     assert draft.invalidation is not None
     assert (draft.operation, draft.invalidation.pattern, draft.invalidation.retires) == ("retire", "old*", 5)
     assert node.retirer.retired == 1
+    [kept] = node.authority.kept
+    assert (kept.id, kept.state, kept.total, kept.counts) == ("invalidation-5", JobState.DONE, 30, {"buried": 3})
+    assert kept.ended_at == node.clock.now()
 
 
 async def test_nothing_is_asked_where_none_is_active() -> None:
@@ -73,6 +81,7 @@ async def test_another_node_was_faster() -> None:
     node = Node(1, OLD, refuses=True)
     await node.retirer.step()
     assert node.retirer.retired == 0
+    assert node.authority.kept == []
 
 
 async def test_a_sweep_takes_its_share_of_the_time_and_no_more() -> None:

@@ -87,6 +87,18 @@ class Jobs:
         assert await authority.find_job(one.id) == ended
         assert not await authority.move_job(one.moved(3.0))
 
+    async def test_one_that_has_ended_elsewhere_is_kept_as_it_was_first_told(
+        self, authority: Authority, second: Authority
+    ) -> None:
+        one = job(created_at=1.0).ended(JobState.DONE, 2.0)
+        await authority.keep_job(one)
+        await second.keep_job(one.counted(warmed=3))
+        assert await second.find_job(one.id) == one
+        assert list(await second.list_jobs(limit=10)) == [one]
+        assert list(await authority.open_jobs()) == []
+        assert await authority.forget_jobs(before=3.0, most=10) == 1
+        assert await second.find_job(one.id) is None
+
     async def test_lists_begin_with_the_newest(self, authority: Authority) -> None:
         made = [await added(authority, job(created_at=float(place))) for place in range(4)]
         assert list(await authority.list_jobs(limit=3)) == made[:0:-1]
