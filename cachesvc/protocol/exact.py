@@ -106,15 +106,11 @@ def read_message(text: str) -> dict[str, Any]:
 
 
 def read_value(text: bytes) -> Any:
-    """What a JSON text says, numbers as Python has them; None for what is no JSON."""
+    """What a JSON text says, numbers as orjson reads them, and those past the range of a double infinite; None for no JSON."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        pass  # numbers too large for orjson, perhaps
-    try:
-        return _DECODER.decode(text.decode())
-    except (ValueError, RecursionError):
-        return None
+        return _DOUBLES.decode(text.decode()) if _valid_but_for_large_numbers(text) else None
 
 
 def check_members(text: str, *, field: str) -> None:
@@ -220,6 +216,13 @@ def _integer(text: str) -> int | float:
     return int(text) if len(text) <= 20 else float(text)
 
 
+def _double(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return float(text)
+
+
 def _no_constant(name: str) -> NoReturn:
     raise json.JSONDecodeError(f"{name} is not JSON", name, 0)
 
@@ -232,6 +235,7 @@ def _once(members: list[tuple[str, Any]]) -> None:
 
 _ONCE: Final = json.JSONDecoder(object_pairs_hook=_once, parse_int=len, parse_float=len)
 _DECODER: Final = json.JSONDecoder(parse_int=_integer)
+_DOUBLES: Final = json.JSONDecoder(parse_int=_double, parse_float=_double)
 _WITHOUT_NUMBERS: Final = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=_no_constant)
 
 

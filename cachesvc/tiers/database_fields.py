@@ -14,6 +14,7 @@ import orjson
 import xxhash
 
 from cachesvc.model.entry import Entry
+from cachesvc.protocol.exact import read_value
 
 MAX_TEXT: Final = 256  # code points of a value kept as they are; a longer one ends in a checksum
 MAX_VALUES: Final = 1_000  # of one field of one entry; what an array holds beyond is not found
@@ -22,7 +23,10 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 class Value(NamedTuple):
-    """One value of a field: its type (`"s"`, `"n"`, `"b"` or `"null"`) and its text."""
+    """One value of a field: its type (`"s"`, `"n"`, `"b"` or `"null"`) and its text.
+
+    Numbers are those of a double; all past its range are one, of either sign.
+    """
 
     type: str
     text: str
@@ -64,10 +68,7 @@ def values_of(entry: Entry, fields: Iterable[str]) -> set[tuple[str, Value]]:
     """The values of those dotted paths in an entry that holds JSON; of an array every element counts."""
     if entry.deleted or "json" not in entry.content_type:
         return set()
-    try:
-        document = orjson.loads(entry.value)
-    except orjson.JSONDecodeError:
-        return set()
+    document = read_value(entry.value)
     found = set()
     for name in fields:
         for count, leaf in enumerate(_leaves(document, name.split("."))):
@@ -85,10 +86,7 @@ def meanings(text: str) -> set[Value]:
     elif text == "null":
         meant.add(Value("null", ""))
     elif _NUMBER.fullmatch(text):
-        try:
-            meant.add(_value(orjson.loads(text)))
-        except orjson.JSONDecodeError:
-            return meant  # a number beyond all that JSON values are read as
+        meant.add(_value(read_value(text.encode())))
     return meant
 
 

@@ -57,6 +57,8 @@ async def test_query(indexed: DatabaseStore) -> None:
             put("f", b'{"status": "%s"}' % long.encode()),
             put("g", b"not json", content_type="text/plain"),
             put("h", b'{"status": {"deep": 1}, "assignee.id": 5}'),
+            put("i", b'{"status": "large", "assignee": {"id": 99999999999999999999}, "x": {"y": [-1e309]}}'),
+            put("j", b'{"status": "large", "assignee": {"id": -%s}}' % (b"9" * 5_000)),
         )
         assert await found(authority, status="open") == ["a", "b"]
         assert await found(authority, status=["open", "done"], limit=1) == ["a", "b", "c"]
@@ -66,6 +68,10 @@ async def test_query(indexed: DatabaseStore) -> None:
         assert await found(authority, status="null") == ["d"]
         assert await found(authority, assignee__id="true") == ["d"]
         assert await found(authority, assignee__id="-1500") == ["d"]
+        assert await found(authority, status="large") == ["i", "j"]
+        assert await found(authority, assignee__id="1e20") == ["i"]
+        assert await found(authority, assignee__id="-1e309") == ["j"]
+        assert await found(authority, assignee__id="1e309") == []
         assert await found(authority, status="nul\0l") == ["e"]
         assert await found(authority, status=long) == ["f"]
         assert await found(authority, status=long[:-1]) == []

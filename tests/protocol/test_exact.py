@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+from math import inf
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cachesvc.errors import InvalidInput
-from cachesvc.protocol.exact import MAX_MEMBERS, RawJson, check_json, parts, read_object
+from cachesvc.protocol.exact import MAX_MEMBERS, RawJson, check_json, parts, read_object, read_value
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text
@@ -85,3 +86,10 @@ def test_of_an_object_that_is_read_by_its_members_there_are_so_many() -> None:
 def test_a_member_given_twice_is_refused() -> None:
     with pytest.raises(InvalidInput, match="'a' is given twice"):
         read_object(b'{"a":1,"a":2}', parts("value"))
+
+
+def test_a_value_is_read_with_doubles_for_numbers() -> None:
+    assert read_value(b'{"a":[1e309,-1e309,99999999999999999999,7,1.5]}') == {"a": [inf, -inf, 1e20, 7, 1.5]}
+    assert read_value(b'[1e309,"\\udc00"]') is None
+    assert read_value(b"[1e309,Infinity]") is None
+    assert read_value(b"[1e309") is None
