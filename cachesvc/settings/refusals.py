@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeGuard, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ValidationError
@@ -19,6 +19,8 @@ from pydantic.fields import FieldInfo
 from cachesvc.errors import SettingsError
 from cachesvc.settings.values import Allowed
 
+TABLES = "tables of settings"
+_ALIKE = 0.75  # from 0 to 1, of two names
 _SHOWN = 100  # characters of a value
 
 
@@ -35,7 +37,7 @@ def refusal(exc: ValidationError, section: type[BaseModel]) -> SettingsError:
     error = exc.errors(include_url=False, include_context=False)[0]
     path = [str(part) for part in error["loc"] if not isinstance(part, int)]
     name = ".".join(path)
-    value = "***" if "headers" in path else _shown(path[-1] if path else "", error["input"])
+    value = "***" if "headers" in path else shown(path[-1] if path else "", error["input"])
     field = field_at(path, section)
     if error["type"] == "extra_forbidden" or field is None:
         near = nearest(path, section)
@@ -52,7 +54,7 @@ def field_at(path: Sequence[str], section: type[BaseModel]) -> FieldInfo | None:
     for part in path:
         if get_origin(inner) is dict:
             inner = get_args(inner)[1]
-        elif isinstance(inner, type) and issubclass(inner, BaseModel) and part in inner.model_fields:
+        elif is_section(inner) and part in inner.model_fields:
             field = inner.model_fields[part]
             inner = field.annotation
         else:
@@ -61,10 +63,34 @@ def field_at(path: Sequence[str], section: type[BaseModel]) -> FieldInfo | None:
 
 
 def nearest(path: Sequence[str], section: type[BaseModel]) -> Sequence[str]:
-    """The setting whose name is most like this one; empty when none is."""
-    names = {"".join(name).replace("_", ""): name for name in _names(section)}
-    found = get_close_matches("".join(path).replace("_", "").lower(), names, n=1, cutoff=0.75)
+    """The setting whose name is most like this one; empty when none is.
+
+    First among those beside the first part that is not known, then among all: a table may be left out, or another one be meant.
+    """
+    inner: Any = section
+    chosen = False  # a name in the path is the user's own: then no other table is meant
+    for place, part in enumerate(path):
+        if get_origin(inner) is dict:
+            chosen, inner = True, get_args(inner)[1]
+        elif is_section(inner) and part in inner.model_fields:
+            inner = inner.model_fields[part].annotation
+        else:
+            beside = list(inner.model_fields) if is_section(inner) else []
+            for name in get_close_matches(part.lower(), beside, n=1, cutoff=_ALIKE):
+                meant = (*path[:place], name, *path[place + 1 :])
+                if field_at(meant, section) is not None:
+                    return meant
+            break
+    if chosen:
+        return ()
+    names = {"".join(name).replace("_", ""): name for name in _names(section) if tuple(path[: len(name)]) != name}
+    found = get_close_matches("".join(path).replace("_", "").lower(), names, n=1, cutoff=_ALIKE)
     return names[found[0]] if found else ()
+
+
+def is_section(kind: object) -> TypeGuard[type[BaseModel]]:
+    """Whether a setting of that type is a table with names of ours."""
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def without_secrets(text: str) -> str:
@@ -75,7 +101,8 @@ def without_secrets(text: str) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
-def _shown(name: str, value: object) -> object:
+def shown(name: str, value: object) -> object:
+    """A value as it may be told, of a setting of that name."""
     if re.search("password|secret|token", name, re.IGNORECASE):
         return "***"
     if isinstance(value, dict):
@@ -89,7 +116,7 @@ def _names(section: type[BaseModel]) -> Iterator[tuple[str, ...]]:
     for name, field in section.model_fields.items():
         yield (name,)
         inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        if is_section(inner):
             for rest in _names(inner):
                 yield (name, *rest)
 
@@ -109,7 +136,7 @@ def _allowed(field: FieldInfo) -> str:
         pattern = next(filter(None, (getattr(part, "pattern", None) for part in field.metadata)), None)
         return f"texts that match {pattern}" if pattern else "texts"
     plain = {bool: "true and false", int: "whole numbers", float: "numbers", Path: "paths"}
-    return plain[kind] + _range(field) if isinstance(kind, type) and kind in plain else "tables of settings"
+    return plain[kind] + _range(field) if isinstance(kind, type) and kind in plain else TABLES
 
 
 def _range(field: FieldInfo) -> str:

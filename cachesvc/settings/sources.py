@@ -9,15 +9,14 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_settings import EnvSettingsSource
 
 from cachesvc.errors import SettingsError
-from cachesvc.settings.loading import LoaderSettings
-from cachesvc.settings.refusals import field_at, nearest, refusal, without_secrets
+from cachesvc.settings.refusals import TABLES, field_at, is_section, nearest, refusal, shown, without_secrets
 from cachesvc.settings.whole import Settings
 
 BUILT_IN = Path(__file__).with_name("embedded.toml")  # what `cachesvc serve` runs without a file
@@ -38,7 +37,7 @@ def load_settings(
     _check_variables(environ)
     merged: dict[str, Any] = {}
     for source in (_read(file or BUILT_IN), _Environment(environ)(), dict(overrides or {})):
-        named = _named(source, Settings)
+        named = _named(source, Settings, ())
         _choose(named, merged)
         _merge(merged, named)
     try:
@@ -83,23 +82,30 @@ def _read(file: Path) -> dict[str, Any]:
         raise SettingsError("--config", str(file), f"is not TOML: {exc}") from exc
 
 
-def _named(table: Mapping[str, Any], section: type[BaseModel]) -> dict[str, Any]:
+def _named(table: Mapping[str, Any], section: type[BaseModel], path: tuple[str, ...]) -> dict[str, Any]:
     """The table by our names, so that a setting given in both spellings, or in two sources, is one setting."""
     ours = {str(field.validation_alias): name for name, field in section.model_fields.items()}
     named: dict[str, Any] = {}
     for given, value in table.items():
         name = ours.get(given, given)
         if name in named:
-            raise SettingsError(given, without_secrets(str(value)), f"is given twice, as {to_camel(name)} and {name}")
+            twice = f"is given twice, as {to_camel(name)} and {name}"
+            raise SettingsError(".".join((*path, name)), shown(name, value), twice)
         field = section.model_fields.get(name)
-        inner = field.annotation if field else None
-        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, BaseModel):
-            named[name] = _named(value, inner)
-        elif isinstance(value, dict) and section is Settings and name == "loaders":
-            named[name] = {k: _named(v, LoaderSettings) if isinstance(v, dict) else v for k, v in value.items()}
-        else:
-            named[name] = value
+        named[name] = _inside(value, field.annotation if field else None, (*path, name))
     return named
+
+
+def _inside(value: Any, kind: Any, path: tuple[str, ...]) -> Any:
+    """A value by our names. Where a table is due, another source would hide that this is none."""
+    kinds = get_args(kind)[1] if get_origin(kind) is dict else None
+    if not is_section(kinds or kind):
+        return value
+    if not isinstance(value, dict):
+        raise SettingsError(".".join(path), shown(path[-1], value), f"allowed are {TABLES}")
+    if kinds is None:
+        return _named(value, kind, path)
+    return {name: _inside(inner, kinds, (*path, name)) for name, inner in value.items()}
 
 
 def _choose(source: dict[str, Any], merged: dict[str, Any]) -> None:

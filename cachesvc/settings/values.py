@@ -9,9 +9,19 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    AliasGenerator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.alias_generators import to_camel
 
+_OF_QUERIES = frozenset({"limit", "cursor"})  # what a query is told itself: a field of that name could not be asked for
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _SIZES = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
@@ -41,6 +51,13 @@ def _listed(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _asked_for(path: str) -> str:
+    """A field that a query can name."""
+    if path in _OF_QUERIES:
+        raise ValueError("what a query is told itself")
+    return path
+
+
 @dataclass(frozen=True, slots=True)
 class Allowed:
     """What is allowed in a setting, in words; `{range}` stands for its range."""
@@ -58,9 +75,9 @@ Size = Annotated[int, BeforeValidator(_bytes), _SIZE, Field(gt=0)]
 HeadSize = Annotated[int, BeforeValidator(_bytes), _SIZE, Field(ge=1 << 10, le=1 << 20)]
 FieldPath = Annotated[str, Field(pattern=r"^[^.\x00-\x1f]+(\.[^.\x00-\x1f]+)*$", max_length=200)]
 FieldPaths = Annotated[
-    tuple[FieldPath, ...],
+    tuple[Annotated[FieldPath, AfterValidator(_asked_for)], ...],
     LISTED,
-    Allowed('up to 64 names of JSON fields, like "status" or "assignee.id"'),
+    Allowed('up to 64 names of JSON fields, like "status" or "assignee.id", but not "limit" and "cursor"'),
     Field(max_length=64),
 ]
 

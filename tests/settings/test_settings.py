@@ -57,7 +57,20 @@ def test_the_file_may_use_the_names_of_the_specification(tmp_path: Path) -> None
 
 def test_a_setting_in_both_spellings_is_refused(tmp_path: Path) -> None:
     said = refused("levels.memory = {maxSize = 7, max_size = 8}", tmp_path=tmp_path)
-    assert said == "setting max_size = '8': is given twice, as maxSize and max_size"
+    assert said == "setting levels.memory.max_size = 8: is given twice, as maxSize and max_size"
+
+
+@pytest.mark.parametrize("name", ["server", "levels", "loaders", "levels.memory", "loaders.a", "conflicts.modules"])
+def test_what_is_no_table_is_not_hidden_by_another_source(name: str, tmp_path: Path) -> None:
+    overrides: dict[str, object] = {}
+    inner = overrides
+    for part in name.split("."):
+        inner[part] = inner = {}  # as the command line gives it
+    file = tmp_path / "settings.toml"
+    file.write_text(f"{name} = 1")
+    with pytest.raises(SettingsError) as error:
+        load_settings(file, overrides=overrides, environ={})
+    assert str(error.value) == f"setting {name} = 1: allowed are tables of settings"
 
 
 def test_names_of_loaders_are_left_as_they_are(tmp_path: Path) -> None:
@@ -147,7 +160,9 @@ def test_a_relative_database_is_under_the_data_directory(url: str, file: str) ->
         ("LEVELS__REDIS__TTL_JITTER", "nan", "numbers from 0 to 0.5"),
         ("LEVELS__REDIS__KEY_PREFIX", "a b", "texts that match ^[A-Za-z0-9_.:-]+$"),
         ("LEVELS__DATABASE__INDEXED_FIELDS", "a..b", "up to 64 names of JSON fields"),
+        ("LEVELS__DATABASE__INDEXED_FIELDS", "status,cursor", "up to 64 names of JSON fields"),
         ("LEVELS__MEMORY", "x", "tables of settings"),
+        ("SERVER", "x", "tables of settings"),
         ("LOADERS__TASKS__KIND", "cobol", '"http", "sql" and "python"'),
     ],
 )
@@ -234,6 +249,22 @@ def test_an_unknown_setting_of_the_file_is_refused_with_a_suggestion(tmp_path: P
     said = refused("server = {prot = 1}", tmp_path=tmp_path)
     assert said == "setting server.prot = 1: is not a setting; did you mean server.port?"
     assert "did you mean server?" in refused("[sever]\nport = 1", tmp_path=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("toml", "meant"),
+    [
+        ("loaders.a.foo = 1", ""),
+        ('loaders.a = {kind = "http", soft_timout = "1s"}', "loaders.a.soft_timeout"),
+        ('conflicts.modules.task.strategi = "x"', "conflicts.modules.task.strategy"),
+        ("levels.memorie.ttl = 1", "levels.memory"),
+        ("levels.redis_url = 1", "levels.redis.url"),
+        ("server.nothing_like_it = 1", ""),
+    ],
+)
+def test_a_suggestion_is_of_the_table_that_was_meant(toml: str, meant: str, tmp_path: Path) -> None:
+    _, _, hint = refused(toml, tmp_path=tmp_path).partition("is not a setting")
+    assert hint == (f"; did you mean {meant}?" if meant else "")
 
 
 @pytest.mark.parametrize(
