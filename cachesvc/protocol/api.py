@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     InstanceOf,
+    JsonValue,
     RootModel,
     StrictBool,
     StrictStr,
@@ -24,6 +25,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import WithJsonSchema
 
 from cachesvc.errors import InvalidInput
+from cachesvc.model.keys import MAX_KEY_BYTES
 from cachesvc.model.position import MAX_SEQ
 from cachesvc.protocol.exact import RawJson
 
@@ -54,8 +56,14 @@ Ttl = Annotated[
     WithJsonSchema({"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": MAX_TTL, "description": "seconds"}),
 ]
 AnyJson = Annotated[InstanceOf[RawJson] | None, WithJsonSchema({"description": "any JSON value, kept as written"})]
-Names = Annotated[list[StrictStr], Field(max_length=MAX_NAMES)]
+# how long it is, is checked in bytes by `parse_name`, as no schema can say
+Name = Annotated[StrictStr, WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES})]
+Names = Annotated[list[Name], Field(max_length=MAX_NAMES)]
 VersionNumber = Annotated[int, Field(strict=True, ge=0, le=MAX_SEQ)]
+
+
+def _operation(name: str) -> JsonValue:
+    return {"properties": {"operation": {"const": name}}}
 
 
 class Body(BaseModel):
@@ -66,6 +74,15 @@ class Body(BaseModel):
 
 class Update(Body):
     """What `POST /v1/cache/{key}` takes: the `cache:update` payload without its key."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                {"if": _operation("set"), "then": {"required": ["value"]}},
+                {"if": _operation("increment"), "then": {"properties": {"value": {"type": "number"}}}},
+            ]
+        }
+    )
 
     operation: Literal["set", "delete", "increment"]
     value: AnyJson = None
@@ -84,13 +101,13 @@ class Get(Body):
     """A read within a batch."""
 
     operation: Literal["get"]
-    key: StrictStr
+    key: Name
 
 
 class KeyedUpdate(Update):
     """A write within a batch."""
 
-    key: StrictStr
+    key: Name
 
 
 class Batch(Body):
@@ -102,8 +119,10 @@ class Batch(Body):
 class Invalidate(Body):
     """What `POST /v1/invalidate` takes: at least one of keys, pattern and tags."""
 
-    keys: list[StrictStr] = Field(default_factory=list)
-    pattern: StrictStr | None = None
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [name]} for name in ("keys", "pattern", "tags")]})
+
+    keys: list[Name] = Field(default_factory=list)
+    pattern: Name | None = None
     tags: Names = Field(default_factory=list)
     cascade: StrictBool = Field(False, description="also what depends on them, transitively")
     dry_run: StrictBool = Field(False, description="only tell what would be hit")

@@ -10,7 +10,7 @@ from cachesvc.protocol.frames import Wire
 class Message(Wire):
     """The envelope of all that the server sends."""
 
-    timestamp: str
+    timestamp: str = Field(json_schema_extra={"format": "date-time"})
     correlation_id: str | None = Field(None, description="the requestId that this answers")
     seq: int | None = Field(None, description="of pushed messages: their number in this session, from 1, without holes")
     version: int | None = Field(None, description="sequence of the change that is told")

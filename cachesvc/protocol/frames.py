@@ -11,9 +11,10 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import WithJsonSchema
 
 from cachesvc.model.position import MAX_SEQ
-from cachesvc.protocol.api import AnyJson, Invalidate, Update
+from cachesvc.protocol.api import AnyJson, Invalidate, Name, Update
 from cachesvc.protocol.exact import Parts, parts
 from cachesvc.protocol.operations import Warm
 
@@ -30,6 +31,10 @@ Id = Annotated[StrictStr, Field(min_length=1, max_length=MAX_ID)]
 Resource = Annotated[StrictStr, Field(min_length=1, max_length=600, description="module, module:id or cache:<glob>")]
 Number = Annotated[StrictInt, Field(ge=0, le=MAX_SEQ)]
 Compression = Literal["gzip", "brotli"]
+_FILTERED: Final[dict[str, Any]] = {"type": ["string", "number", "boolean", "null"]}
+Filter = Annotated[  # read by `filters_of`
+    Any, WithJsonSchema({"anyOf": [_FILTERED, {"type": "array", "items": _FILTERED, "maxItems": MAX_FILTERED}]})
+]
 
 
 class Wire(BaseModel):
@@ -59,7 +64,9 @@ class Auth(Frame):
 
 
 class PingPayload(Wire):
-    timestamp: StrictStr | None = Field(None, description="when it was sent, ISO 8601")
+    timestamp: StrictStr | None = Field(
+        None, description="when it was sent, ISO 8601", json_schema_extra={"format": "date-time"}
+    )
     sequence_number: Number = 0
 
 
@@ -72,7 +79,7 @@ class Ping(Frame):
 
 class SubscribePayload(Wire):
     resources: Annotated[list[Resource], Field(min_length=1)]
-    filters: Annotated[dict[str, Any], Field(max_length=MAX_FILTERS)] = Field(
+    filters: Annotated[dict[str, Filter], Field(max_length=MAX_FILTERS)] = Field(
         default_factory=dict, description="by field of the payload: the value, or an array of values, that it must have"
     )
     throttle: Annotated[float, Field(strict=True, ge=0, le=MAX_THROTTLE, allow_inf_nan=False)] = Field(
@@ -135,7 +142,7 @@ class AuthzCheck(Frame):
 
 
 class CacheGetPayload(Wire):
-    key: StrictStr
+    key: Name
 
 
 class CacheGet(Frame):
@@ -148,7 +155,7 @@ class CacheGet(Frame):
 class CacheUpdatePayload(Update):
     model_config = ConfigDict(extra="ignore")
 
-    key: StrictStr
+    key: Name
     idempotency_key: Id | None = Field(None, description="a retry with the same key gets the first answer")
 
 
@@ -185,7 +192,7 @@ class CacheWarm(Frame):
 
 class PublishPayload(Wire):
     resource: Resource
-    message: AnyJson = None
+    message: AnyJson
     distribute: StrictBool = True
     idempotency_key: Id | None = None
 
@@ -214,6 +221,8 @@ class BatchUpdate(Frame):
 
 
 class ConflictResolvePayload(Wire):
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["option"]}, {"required": ["data"]}]})
+
     conflict_id: Id
     option: Number | None = Field(None, description="which of the options is taken, counted from 0")
     data: AnyJson = Field(None, description="instead of an option: the value that is to stand")

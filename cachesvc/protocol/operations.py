@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from pydantic.alias_generators import to_camel
 
-from cachesvc.protocol.api import AnyJson, Body
+from cachesvc.protocol.api import AnyJson, Body, Name
 
 
 class _Told(BaseModel):
@@ -261,14 +261,16 @@ class Warm(Body):
     module: StrictStr | None = Field(None, description="with userId and dataTypes: the loader's keys of that user")
     user_id: StrictStr | None = None
     data_types: list[StrictStr] = Field(default_factory=list)
-    pattern: StrictStr | None = None
-    keys: list[StrictStr] = Field(default_factory=list)
+    pattern: Name | None = None
+    keys: list[Name] = Field(default_factory=list)
     source: Literal["loader", "database", "peer"] | None = Field(
         None, description="from where it is taken; not given: loader for a module, database (the authority) otherwise"
     )
     peer: StrictStr | None = Field(None, description="the node whose hot keys are taken; not given: the one longest there")
-    rate: float | None = Field(None, strict=True, gt=0, description="keys a second")
-    concurrency: int | None = Field(None, strict=True, ge=1, description="keys that a loader is asked for at once")
+    rate: float | None = Field(None, strict=True, gt=0, description="keys a second, at most what the settings allow")
+    concurrency: int | None = Field(
+        None, strict=True, ge=1, description="keys that a loader is asked for at once, at most what the settings allow"
+    )
 
 
 class JobError(_Told):

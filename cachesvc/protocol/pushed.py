@@ -97,6 +97,7 @@ class CalendarUpdate(Message):
 
 class ReminderPayload(Wire):
     event_id: str
+    key: str
     title: str
     start_time: str
     reminder_type: Literal["email", "popup"]

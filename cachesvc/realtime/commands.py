@@ -191,8 +191,7 @@ class Commands:
         said = asked.payload
         to = parse_resource(said.resource, self.modules, field="payload.resource")
         needs.require(request.identity, [needs.of("publish", to)])
-        if said.message is None:
-            raise InvalidInput("payload.message", "is missing: give one, null if that is meant")
+        assert said.message is not None  # null is a text, too
         check_size(said.message, most=MAX_PUSHED, field="payload.message")
         publication = Publication(said.resource, bytes(said.message), request.identity.subject)
         written = await self.cache.write(

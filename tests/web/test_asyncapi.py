@@ -11,7 +11,12 @@ import httpx
 import pytest
 from jsonschema import Draft7Validator
 
+from cachesvc.engine.conflicts import choice
+from cachesvc.errors import CacheError
+from cachesvc.model.keys import Key, parse_key
+from cachesvc.protocol.drafts import draft_of, invalidation_of
 from cachesvc.protocol.messages import FROM_SERVER
+from cachesvc.protocol.warming import WarmLimits, warming_of
 from cachesvc.realtime.modules import SOURCE, Module, Modules
 from cachesvc.realtime.session import SERVED
 from cachesvc.realtime.told import tell
@@ -19,6 +24,7 @@ from cachesvc.web.app import create_app
 from cachesvc.web.asyncapi import document as made
 from cachesvc.web.live import Live
 from tests.realtime.changes import written
+from tests.realtime.sessions import Said
 from tests.web.site import Site
 from tests.wire import golden_frames
 
@@ -98,6 +104,79 @@ async def test_a_module_of_the_settings_is_described_as_it_is_told(site: Site) -
 )
 def test_the_document_says_the_values_of_the_specification(payload: str, member: str, allowed: list[str]) -> None:
     assert DOCUMENT["components"]["schemas"][f"server.{payload}"]["properties"][member]["enum"] == allowed
+
+
+SET = {"key": "a", "operation": "set", "value": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "valid"),
+    [
+        ("cache:update", SET, True),
+        ("cache:update", SET | {"value": None}, True),
+        ("cache:update", {"key": "a", "operation": "set"}, False),
+        ("cache:update", {"key": "a", "operation": "delete"}, True),
+        ("cache:update", SET | {"operation": "increment"}, True),
+        ("cache:update", {"key": "a", "operation": "increment"}, True),
+        ("cache:update", SET | {"operation": "increment", "value": "1"}, False),
+        ("cache:update", SET | {"key": ""}, False),
+        ("cache:update", SET | {"key": "k" * 513}, False),
+        ("cache:update", SET | {"tags": [""]}, False),
+        ("cache:update", SET | {"dependsOn": ["p" * 513]}, False),
+        ("cache:update", SET | {"ttl": 0}, False),
+        ("cache:get", {"key": "k" * 513}, False),
+        ("publish", {"resource": "task"}, False),
+        ("publish", {"resource": "task", "message": None}, True),
+        ("cache:invalidate", {"cascade": True}, False),
+        ("cache:invalidate", {"pattern": "a*"}, True),
+        ("cache:invalidate", {"pattern": "p" * 513}, False),
+        ("cache:invalidate", {"keys": [""]}, False),
+        ("cache:warm", {"keys": [""]}, False),
+        ("conflict:resolve", {"conflictId": "c"}, False),
+        ("conflict:resolve", {"conflictId": "c", "data": None}, True),
+        ("subscribe", {"resources": ["task"], "filters": {"a": [1, "b", None]}}, True),
+        ("subscribe", {"resources": ["task"], "filters": {"a": {"b": 1}}}, False),
+        ("subscribe", {"resources": ["task"], "filters": {"a": [[1]]}}, False),
+    ],
+)
+def test_the_document_accepts_what_the_service_accepts(kind: str, payload: dict[str, Any], valid: bool) -> None:
+    schema = {**DOCUMENT, "$ref": f"#/components/messages/client.{kind.replace(':', '-')}/payload"}
+    assert Draft7Validator(schema).is_valid({"type": kind, "payload": payload}) == valid
+    said = Said()
+    said.session.open()
+    said.raw()
+    requests = said.session.receive(json.dumps({"type": kind, "requestId": "r", "payload": payload}))
+    refused: list[object] = [frame for frame in said.frames() if frame["type"] == "error"]
+    for request in requests:
+        refused += refusals(request.frame)
+    assert bool(refused) != valid
+
+
+def refusals(frame: Any) -> list[CacheError]:
+    """What a command is refused for before anything is asked of the cache."""
+    said = frame.payload
+    try:
+        match frame.type:
+            case "cache:update":
+                draft_of(said, parse_key(said.key), max_value_size=100)
+            case "cache:get":
+                parse_key(said.key)
+            case "cache:invalidate":
+                invalidation_of(said, most=100)
+            case "cache:warm":
+                warming_of(said, WarmLimits(), ())
+            case "conflict:resolve":
+                choice("c", Key("a"), option=said.option, value=said.data)
+    except CacheError as error:
+        return [error]
+    return []
+
+
+def test_the_document_says_which_texts_are_times() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    assert schemas["client.PingPayload"]["properties"]["timestamp"]["format"] == "date-time"
+    assert schemas["server.TaskUpdate"]["properties"]["timestamp"]["format"] == "date-time"
+    assert schemas["server.ReminderPayload"]["required"].count("key") == 1
 
 
 @pytest.mark.parametrize("frame", sorted(golden_frames.PLACE.glob("*.json")), ids=lambda path: path.stem)
