@@ -6,7 +6,7 @@ Everything that comes from outside is decoded strictly and once; what is not und
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
@@ -84,11 +84,7 @@ class Call:
 
     def query(self, *allowed: str) -> Query:
         """The query's parameters; any but the allowed ones is refused."""
-        parameters = parse_query(self.scope["query_string"])
-        for name in parameters:
-            if name not in allowed:
-                raise InvalidInput(name, f"is not a parameter here; allowed: {', '.join(allowed) or 'none'}")
-        return parameters
+        return parse_query(self.scope["query_string"], allowed)
 
     async def body(self, limit: int) -> bytes:
         """The whole body; raises `InvalidInput` (too large) as soon as it is longer than `limit` bytes.
@@ -132,8 +128,8 @@ def read_headers(scope: Scope) -> Mapping[str, str]:
     return headers
 
 
-def parse_query(raw: bytes) -> Query:
-    """The parameters of a query string, strictly decoded, each with its values in order."""
+def parse_query(raw: bytes, allowed: Collection[str] | None = None) -> Query:
+    """The parameters of a query string, strictly decoded, each with its values in order. Any but the allowed is refused."""
     parameters: dict[str, list[str]] = {}
     pieces = raw.split(b"&", _MAX_PARAMETERS)
     if len(pieces) > _MAX_PARAMETERS:
@@ -143,6 +139,9 @@ def parse_query(raw: bytes) -> Query:
             raw_name, _, raw_value = piece.replace(b"+", b" ").partition(b"=")
             name = decoded(raw_name, "query")
             parameters.setdefault(name, []).append(decoded(raw_value, name))
+    for name in parameters:
+        if allowed is not None and name not in allowed:
+            raise InvalidInput(name, f"is not a parameter here; allowed: {', '.join(allowed) or 'none'}")
     return parameters
 
 

@@ -1,4 +1,7 @@
-"""Operations: what a node tells of itself, and whether it is alive and ready."""
+"""Operations: what a node tells of itself, and whether it is alive and ready.
+
+Probes of its health and of its metrics may carry whatever parameters they like; elsewhere unknown ones are refused.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ from collections.abc import Mapping
 import orjson
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
+from starlette.requests import Request
 from starlette.responses import Response
 
 from cachesvc.model.entry import JSON
 from cachesvc.observability.metrics import CONTENT_TYPE
 from cachesvc.protocol.operations import Nodes, Readiness, Stats
+from cachesvc.web.call import parse_query
 from cachesvc.web.live import Live
 from cachesvc.web.service import Service
 
@@ -36,7 +41,8 @@ def router(service: Service, live: Live) -> APIRouter:
         summary="Hits, misses, entries, bytes, evictions, latencies and breakers, by tier",
         responses={200: {"model": Stats}},
     )
-    async def stats() -> Response:
+    async def stats(request: Request) -> Response:
+        parse_query(request.scope["query_string"], ())
         return _json(await all_stats())
 
     @routes.get(
@@ -44,7 +50,8 @@ def router(service: Service, live: Live) -> APIRouter:
         summary="The nodes, with what they have applied and how far they lag",
         responses={200: {"model": Nodes}},
     )
-    async def nodes() -> Response:
+    async def nodes(request: Request) -> Response:
+        parse_query(request.scope["query_string"], ())
         return _json({"nodes": await service.node.nodes()})
 
     @routes.get("/healthz", summary="Whether the process answers")

@@ -24,6 +24,7 @@ _GRACE: Final = 180.0  # seconds for loading the keys, ending the last requests 
 
 
 def run(plan: Plan) -> int:
+    plan.check_report()
     with ExitStack() as stack:
         watch: Watch | None = None
         if not plan.url:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
+import re
 import secrets
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from tests.load.checker import MAX_KEYS
@@ -70,6 +71,19 @@ class Plan:
         except (OSError, ValueError) as exc:
             raise Failed(f"{self.trace}: {exc}") from exc
 
+    def check_report(self) -> None:
+        """Raises `Failed` where the report could not be written, which is not to be found out at the end."""
+        report = Path(self.report)
+        there = report.exists()
+        try:
+            report.parent.mkdir(parents=True, exist_ok=True)
+            with report.open("a"):
+                pass
+            if not there:
+                report.unlink()
+        except OSError as exc:
+            raise Failed(f"the report {report} (REPORT of make) cannot be written: {exc.strerror}") from exc
+
     def dumped(self) -> str:
         return json.dumps(asdict(self))
 
@@ -78,9 +92,16 @@ class Plan:
         return cls(**json.loads(text))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names an argument as `make` does, too."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(re.sub(r"^argument --([a-z]+)", lambda found: f"{found[0]} ({found[1].upper()} of make)", message))
+
+
 def parse(arguments: Sequence[str] | None = None) -> Plan:
     """The plan that the command line asks for; exits with 2 and a line that names the argument."""
-    parser = argparse.ArgumentParser(prog="python -m tests.load", description="Load a cache service and check what it answers.")
+    parser = _Parser(prog="python -m tests.load", description="Load a cache service and check what it answers.")
     parser.add_argument("--url", type=loopback_url, help="a running service; without one, one is started")
     parser.add_argument(
         "--workers", type=_within(int, 1, 64), help="of the service that is started; with --url, how many nodes it has"

@@ -17,6 +17,17 @@ async def test_stats_and_nodes(http: httpx.AsyncClient) -> None:
     assert (await http.get("/v1/nodes")).json() == {"nodes": [{"node": "n1", "lag": 0}]}
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_unknown_parameters_are_refused_but_of_probes(http: httpx.AsyncClient, method: str) -> None:
+    for path in ("/v1/stats", "/v1/nodes"):
+        answer = await http.request(method, f"{path}?x=1")
+        assert answer.status_code == 422
+        if method == "GET":
+            assert answer.json()["detail"] == "x: is not a parameter here; allowed: none"
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert (await http.request(method, f"{path}?x=1")).status_code == 200
+
+
 async def test_health_and_readiness(site: Site, http: httpx.AsyncClient) -> None:
     assert (await http.get("/healthz")).status_code == 200
     assert (await http.get("/readyz")).json() == {"status": "ready", "tiers": {"memory": "ok", "database": "ok"}}
