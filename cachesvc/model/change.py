@@ -233,8 +233,9 @@ class Receipt(NamedTuple):
     found: bool = False  # a live entry was there before
     value: bytes | None = None
     conflict: str = ""
-    matched: int = 0  # entries that an invalidation hit, named by key or tag
-    cascaded: int = 0  # entries that it hit since they depended on what is named
+    matched: int = 0  # entries that an invalidation hit, named by key or tag; 1 where what another site told was news
+    # entries that it hit since they depended on what is named; 1 where such news is that what nobody wrote ended at one site
+    cascaded: int = 0
 
 
 @dataclass(frozen=True, slots=True)

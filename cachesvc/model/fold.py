@@ -19,7 +19,7 @@ from cachesvc.model.fold_invalidation import fold_invalidation
 from cachesvc.model.fold_merge import fold_merge
 from cachesvc.model.fold_rivals import note_overtaken
 from cachesvc.model.fold_state import ENDED_KEPT, Folded, Result, State, Terms, buried, killed, mark_changed, row_of
-from cachesvc.model.invalidation import ended_mark_of, mark_of
+from cachesvc.model.invalidation import Patterns, ended_mark_of, mark_of
 from cachesvc.model.keys import Key, module_of
 from cachesvc.model.merging import Strategy, members
 from cachesvc.model.numbers import add_exactly, format_number, parse_number
@@ -43,7 +43,7 @@ MAX_REMEMBERED = 1_024  # bytes
 
 def fold(state: State, drafts: Sequence[Draft], *, batch: str, terms: Terms) -> Folded:
     """Fold the drafts, in order, over the state: one outcome each; a draft that cannot be folded fails alone."""
-    folded = Folded()
+    folded = Folded(patterns=Patterns(site=state.site))
     for place, draft in enumerate(drafts):
         known = _known(state, folded, draft.idempotency)
         if known is not None:

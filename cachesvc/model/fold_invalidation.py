@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from cachesvc.errors import Refusal, Refused
 from cachesvc.model.change import Change, Draft, Kind, Operation, Receipt
-from cachesvc.model.entry import tombstone
+from cachesvc.model.entry import Entry, tombstone
 from cachesvc.model.fold_rivals import note_overtaken
 from cachesvc.model.fold_state import UNRELATED, Folded, State, Terms, count_hit, mark_changed, row_of
-from cachesvc.model.invalidation import InForce, Invalidation, in_force, mark_of, softened
+from cachesvc.model.invalidation import InForce, Invalidation, ending, in_force, mark_of, softened
 from cachesvc.model.pattern import ENUMERATED, enumerate_keys
 from cachesvc.model.position import Seq, Version
 from cachesvc.model.replica import succeeding
@@ -70,7 +70,8 @@ def _end_rows(state: State, folded: Folded, draft: Draft, change: Change, terms:
         if named.origin and (row is None or row.deleted):
             continue  # the other site tells itself what it ended
         if named.soft and row is not None and not row.deleted:
-            left = softened(row, version, at=state.now)._replace(local=False)
+            left = softened(row, version, at=state.now, site=state.site)
+            left = left._replace(local=False, origin=None) if row.local else _softened_rivals(left)
         else:
             gone = tombstone(key, Version(version), now=state.now, keep=terms.tombstone_ttl)
             left = gone._replace(updated_by=draft.actor, source=draft.source)
@@ -81,6 +82,13 @@ def _end_rows(state: State, folded: Folded, draft: Draft, change: Change, terms:
         note_overtaken(state, folded, row, left, terms)
         if row is not None and row.tags:
             mark_changed(folded, row.tags, Version(version), state.now, terms)
+
+
+def _softened_rivals(left: Entry) -> Entry:
+    """What it was settled from is past its life as well, so that it is when others are told, and settle it again."""
+    ends = left.expires_at
+    assert ends is not None
+    return left._replace(rivals=tuple(rival._replace(entry=ending(rival.entry, ends)) for rival in left.rivals))
 
 
 def _retire(state: State, folded: Folded, named: Invalidation, change_id: str) -> Receipt:

@@ -11,7 +11,7 @@ from cachesvc.model.fold_rivals import note_overtaken, note_rivals
 from cachesvc.model.fold_state import Folded, State, Terms, mark_changed, row_of
 from cachesvc.model.keys import module_of
 from cachesvc.model.position import Seq, Version
-from cachesvc.model.replica import Settled, altered, merged
+from cachesvc.model.replica import Settled, altered, merged, vector_of
 from cachesvc.model.vector import joined
 
 
@@ -35,7 +35,8 @@ def fold_merge(state: State, folded: Folded, draft: Draft, change_id: str, terms
     note_overtaken(state, folded, row, entry, terms)
     if found.conflict:
         note_rivals(state, folded, found, terms)
-    return Receipt(draft.operation, version, found=live is not None, conflict=found.conflict, matched=1)
+    cascaded = int(found.ends)
+    return Receipt(draft.operation, version, found=live is not None, conflict=found.conflict, matched=1, cascaded=cascaded)
 
 
 def _settled(state: State, row: Entry | None, draft: Draft, version: Version, terms: Terms) -> Settled | None:
@@ -47,9 +48,12 @@ def _settled(state: State, row: Entry | None, draft: Draft, version: Version, te
     found = merged(row, came, state.site, version, policy)
     if found is None and altered(row, came, state.site, draft.source):
         found = Settled(came._replace(version=version))
-    if found is None and row.local and row.deleted and not (row.rivals or came.deleted or over):
-        # what ended here lives on there, since it was written at the same time as the invalidation that ended it
+    if found is None and row.local and row.deleted and not (row.rivals or over):
+        same = row.vector == vector_of(came, draft.source)
+        if same and not state.patterns.ended(row.key, row.version - 1):
+            return Settled(came._replace(version=version), ends=True)  # it is over here alone, and lives on there
+        # what was here was the newer, or was ended by an invalidation at the time of which that was written
         gone = tombstone(row.key, version, now=max(state.now, came.updated_at), keep=terms.tombstone_ttl)
         known = joined(row.vector, ((state.site, version),))
-        found = Settled(gone._replace(vector=known, updated_by="sync", source="sync"))
+        found = Settled(gone._replace(vector=known, updated_by="sync", source="sync"), ends=True)
     return found

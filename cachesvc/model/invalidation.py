@@ -16,7 +16,7 @@ from cachesvc.model.entry import Entry
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Enumeration, Pattern, parse_pattern
 from cachesvc.model.position import Seq, Version
-from cachesvc.model.replica import ended
+from cachesvc.model.replica import ended, portable
 
 _NEVER = Seq(0)
 MANY: Final = 1_000  # keys that an authority with an index ends in the append itself; more are in force, and ended after it
@@ -181,9 +181,8 @@ class Patterns:
             return entry
         killers = [one for one in self.matching(entry.key) if one.sequence > entry.version]
         if all(one.soft for one in killers):
-            hidden = softened(entry, killers[0].sequence, at=min(one.at for one in killers))
-        else:
-            hidden = entry._replace(version=Version(since), value=b"", deleted=True)
+            return softened(entry, killers[0].sequence, at=min(one.at for one in killers), site=self._site)
+        hidden = entry._replace(version=Version(since), value=b"", deleted=True)
         return ended(hidden, entry, self._site) if self._site else hidden
 
     def add(self, one: InForce) -> None:
@@ -226,7 +225,16 @@ def in_force(sequence: Seq, text: str, *, retired: Seq = _NEVER, at: float = 0.0
     return InForce(sequence, parse_pattern(text), retired, at, soft)
 
 
-def softened(entry: Entry, sequence: int, *, at: float) -> Entry:
-    """What a soft invalidation leaves of an entry: its content at the invalidation's version, past its life since then."""
-    ends = at if entry.expires_at is None else min(entry.expires_at, at)
-    return entry._replace(version=Version(sequence), expires_at=ends)
+def softened(entry: Entry, sequence: int, *, at: float, site: str = "") -> Entry:
+    """What a soft invalidation leaves of an entry: its content at the invalidation's version, past its life since then.
+
+    At one of several sites, `site`, it is of the same write as before, and knows of the same.
+    """
+    if site and not entry.local:
+        entry = portable(entry, site)
+    return ending(entry, at)._replace(version=Version(sequence))
+
+
+def ending(entry: Entry, at: float) -> Entry:
+    """The entry with a life that ends then, or as soon as it did."""
+    return entry._replace(expires_at=at if entry.expires_at is None else min(entry.expires_at, at))

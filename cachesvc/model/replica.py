@@ -9,6 +9,7 @@ same writes serves the same, in whatever order it heard of them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Final, NamedTuple
 
 import orjson
@@ -28,10 +29,14 @@ _LATEST: Final = Policy()
 
 
 class Settled(NamedTuple):
-    """What came of hearing of another site's write: the entry, and the id of the conflict that was not known before."""
+    """What came of hearing of another site's write: the entry, and the id of the conflict that was not known before.
+
+    `ends`: nobody wrote, and yet it differed, since it had ended here and not there.
+    """
 
     entry: Entry
     conflict: str = ""
+    ends: bool = False
 
 
 def origin_of(entry: Entry, site: str) -> Origin:
@@ -114,7 +119,7 @@ def _hidden(row: Entry, site: str, now: float) -> tuple[Rival, ...]:
 
 def ended(gone: Entry, row: Entry, site: str) -> Entry:
     """What is left where a row ended by itself, of which no other site is told; what the row knew of stays known."""
-    gone = gone._replace(vector=vector_of(row, site), local=True, rivals=())
+    gone = gone._replace(origin=None, vector=vector_of(row, site), local=True, rivals=())
     if not (row.local and row.rivals and row.rivals[0].entry.deleted):
         return gone
     # a deletion that it stood before is remembered for as long as any
@@ -155,7 +160,9 @@ def merged(row: Entry | None, came: Entry, site: str, version: Version, policy: 
     theirs = rivals_of(came, site)
     named_ours, named_theirs = {rival.origin for rival in ours}, {rival.origin for rival in theirs}
     kept = {rival.origin: rival for rival in ours if rival.origin in named_theirs or not knows(told, rival.origin)}
-    kept |= {rival.origin: rival for rival in theirs if rival.origin in named_ours or not knows(known, rival.origin)}
+    for rival in theirs:
+        if rival.origin in named_ours or not knows(known, rival.origin):
+            kept[rival.origin] = min(rival, kept.get(rival.origin, rival), key=_end)  # one may have been told to end sooner
     if not kept:
         return None
     entry = settled(kept.values(), policy)._replace(version=version, vector=joined(known, told))
@@ -237,6 +244,10 @@ def _age(rival: Rival) -> tuple[float, Origin]:
     return rival.entry.updated_at, rival.origin
 
 
+def _end(rival: Rival) -> float:
+    return rival.entry.expires_at if rival.entry.expires_at is not None else inf
+
+
 def _order(rival: Rival) -> Origin:
     return rival.origin
 
@@ -273,11 +284,14 @@ def _conflict(entry: Entry, rivals: Iterable[Rival], known: frozenset[Origin]) -
 def altered(row: Entry, came: Entry, site: str, peer: str) -> bool:
     """Whether this site's copy is the wrong one of two that know of the same writes, and yet have other content.
 
-    The site whose write it is knows what it wrote; where it is neither's, both go by the higher hash.
+    The site whose write it is knows what it wrote; where it is neither's, both go by the higher hash. Where each is of another
+    write, since one of them was over at one site before it met the other, the later counts.
     """
     if row.local or vector_of(row, site) != vector_of(came, peer) or mark_of(row, site) == mark_of(came, peer):
         return False
-    source = origin_of(came, peer).site
-    if source in (site, peer):
-        return source == peer
+    mine, theirs = origin_of(row, site), origin_of(came, peer)
+    if mine != theirs:
+        return (came.updated_at, theirs) > (row.updated_at, mine)
+    if theirs.site in (site, peer):
+        return theirs.site == peer
     return (came.deleted, came.content_hash) > (row.deleted, row.content_hash)

@@ -120,6 +120,7 @@ class SiteComparison(_Told):
     entries: int = Field(description="that this site has, what was deleted lately among them")
     differing: int = Field(description="that the other had otherwise, on the first look")
     relayed: int = Field(0, description="that a third site wrote, whose own log has not told of it yet")
+    ended: int = Field(0, description="that ended at one of the two alone, and are alike now")
     repaired: int = Field(description="that it had otherwise on the second look too; unless initial, each is a fault found")
     held: int = Field(description="of a time too far ahead, which wait for it")
     refused: int = Field(description="that could not be understood, or not be carried out")

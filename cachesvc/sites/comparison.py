@@ -3,6 +3,7 @@
 Each site does this by itself, so that what one lacks it fetches. The rule that must not break: only what differs on a second
 look is repaired, when all is taken in that the other's log had at the first; so what is on its way is never taken for a fault.
 Nor is what a third site wrote, which that one tells by its log itself: while it is out of reach, it comes by way of the other.
+Nor is what ended at one of the two alone, since it was written there or here beside the invalidation that ended it.
 """
 
 from __future__ import annotations
@@ -121,9 +122,11 @@ class Comparison:
             for key, entry in taken.news.items():
                 looked_at = suspects.get(hashed(key))
                 if looked_at is not None and looked_at.total == int.from_bytes(mark_of(entry, self._peer)):
-                    relayed = not entry.rivals and origin_of(entry, self._peer).site in self._others
+                    ended = key in taken.ends
+                    relayed = not (ended or entry.rivals) and origin_of(entry, self._peer).site in self._others
+                    report.ended += ended
                     report.relayed += relayed
-                    report.repaired += not relayed
+                    report.repaired += not (ended or relayed)
             came = {hashed(key) for key in taken.came}
             rest = [prefix for prefix in asked if prefix not in came]
             if came:  # one answer holds no more than a few large values

@@ -51,10 +51,14 @@ class IntakeLimits:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What came of a batch: all keys of which it told, the entries that were news, and those that wait."""
+    """What came of a batch: all keys of which it told, the entries that were news, and those that wait.
+
+    `ends`: those of the news that ended at one of the sites, without a write, and are alike from now on.
+    """
 
     came: Collection[Key]
     news: Mapping[Key, Entry]
+    ends: Collection[Key]
     held: Collection[Key]
     refused: int
 
@@ -91,10 +95,10 @@ class Intake:
             else:
                 drafts.append(draft)
         self._counts.batches += 1
-        news, not_carried_out = await self._write(drafts)
-        refused += not_carried_out
+        written = await self._write(drafts)
+        refused += written.refused
         self._counts.refused += refused
-        return Taken({draft.key for draft in drafts} | held, news, held, refused)
+        return Taken({draft.key for draft in drafts} | held, written.news, written.ends, held, refused)
 
     async def take_due(self) -> None:
         """Take in what has waited for its time."""
@@ -120,9 +124,10 @@ class Intake:
         heapq.heappush(self._held, (entry.updated_at, f"{hashed(entry.key)}{len(self._held)}", entry))
         self._counts.held = len(self._held)
 
-    async def _write(self, drafts: Sequence[Draft]) -> tuple[dict[Key, Entry], int]:
-        """The entries that were news, and how many drafts were refused. Raises `Unavailable`, `OutcomeUnknown`."""
+    async def _write(self, drafts: Sequence[Draft]) -> Taken:
+        """What came of it. Raises `Unavailable`, `OutcomeUnknown`."""
         news: dict[Key, Entry] = {}
+        ends: set[Key] = set()
         refused = 0
         for draft, outcome in zip(drafts, await self._writes.write_many(drafts) if drafts else (), strict=True):
             if isinstance(outcome, (Unavailable, OutcomeUnknown)):
@@ -137,11 +142,13 @@ class Intake:
                     self._counts.conflicts += bool(outcome.receipt.conflict)
                     self._counts.lag = max(0.0, self._clock.now() - draft.original.updated_at - TICK)
                     news[draft.key] = draft.original
+                    if outcome.receipt.cascaded:
+                        ends.add(draft.key)
             elif draft.invalidation is not None:
                 self._counts.invalidations += 1
             else:
                 self._counts.published += 1
-        return news, refused
+        return Taken((), news, ends, (), refused)
 
     def _draft(self, update: Mapping[str, Any]) -> Draft:
         kind, payload = update.get("type"), update.get("payload")

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class SiteReport:
     """One comparison; counts of entries, bytes both ways, seconds.
 
-    `differing` were different on the first look. `relayed` and `repaired` still were on the second, though the other site's had
-    not changed: writes of a third site, which it was the first to tell of; and what in normal operation is a fault found.
+    `differing` were different on the first look. `relayed`, `ended` and `repaired` still were on the second, though the other
+    site's had not changed: writes of a third site, which it was the first to tell of; what an invalidation had ended at one of
+    the two alone; and what in normal operation is a fault found.
     """
 
     site: str
@@ -20,6 +21,7 @@ class SiteReport:
     entries: int = 0  # that this site has
     differing: int = 0
     relayed: int = 0
+    ended: int = 0
     repaired: int = 0
     held: int = 0  # of a time that is still to come
     refused: int = 0
@@ -44,6 +46,7 @@ class SiteReport:
             "entries": self.entries,
             "differing": self.differing,
             "relayed": self.relayed,
+            "ended": self.ended,
             "repaired": self.repaired,
             "held": self.held,
             "refused": self.refused,

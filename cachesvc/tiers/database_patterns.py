@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, case, func, select
 
 from cachesvc.model.entry import NO_CONTENT, Entry, pack_details, tombstone, with_details
 from cachesvc.model.fold_state import ENDED_KEPT
-from cachesvc.model.invalidation import InForce, Patterns, in_force, mark_of
+from cachesvc.model.invalidation import InForce, Patterns, in_force, mark_of, softened
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Enumeration, enumerate_keys
 from cachesvc.model.position import Seq, Version
@@ -175,7 +175,7 @@ def end(
         as_new(connection, store, one, list(map(mark_of, theirs.scalars())), now=now, keep=keep)
     if found and one.soft:
         ends = func.coalesce(case((entries.c.expires_at < one.at, entries.c.expires_at)), one.at)
-        known = _known(connection, store, ending, site, dead=False) if site else ()
+        known = _known(connection, store, ending, site, one, dead=False) if site else ()
         stale = entries.update().where(store.one_of(entries.c.key, "keys"))
         connection.execute(stale.values(version=one.sequence, expires_at=ends), {"keys": store.texts(ending)})
         _keep_known(connection, known)
@@ -191,7 +191,7 @@ def end(
             "details": b"",
             "deleted": True,
         }
-        known = _known(connection, store, ending, site, dead=True) if site else ()
+        known = _known(connection, store, ending, site, one, dead=True) if site else ()
         dead_rows = entries.update().where(store.one_of(entries.c.key, "keys"))
         connection.execute(dead_rows.values(**gone, updated_at=now, expires_at=now + keep), bound)
         _keep_known(connection, known)
@@ -214,12 +214,20 @@ def as_new(connection: Connection, store: Store, one: InForce, keys: Sequence[Ke
         connection.execute(entries.insert(), [dict(zip(names, (*entry[:9], b""), strict=True)) for entry in gone])
 
 
-def _known(connection: Connection, store: Store, keys: Sequence[str], site: str, *, dead: bool) -> list[dict[str, object]]:
-    """What those that end knew of other sites' writes, as it stays with what is left of them."""
+def _known(
+    connection: Connection, store: Store, keys: Sequence[str], site: str, one: InForce, *, dead: bool
+) -> list[dict[str, object]]:
+    """What is kept of those that end, or are left stale, for other sites: which write each is of, and what it knew of."""
     rows = connection.execute(select(*entries.c).where(store.one_of(entries.c.key, "keys")), {"keys": store.texts(keys)}).all()
     held = [with_details(Entry(*row[:9]), row.details) for row in rows]
-    left = [(tombstone(entry.key, entry.version, now=0.0, keep=0.0) if dead else entry, entry) for entry in held]
-    return [{"named": entry.key, "known": pack_details(ended(gone, entry, site))} for gone, entry in left]
+    left = [_left(entry, one, site, dead=dead) for entry in held]
+    return [{"named": entry.key, "known": pack_details(entry)} for entry in left]
+
+
+def _left(entry: Entry, one: InForce, site: str, *, dead: bool) -> Entry:
+    if not dead:
+        return softened(entry, one.sequence, at=one.at, site=site)
+    return ended(tombstone(entry.key, entry.version, now=0.0, keep=0.0), entry, site)
 
 
 def _keep_known(connection: Connection, known: Sequence[dict[str, object]]) -> None:

@@ -44,6 +44,9 @@ class Store:
     ordered: list[Key] = field(default_factory=list)
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def __post_init__(self) -> None:
+        self.patterns = Patterns(site=self.site)
+
     @property
     def position(self) -> Position:
         return Position(Epoch(1), Seq(1 + len(self.changes)))
@@ -54,6 +57,8 @@ class Store:
             state = State(self.position, self.clock.now(), self.rows_held, patterns=self.patterns, site=self.site)
             folded = fold(state, [draft], batch="b", terms=Terms(site=self.site))
             self.rows_held |= folded.rows
+            for one in folded.patterns:
+                self.patterns.add(one)
             self.changes += folded.changes
             (outcome,) = folded.outcomes
             outcomes.append(outcome if isinstance(outcome, Refused) else Written(outcome, "b"))
@@ -71,7 +76,11 @@ class Store:
         return self.changes[after.sequence - 1 :][:limit]
 
     async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
-        return {key: self.rows_held[key] for key in keys if key in self.rows_held}
+        return {key: row for key in keys if (row := self.row(key)) is not None}
+
+    def row(self, key: Key) -> Entry | None:
+        """As it stands, with the patterns in force, which nobody sweeps."""
+        return self.patterns.hide(self.rows_held[key]) if key in self.rows_held else None
 
     outline = get
 
@@ -79,7 +88,7 @@ class Store:
         if not after:
             self.ordered = sorted(self.rows_held)
         first = bisect_right(self.ordered, after)
-        return [self.rows_held[key] for key in self.ordered[first : first + limit]]
+        return [self.patterns.hide(self.rows_held[key]) for key in self.ordered[first : first + limit]]
 
     async def followed(self, site: str) -> Followed | None:
         return self.followed_to.get(site)
@@ -89,7 +98,7 @@ class Store:
 
     @property
     def state(self) -> dict[Key, bytes]:
-        held = {key: shared(row) for key, row in self.rows_held.items()}
+        held = {key: shared(self.patterns.hide(row)) for key, row in self.rows_held.items()}
         return {key: mark_of(row, self.site) for key, row in held.items() if row is not None}
 
 

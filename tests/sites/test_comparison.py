@@ -14,6 +14,7 @@ from cachesvc.errors import Forbidden, InvalidInput
 from cachesvc.model.change import Operation
 from cachesvc.model.digest import hashed
 from cachesvc.model.entry import content_hash
+from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Version
 from cachesvc.model.replica import mark_of
@@ -82,6 +83,21 @@ async def test_what_was_lost_altered_or_added_and_what_was_not_deleted_is_repair
         assert extra in berlin.store.rows_held
 
 
+async def swept(site: SimulatedSite) -> None:
+    """What is past its life has ended."""
+    for key in list(site.store.rows_held):
+        row, now = site.store.row(key), site.clock.now()
+        if row is not None and not row.deleted and not row.live(now):
+            await site.store.do(Operation.EXPIRE, key, b"", expected=row.version)
+
+
+async def invalidated(sites: Mapping[str, SimulatedSite], at: SimulatedSite, named: Invalidation) -> None:
+    """Here, and then by the others, as if their logs had told of it at once."""
+    for site in sites.values():
+        origin = "" if site is at else f"{at.name}:{at.store.position.sequence}"
+        await site.store.do(Operation.INVALIDATE, "", b"", invalidation=named._replace(origin=origin))
+
+
 @pytest.mark.parametrize("seed", range(12))
 async def test_three_sites_come_to_the_same_whatever_happened(seed: int) -> None:
     random = Random(seed)
@@ -90,7 +106,7 @@ async def test_three_sites_come_to_the_same_whatever_happened(seed: int) -> None
         for _ in range(120):
             site = random.choice(list(sites.values()))
             key = f"key:{random.randrange(12)}"
-            match random.randrange(8):
+            match random.randrange(9):
                 case 0 | 1:
                     await site.store.do(Operation.SET, key, str(random.randrange(100)).encode())
                 case 2:
@@ -102,8 +118,14 @@ async def test_three_sites_come_to_the_same_whatever_happened(seed: int) -> None
                     added += 1
                 case 6:
                     site.clock.advance(random.random())
+                case 7:
+                    await invalidated(sites, site, Invalidation("key:1*", soft=bool(random.randrange(2))))
                 case _:
                     await random.choice(list(site.peers.values())).compare()
+        for _ in range(2):  # what is past its life at one of them is still told to the others
+            await compared(sites)
+            for site in sites.values():
+                await swept(site)
         await healed(sites)
         states = [site.store.state for site in sites.values()]
         assert states[0] == states[1] == states[2]
@@ -247,6 +269,40 @@ async def test_what_a_third_site_wrote_and_has_not_told_yet_is_no_fault() -> Non
         assert (report.differing, report.relayed, report.repaired, report.error) == (1, 1, 0, "")
         assert berlin.store.state == oslo.store.state
         assert berlin.peers["oslo"].counts.repaired == 0
+
+
+@pytest.mark.parametrize("soft", [False, True])
+async def test_what_an_invalidation_ended_at_one_site_alone_is_no_fault(soft: bool) -> None:
+    async with network("berlin", "oslo") as sites:
+        berlin, oslo = sites.values()
+        await healed(sites)
+        await oslo.store.do(Operation.SET, "task:1", b"1")
+        await berlin.peers["oslo"].compare()  # berlin has heard of it
+        await oslo.store.do(Operation.INVALIDATE, "", b"", invalidation=Invalidation("task:*", soft=soft, origin="berlin:7"))
+        reports = await compared(sites)
+        assert [(report.ended, report.repaired, report.error) for report in reports] == [(0, 0, ""), (not soft, 0, "")]
+        await healed(sites)
+        rows = [site.store.row(Key("task:1")) for site in sites.values()]
+        assert [row is not None and row.deleted for row in rows] == [not soft] * 2
+        assert berlin.store.state == oslo.store.state
+        assert all(peer.counts.repaired == 0 for site in sites.values() for peer in site.peers.values())
+
+
+async def test_what_is_over_at_one_site_alone_comes_back() -> None:
+    async with network("berlin", "oslo") as sites:
+        berlin, oslo = sites.values()
+        key = Key("task:1")
+        await berlin.store.do(Operation.SET, key, b"1")
+        await healed(sites)
+        await oslo.store.do(Operation.INVALIDATE, "", b"", invalidation=Invalidation("task:*", soft=True, origin="berlin:7"))
+        stale = oslo.store.row(key)
+        assert stale is not None
+        berlin.clock.advance(1.0)
+        await oslo.store.do(Operation.EXPIRE, key, b"", expected=stale.version)
+        report = await oslo.peers["berlin"].compare()
+        assert (report.ended, report.repaired, report.error) == (1, 0, "")
+        assert [site.store.rows_held[key].value for site in sites.values()] == [b"1"] * 2
+        await healed(sites)
 
 
 class Writing:

@@ -97,7 +97,7 @@ def test_what_became_of_each_write_is_told() -> None:
 
 def with_row(site: Site, **changed: object) -> None:
     assert site.row is not None
-    site.row = site.row._replace(**changed)  # type: ignore[arg-type]
+    site.kept = site.row._replace(**changed)  # type: ignore[arg-type]
 
 
 def without_the_loser(played: Played) -> None:
@@ -123,7 +123,7 @@ def back_again(played: Played) -> None:
 
 
 def lost(played: Played) -> None:
-    played.sites[1].row = None
+    played.sites[1].kept = None
 
 
 def another_value(played: Played) -> None:
