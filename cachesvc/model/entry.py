@@ -53,7 +53,8 @@ class Entry(NamedTuple):
     Times are Unix seconds of the authority's clock. `expires_at` is the end of the logical life, None for never.
     A tombstone (`deleted`) has no value; its `expires_at` says until when it is kept.
     `origin` is None for a change of this site (then it is this site at `version`); `vector` is empty for an entry that
-    only this site has ever written (then it is this site at `version`). What is `local` is of no other site's concern. `rivals`
+    only this site has ever written (then it is this site at `version`). What is `local` is of no other site's concern; where
+    somebody wrote it, and it was not loaded or ended, it has an `origin`, and only what is later takes its place. `rivals`
     are what the entry was settled from, itself among them: writes that did not know of each other, and what was added. Of a
     local one it is what it stands before: the entry that other sites are to have, whole.
     `fields` are kept where sites merge by field.

@@ -12,7 +12,7 @@ from decimal import Decimal
 from cachesvc.errors import InvalidInput, Refusal, Refused
 from cachesvc.model.change import ABSENT, PRESENT, Change, Draft, Idempotency, Kind, Operation, Receipt, request_id
 from cachesvc.model.conflict import Conflict
-from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
+from cachesvc.model.entry import JSON, Entry, Origin, content_hash, tombstone
 from cachesvc.model.fold_agenda import fold_due, note_reminders
 from cachesvc.model.fold_conflict import Dispute, chosen, dispute, note_choice, note_dispute
 from cachesvc.model.fold_invalidation import fold_invalidation
@@ -181,6 +181,8 @@ def _of_site(entry: Entry, row: Entry | None, live: Entry | None, draft: Draft, 
     site, policy = terms.site, terms.policy_of(module_of(entry.key))
     entry = entry._replace(origin=None, vector=(), local=False, rivals=(), fields=None)
     entry = succeeding(entry, row, site, local=local)
+    if local and not loaded:
+        entry = entry._replace(origin=Origin(site, Seq(entry.version)))
     if draft.operation is _INCREMENT and not local:
         entry = added(entry, live, format_number(draft.amount), site, policy)
     return fielded(entry, live, site) if policy.strategy is Strategy.FIELD_LEVEL and not local else entry

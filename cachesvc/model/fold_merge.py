@@ -45,6 +45,8 @@ def _settled(state: State, row: Entry | None, draft: Draft, version: Version, te
     over = came.expires_at is not None and came.expires_at <= state.now
     if row is None:
         return merged(None, came, state.site, version, policy) if not over else None  # it would end at once
+    if row.local and not (row.deleted or row.live(state.now)):
+        row = row._replace(origin=None)  # what was written for this site alone is over
     found = merged(row, came, state.site, version, policy)
     if found is None and altered(row, came, state.site, draft.source):
         found = Settled(came._replace(version=version))

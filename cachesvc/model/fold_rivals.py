@@ -16,14 +16,14 @@ from cachesvc.model.fold_state import Folded, State, Terms, item_of
 from cachesvc.model.keys import module_of
 from cachesvc.model.merging import Strategy
 from cachesvc.model.position import Version
-from cachesvc.model.replica import Settled, conflict_of, settling
+from cachesvc.model.replica import Settled, conflict_of, settling, shared
 
 _ROLES: Final = (LOCAL, REMOTE, EXTERNAL)
 
 
 def note_rivals(state: State, folded: Folded, found: Settled, terms: Terms) -> None:
     """Keep the conflict that was found, and tell of it."""
-    entry = found.entry
+    entry = shared(found.entry) or found.entry
     made = settling(entry.rivals, terms.policy_of(module_of(entry.key)))
     settlement = made.settlement
     own_first = sorted(made.contents, key=lambda rival: rival.origin.site != state.site)

@@ -114,7 +114,12 @@ def _hidden(row: Entry, site: str, now: float) -> tuple[Rival, ...]:
         return row.rivals if row.rivals and (row.rivals[0].entry.expires_at or now + 1) > now else ()
     if row.expires_at is not None and row.expires_at <= now:
         return ()  # it ends at each site by itself
-    return (Rival(origin_of(row, site), None, row._replace(version=_NO_VERSION, origin=None, vector=vector_of(row, site))),)
+    return (_before(row, site),)
+
+
+def _before(entry: Entry, site: str) -> Rival:
+    """The whole entry that other sites are to have, as what is local stands before it."""
+    return Rival(origin_of(entry, site), None, entry._replace(version=_NO_VERSION, origin=None, vector=vector_of(entry, site)))
 
 
 def ended(gone: Entry, row: Entry, site: str) -> Entry:
@@ -166,7 +171,10 @@ def merged(row: Entry | None, came: Entry, site: str, version: Version, policy: 
     if not kept:
         return None
     entry = settled(kept.values(), policy)._replace(version=version, vector=joined(known, told))
-    return Settled(entry, _conflict(entry, entry.rivals, frozenset(named_ours)))
+    conflict = _conflict(entry, entry.rivals, frozenset(named_ours))
+    if row.local and row.origin is not None and row.updated_at > entry.updated_at:  # what was written for this site is later
+        entry = row._replace(version=version, vector=entry.vector, rivals=(_before(entry, site),))
+    return Settled(entry, conflict)
 
 
 def settled(rivals: Iterable[Rival], policy: Policy = _LATEST) -> Entry:

@@ -9,6 +9,7 @@ from itertools import permutations
 from typing import NamedTuple
 
 import orjson
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -421,6 +422,46 @@ def test_what_a_site_wrote_for_all_is_told_although_a_write_for_itself_came_afte
     assert oslo.row.deleted
     assert berlin.row.value == b"2"
     assert berlin.state == oslo.state
+
+
+@pytest.mark.parametrize("earlier", ["set", "delete", "increment"])
+@pytest.mark.parametrize("known", [True, False])
+def test_what_was_written_for_one_site_stands_there_until_something_later(earlier: str, known: bool) -> None:
+    berlin, oslo, porto = Site("berlin", clock=1_001.0), Site("oslo"), Site("porto")
+    if known:
+        porto.do(Draft(Operation.SET, KEY, b"5"))
+        for site in (berlin, oslo):
+            site.hear(porto.told[-1], "porto")
+    berlin.do(Draft(Operation.SET, KEY, b"7", distribute=False))
+    match earlier:
+        case "set":
+            oslo.do(Draft(Operation.SET, KEY, b"6"))
+        case "delete":
+            oslo.do(Draft(Operation.DELETE, KEY))
+        case _:
+            oslo.do(Draft(Operation.INCREMENT, KEY, amount=Decimal(1)))
+    healed([berlin, oslo, porto], list(range(9)))
+    assert berlin.row is not None
+    assert (berlin.row.value, berlin.row.local) == (b"7", True)
+    assert berlin.state == oslo.state == porto.state
+    oslo.clock = 1_002.0
+    oslo.do(Draft(Operation.SET, KEY, b"8"))
+    healed([berlin, oslo, porto], list(range(9)))
+    assert berlin.row.value == b"8"
+    assert berlin.state == oslo.state == porto.state
+
+
+def test_what_is_told_behind_a_write_for_one_site_makes_its_conflicts_there_too() -> None:
+    berlin, oslo, porto = (Site(name, policy=Policy(Strategy.MANUAL)) for name in SITES)
+    for number, site in enumerate((oslo, porto)):
+        site.do(Draft(Operation.SET, KEY, b"%d" % number))
+    berlin.clock = 1_001.0
+    berlin.do(Draft(Operation.SET, KEY, b"7", distribute=False))
+    healed([berlin, oslo, porto], list(range(9)))
+    assert berlin.row is not None
+    assert berlin.row.value == b"7"
+    assert len(berlin.open) == 1
+    assert berlin.open == oslo.open == porto.open
 
 
 def test_of_two_that_differ_without_a_write_the_writer_s_own_is_right() -> None:
