@@ -18,16 +18,7 @@ from cachesvc.model.syncs import Sync
 from cachesvc.ports import Clock
 from cachesvc.protocol.api import parse
 from cachesvc.protocol.codes import CloseCode, Code
-from cachesvc.protocol.frames import (
-    RECEIVED,
-    Auth,
-    AuthzCheck,
-    BatchUpdate,
-    Frame,
-    Ping,
-    Subscribe,
-    Unsubscribe,
-)
+from cachesvc.protocol.frames import RECEIVED, Auth, AuthzCheck, BatchUpdate, Frame, Ping, Subscribe, Unsubscribe
 from cachesvc.realtime import needs
 from cachesvc.realtime.authentication import NO_PROOFS, Authentication, Closing, Names, Proofs, Rejected
 from cachesvc.realtime.batches import sync_of, unpacked
@@ -82,16 +73,9 @@ class Session:
         self.outbox = Outbox(self.limits.queue_size, straight)
         stream_limits = StreamLimits(self.limits.queue_size, self.limits.remembered, self.limits.remembered_bytes)
         hub = self.hub
+        lost = partial(self.close, CloseCode.STATE_LOST, "what happened could not be told: start over")
         self.stream = Stream(
-            self.outbox,
-            stream_limits,
-            self.clock,
-            hub.sequence,
-            self.wake,
-            self._slow,
-            partial(self.close, CloseCode.STATE_LOST, "what happened could not be told: start over"),
-            hub.framing,
-            hub.position.epoch,
+            self.outbox, stream_limits, self.clock, hub.sequence, self.wake, self._slow, lost, hub.framing, hub.position.epoch
         )
         self.client = Authentication(self.names, self.limits.auth, self.clock, self.doorman, shown, proofs=proofs, node=node)
         self.errors = Budget(self.limits.max_errors, self.limits.error_window, self.clock)
