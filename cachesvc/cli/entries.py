@@ -28,7 +28,7 @@ _PAGE = 1_000
 _EXCERPT = 200  # characters of a value in a table
 
 KeyArgument = Annotated[str, typer.Argument(help="The key.")]
-Ttl = Annotated[float | None, typer.Option(callback=finite, help="Seconds that the entry lives.")]
+Ttl = Annotated[float | None, typer.Option(parser=finite, metavar="NUMBER", help="Seconds that the entry lives.")]
 IfMatch = Annotated[int | None, typer.Option(metavar="VERSION", min=1, help="Only if the entry has this version.")]
 Limit = Annotated[int, typer.Option(min=1, help="How many to list at most.")]
 Cursor = Annotated[str | None, typer.Option(help="Go on after the page that gave this.")]

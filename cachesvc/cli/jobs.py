@@ -34,7 +34,7 @@ def warm(
     data_types: Annotated[list[str] | None, typer.Option("--data-type", help="With --module; may be repeated.")] = None,
     source: Annotated[str | None, typer.Option(help="loader, database, or peer: the hot keys of another node.")] = None,
     peer: Annotated[str | None, typer.Option(help="Which node, with --source peer.")] = None,
-    rate: Annotated[float | None, typer.Option(callback=finite, help="Keys a second at most.")] = None,
+    rate: Annotated[float | None, typer.Option(parser=finite, metavar="NUMBER", help="Keys a second at most.")] = None,
     concurrency: Annotated[int | None, typer.Option(help="Keys that a loader is asked for at once.")] = None,
     no_wait: NoWait = False,
 ) -> Exit:

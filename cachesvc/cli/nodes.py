@@ -47,7 +47,8 @@ def stats(
 ) -> Exit:
     """Tell hits, misses, entries and bytes, by tier.
 
-    They are those of the node that answers: a connection stays with one.
+    They are those of the node that answers: a connection stays with one. Entries and bytes of
+    redis, where it is no authority, are all keys and the memory of its server, some seconds ago.
     """
     from cachesvc.cli.output import console, print_json, show
 

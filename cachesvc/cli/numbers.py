@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from math import isfinite, nan
 
 import typer
 
 
-def finite(value: float | None) -> float | None:
-    """The number, if it is one: `nan` and `inf` are floats, and mean nothing here."""
-    if value is not None and not isfinite(value):
-        raise typer.BadParameter(f"{value} is not a number")
+def finite(text: str) -> float:
+    """The number that a text is: `nan` and `inf` are floats, and mean nothing here."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = nan
+    if not isfinite(value):
+        raise typer.BadParameter(f"{text} is not a number")
     return value

@@ -18,10 +18,10 @@ def revoke(
     jti: Annotated[str | None, typer.Option(help="One token, by its id.")] = None,
     sub: Annotated[str | None, typer.Option(help="All of a subject that were issued up to now.")] = None,
     before: Annotated[
-        float | None, typer.Option(callback=finite, help="With --sub: up to then instead, in Unix seconds.")
+        float | None, typer.Option(parser=finite, metavar="NUMBER", help="With --sub: up to then instead, in Unix seconds.")
     ] = None,
     expires_at: Annotated[
-        float | None, typer.Option(callback=finite, help="When the last of them ends, in Unix seconds.")
+        float | None, typer.Option(parser=finite, metavar="NUMBER", help="When the last of them ends, in Unix seconds.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until every live node has applied it.")] = False,
 ) -> Exit:

@@ -177,8 +177,9 @@ class TierStats(_Told):
     hits: int
     misses: int
     entries: int | None = Field(
-        description="measured at most every 10 s; of redis as a tier all keys of its Redis database, of PostgreSQL beyond"
-        " 10,000 its own estimate"
+        description="beyond memory measured about every 10 s, when somebody asks; of redis as a tier all keys of its Redis"
+        " database (DBSIZE), two for each of 64 partitions that are no entries and those of others among them; of PostgreSQL"
+        " beyond 10,000 its own estimate"
     )
     bytes: int | None = Field(
         description="of memory what its entries are counted for; of redis the memory used by the whole server, of a Cluster by"

@@ -43,7 +43,11 @@ class Documented:
 PARAMETERS: Final[Mapping[str, tuple[str, Schema, str]]] = {
     "key": ("path", {"type": "string", "minLength": 1, "maxLength": 512}, "Percent-encoded UTF-8; '/' may stand as itself"),
     "ttl": ("query", {"type": "number", "exclusiveMinimum": 0, "maximum": api.MAX_TTL}, "Seconds to live"),
-    "tags": ("query", {"type": "array", "items": _STRING, "maxItems": api.MAX_NAMES}, "May be repeated"),
+    "tags": (
+        "query",
+        {"type": "array", "items": _STRING, "maxItems": api.MAX_NAMES},
+        "May be repeated. Redis as the authority keeps no index of them",
+    ),
     "depends_on": ("query", {"type": "array", "items": _STRING, "maxItems": api.MAX_NAMES}, "Parents; may be repeated"),
     "distribute": ("query", {"type": "boolean", "default": True}, "Whether it is sent to other sites"),
     "pattern": ("query", {"type": "string", "default": "*"}, "A glob: * ? [abc] [a-z] [!a], \\ escapes"),
@@ -103,7 +107,8 @@ DATA: Final[Mapping[str, Mapping[str, Documented]]] = {
         "post": Documented(
             "Many operations, one result each, in order",
             ("Idempotency-Key",),
-            "One that fails leaves the others; a body that is not JSON fails the whole. The Idempotency-Key is of the whole"
+            "Of a get, a value that is JSON is told as it is, and any other, text too, in base64 (encoding says so)."
+            " One that fails leaves the others; a body that is not JSON fails the whole. The Idempotency-Key is of the whole"
             " request. Sent again with it, each write is answered with its first result and none is carried out twice (the"
             " answer then has Idempotency-Replayed: true), while reads are answered anew. Any other request with it is"
             " refused (422), and nothing of it is done. Without a key, the X-Request-Id of the answer is one.",

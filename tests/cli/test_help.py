@@ -55,11 +55,13 @@ def test_an_interrupt_before_the_commands_are_there_is_silent() -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (-signal.SIGINT, b"", b"")
 
 
-@pytest.mark.parametrize("command", [("set", "k", "1", "--ttl", "nan"), ("warm", "k", "--rate", "inf")])
+@pytest.mark.parametrize(
+    "command", [("set", "k", "1", "--ttl", "nan"), ("set", "k", "1", "--ttl", "a"), ("warm", "k", "--rate", "inf")]
+)
 def test_what_is_no_number_is_refused(command: tuple[str, ...]) -> None:
     ran = cachesvc(*command)
     assert ran.code == Exit.USAGE, ran
-    assert "is not a number" in ran.err
+    assert f"{command[-1]} is not a number" in ran.err
 
 
 def test_completion() -> None:
