@@ -10,9 +10,11 @@ import asyncio
 import importlib
 import inspect
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from cachesvc.errors import SettingsError, Unavailable
 from cachesvc.loaders.checked import checked, had, json_of
@@ -72,8 +74,13 @@ class PythonLoader:
 
 @asynccontextmanager
 async def opened(name: str, target: str, *, concurrency: int, max_value_size: int) -> AsyncIterator[PythonLoader]:
-    """The loader for `module:function`. Raises `SettingsError` when there is no such function."""
+    """The loader for `module:function`. Raises `SettingsError` when there is no such function.
+
+    The module may be in the working directory, which comes last: nothing in it stands in for a library.
+    """
     module, _, path = target.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
     try:
         function: object = importlib.import_module(module)
         for part in path.split("."):

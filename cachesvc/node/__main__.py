@@ -1,4 +1,4 @@
-"""A worker: one node behind the socket that the supervisor bound. Started by it as `python -m cachesvc.node`.
+"""A worker: one node behind the socket that the supervisor bound. Started by it as `python -P -m cachesvc.node`.
 
 The first line of standard input is JSON: `settings`, `fd` (the listening socket), `worker` (its number), `notify` (where to
 write `ready`). Standard input stays open as long as the supervisor lives; at its end this process ends at once.

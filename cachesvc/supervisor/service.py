@@ -26,7 +26,7 @@ from cachesvc.supervisor.places import claimed, listening, socket_path, url_of
 from cachesvc.supervisor.standin import StandIn
 from cachesvc.supervisor.valkey import SAVING, Valkey, embedded
 
-WORKER = (sys.executable, "-m", "cachesvc.node")
+WORKER = (sys.executable, "-P", "-m", "cachesvc.node")  # -P: nothing of the directory it is started in is a library
 _FATAL = frozenset({2, 3})  # a worker's exit codes for settings and schema: starting it again cannot help
 _LATE = 2.0  # seconds past server.shutdown_timeout after which a worker is killed
 _VALKEY_START = 10.0

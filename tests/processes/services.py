@@ -19,6 +19,7 @@ from tests.servers import process_environment
 ROOT = Path(__file__).parents[2]
 SHIFTED = Path(__file__).parent / "shifted"  # a `sitecustomize` by which a process has another time
 REAL = ("-m", "cachesvc.cli.main")
+INSTALLED = (str(Path(sys.executable).with_name("cachesvc")),)  # which unlike `-m` imports nothing from where it is started
 FAKE = ("-m", "tests.processes.fake_service")
 LIMIT = 90.0  # seconds for anything to happen; none of the tests measures it
 
@@ -33,12 +34,13 @@ class Service:
         program: Sequence[str] = FAKE,
         worker: Sequence[str] = (),
         clock_ahead: str = "",
+        cwd: str = str(ROOT),
         **settings: str,
     ) -> None:
         command = [sys.executable, *program, "serve", "--port", "0", "--data-dir", str(data_dir), *options]
         self.process = subprocess.Popen(
             [*command, *(("--", *worker) if worker else ())],
-            cwd=ROOT,
+            cwd=cwd,
             env=process_environment()
             | ({"PYTHONPATH": str(SHIFTED), "CLOCK_AHEAD": clock_ahead} if clock_ahead else {})
             | {f"CACHESVC_{name.upper()}": value for name, value in settings.items()},
@@ -111,9 +113,10 @@ def serving(
     program: Sequence[str] = FAKE,
     worker: Sequence[str] = (),
     clock_ahead: str = "",
+    cwd: str = str(ROOT),
     **settings: str,
 ) -> Iterator[Service]:
-    service = Service(data_dir, *options, program=program, worker=worker, clock_ahead=clock_ahead, **settings)
+    service = Service(data_dir, *options, program=program, worker=worker, clock_ahead=clock_ahead, cwd=cwd, **settings)
     try:
         yield service
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.processes.services import LIMIT, REAL, gone, serving
+from tests.processes.services import INSTALLED, LIMIT, REAL, gone, serving
 from tests.servers import wait_until
 
 
@@ -65,6 +65,21 @@ def test_a_killed_node_is_replaced_and_the_other_goes_on(tmp_path: Path) -> None
         with httpx.Client(transport=httpx.HTTPTransport(retries=10)) as client:
             assert client.get(f"{url}/v1/cache/a").content == b"1"
         assert service.stop(signal.SIGINT) == 0
+
+
+def test_the_directory_it_is_started_in_has_loaders_and_stands_in_for_no_library(tmp_path: Path) -> None:
+    for name in ("uvloop", "httptools", "h2", "json"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('this is none of yours')")
+    (tmp_path / "origin.py").write_text("def load(keys): return {key: 1 for key in keys}")
+    (tmp_path / "c.toml").write_text(
+        '[levels.database]\nurl = "sqlite:c.db"\n[loaders.task]\nkind = "python"\ntarget = "origin:load"'
+    )
+    told = ("--config", "c.toml")
+    with serving(tmp_path, *told, program=INSTALLED, cwd=str(tmp_path), levels__redis__enabled="false") as service:
+        url = service.said(r"ready on (\S+)|none of yours")[1]
+        assert url, "a file of it was imported"
+        assert httpx.get(f"{url}/v1/cache/task:1").content == b"1"
+        assert service.stop() == 0
 
 
 def test_what_is_stored_can_be_read_after_a_start_without_a_write(tmp_path: Path) -> None:
