@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from pydantic import Field, ValidationError
 
 from cachesvc.errors import InvalidInput
 from cachesvc.protocol.compression import decompressed
 from cachesvc.protocol.envelope import Message
+from cachesvc.protocol.exact import read_value
 from cachesvc.protocol.messages import FROM_SERVER, BatchPayload
 
 MAX_BATCH = 64 << 20  # bytes of one batch, unpacked
@@ -52,6 +52,6 @@ def unpacked(payload: Mapping[str, Any]) -> list[dict[str, Any]]:
         if batch.compression is None or batch.data is None:
             return batch.updates
         text = decompressed(batch.data, batch.compression, size=batch.total_size, most=MAX_BATCH)
-        return BatchPayload.model_validate({**payload, "updates": orjson.loads(text)}).updates
-    except (ValidationError, orjson.JSONDecodeError) as exc:
+        return BatchPayload.model_validate({**payload, "updates": read_value(text)}).updates
+    except ValidationError as exc:
         raise InvalidInput("payload", "is no batch") from exc

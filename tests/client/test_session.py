@@ -18,6 +18,7 @@ from cachesvc.client.told import Missed, Other
 from cachesvc.errors import InvalidInput
 from cachesvc.protocol.challenge import Challenge
 from cachesvc.protocol.pushed import TaskUpdate
+from cachesvc.realtime.batches import packed
 from tests.fakes import FakeClock
 
 LIMITS = {"maxFrameSize": 4_000, "maxSubscriptions": 10, "maxInFlight": 4, "maxBatch": 3}
@@ -425,6 +426,25 @@ def test_what_is_no_message_ends_it(desk: Desk, text: str) -> None:
     assert hang == Hang()
     assert isinstance(stopped, Stopped)
     assert (stopped.number, type(stopped.error)) == (number, NotTheService)
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "brotli"])
+@pytest.mark.parametrize("value", ["1e400", "9" * 5_000, "[" * 490 + "]" * 490, "12345678901234567890123"])
+def test_a_message_of_any_value_is_told(desk: Desk, value: str, compression: str | None) -> None:
+    """Larger than a double holds, longer than Python reads as an int, and as deep as the service takes."""
+    desk.connect()
+    desk.follow("task")
+    messages = [
+        f'{{"type":"task:update","payload":{{"action":"updated","task":{value},"source":"internal","key":"task:1"}},'
+        f'"timestamp":"{NOW}","seq":{seq},"version":{version},"epoch":7,"position":{version}}}'
+        for seq, version in ((1, 1001), (2, 1002))
+    ]
+    if compression is None:
+        for message in messages:
+            desk.session.received(message)
+    else:
+        desk.session.received(packed(f"[{','.join(messages)}]".encode(), compression, 0.0, name="b-1").decode())
+    assert desk.told() == [1001, 1002]
 
 
 def test_a_refused_subscription_ends(desk: Desk) -> None:
