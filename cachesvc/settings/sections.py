@@ -25,7 +25,7 @@ class Server(Section):
     max_request_line: HeadSize = 8 << 10  # bytes of a request's target
     max_header_bytes: HeadSize = 32 << 10
     max_headers: int = Field(100, ge=10, le=10_000)
-    header_timeout: Duration = 10.0  # from the first byte of a request to the end of its headers
+    header_timeout: Duration = 10.0  # from the first byte of a request to the end of its headers; and for a socket to be let in
     max_invalidate_keys: int = Field(100_000, ge=1, le=1_000_000)  # named by one request
     max_followers: int = Field(1_000, ge=1)  # streams of GET /v1/changes open at once
     max_pipelined: int = Field(100, ge=1, le=10_000)  # requests of a connection that wait for the one before
@@ -133,7 +133,7 @@ class Realtime(Section):
     max_in_flight: int = Field(64, ge=1, le=10_000)  # commands of a connection that are carried out at once; more wait
     max_batch: int = Field(256, ge=1, le=10_000)  # messages in one batch:update
     queue_size: Size = 1 << 20  # that wait for a connection to read; over it the connection is dropped
-    send_timeout: Duration = 10.0  # for a connection to take a message
+    send_timeout: Duration = 10.0  # for a connection to take a message; and for one that is over to end
     ping_interval: Duration = 20.0
     ping_timeout: Duration = 20.0
     auth_timeout: Duration = 10.0  # until the first message must have said who the client is
