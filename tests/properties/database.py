@@ -16,6 +16,7 @@ from cachesvc.model.entry import Entry, tombstone
 from cachesvc.model.fold import fold
 from cachesvc.model.fold_state import ENDED_KEPT, Result, State, Terms, asked
 from cachesvc.model.invalidation import InForce, Patterns, softened
+from cachesvc.model.job import Job
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Epoch, Position, Seq, Version
 from cachesvc.model.relations import related
@@ -203,6 +204,9 @@ class Authority:
 
     async def bury(self, pattern: InForce, *, limit: int) -> Any:
         return await self._ask("bury", pattern, limit)
+
+    async def keep_job(self, job: Job) -> None:
+        """Jobs are beside the log: no promise of these histories is about them."""
 
     def follow(
         self, after: Position, *, known: Callable[[], Position] | None = None
