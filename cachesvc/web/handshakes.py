@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
+from httptools import HttpParserInvalidURLError, parse_url
+
 from cachesvc.protocol.codes import Code
 from cachesvc.web.heads import length_of
 from cachesvc.web.problems import Problem
@@ -59,6 +61,12 @@ class Handshake:
         return cls(line.split(b" ")[1], [(name.lower(), value.strip()) for name, _, value in pairs])
 
     @property
+    def place(self) -> tuple[bytes, bytes]:
+        """The path and the query of the target, which may name a host, too (RFC 9112, 3.2.2)."""
+        url = parse_url(self.target)
+        return url.path or b"/", url.query or b""
+
+    @property
     def subprotocols(self) -> list[str]:
         return _listed(self.headers, b"sec-websocket-protocol")
 
@@ -69,6 +77,10 @@ class Handshake:
 
     def fault(self) -> Problem | None:
         """What is wrong with it."""
+        try:
+            parse_url(self.target)
+        except HttpParserInvalidURLError:
+            return Problem(400, Code.BAD_MESSAGE, "the target is none of HTTP")
         for name in _ONCE:
             if len(self._given(name)) > 1:
                 return Problem(400, Code.BAD_MESSAGE, "is given more than once", _NAMES[name])

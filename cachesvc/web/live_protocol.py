@@ -116,7 +116,7 @@ class LiveProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         handshake = self._handshake
         assert handshake is not None
-        raw_path, _, query = handshake.target.partition(b"?")
+        raw_path, query = handshake.place
         self.scope["path"] = self.root_path + unquote(raw_path.decode("ascii"))
         self.scope["raw_path"] = self.root_path.encode("ascii") + raw_path
         self.scope["query_string"] = query
