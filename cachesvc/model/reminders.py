@@ -6,6 +6,7 @@ however often the event is written; what is told, and what filters see of it, is
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final, Literal, NamedTuple
 
 import orjson
@@ -64,6 +65,17 @@ def key_of(name: str) -> Key:
     return Key(name.removeprefix(REMINDER))
 
 
+def _read(text: bytes) -> object:
+    """What a JSON text says; None for what is none."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:  # or it has a number past the range of a double, which says nothing of a reminder
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+
+
 def reminders_of(entry: Entry | None) -> list[Reminder]:
     """What an event carries, one for each time: `startTime`, `title` and `reminders: [{reminderType, minutesBefore}]`.
 
@@ -71,10 +83,7 @@ def reminders_of(entry: Entry | None) -> list[Reminder]:
     """
     if entry is None or entry.deleted or entry.content_type != JSON:
         return []
-    try:
-        event = orjson.loads(entry.value)
-    except orjson.JSONDecodeError:
-        return []
+    event = _read(entry.value)
     if not isinstance(event, dict) or not isinstance(event.get("reminders"), list):
         return []
     start_text, title = event.get("startTime"), event.get("title")
