@@ -131,6 +131,7 @@ class Stream:
     closed: bool = False
     compression: str | None = None  # of batches; None: every message comes alone
     recovering: int | None = None  # up to where what it missed was told, while that goes on
+    frozen: int | None = None  # the position from which on nothing is told any more
     _waiting: Conflator[Subscription] = field(default_factory=Conflator)
     _collects: float = 0.0  # until then (monotonic seconds) what comes goes into one batch
 
@@ -140,6 +141,8 @@ class Stream:
     @property
     def position(self) -> int:
         """Every change up to it that is due was told."""
+        if self.frozen is not None:
+            return self.frozen
         position = self.at()
         if self._waiting.size and (oldest := self._waiting.oldest) is not None:
             position = min(position, oldest - 1)
@@ -244,13 +247,13 @@ class Stream:
     def lose(self, sequence: int) -> None:
         """This change cannot be told, and so nothing after it."""
         if not self.closed:
-            self.recovering = min(self.position, sequence - 1)
+            self.frozen = min(self.position, sequence - 1)
             self.clear()
             self.lost()
 
     def freeze(self) -> None:
-        """Nothing is told from here on: the position stays where it is."""
-        self.recovering = self.position
+        """Nothing is told from here on: the position stays where it is, be a recovery going on or not."""
+        self.frozen = self.position
 
     @property
     def _room(self) -> bool:

@@ -167,6 +167,26 @@ async def test_on_the_same_node_after_a_reconnect() -> None:
     assert (last["isComplete"], [message["seq"] for message in messages[2:]]) == (True, [3, 4, 5])
 
 
+@pytest.mark.parametrize("end", ["_slow", "end", "revoke"])
+async def test_who_is_cut_off_amid_a_recovery_was_told_no_more_than_that(end: str) -> None:
+    """Although the recovery ends after that, the position stays: who goes on from there is told the rest."""
+    here = node()
+    tell(here, 200)
+    here.follow()
+    said = connected(here)
+    said.send("subscribe", {"resources": ["task"]})
+    request = said.send("recovery:request", {"lastSequenceNumber": 1, "sessionId": "gone", "epoch": 7, "position": 1000})
+    assert request is not None
+    chunks = here.recovery.recover(said.session.stream, "s-1", request.frame.payload)  # type: ignore[attr-defined]
+    told = len((await anext(chunks))["data"])  # type: ignore[arg-type]
+    getattr(said.session, end)()
+    await chunks.aclose()  # type: ignore[attr-defined]
+    assert said.session.stream.position == 1000 + told < 1200
+    tell(here, 1)
+    here.follow()
+    assert said.session.stream.position == 1000 + told
+
+
 async def test_what_is_not_remembered_comes_from_the_log_or_not_at_all() -> None:
     here = node()
     said = connected(here, remembered=3)
