@@ -105,11 +105,12 @@ class LiveProtocol(WebSocketsSansIOProtocol):
     # the handshake
 
     def _greet(self, head: bytes) -> None:
-        """Judge it, and have the library accept what it is shown of it."""
+        """Judge it, and have the library accept what it is shown of it. What comes next is read when it is answered."""
         self._handshake = Handshake.read(head)
         if problem := self._handshake.fault():
             self._refuse(problem)
         else:
+            self.transport.pause_reading()
             super().data_received(self._handshake.shown)
 
     def handle_connect(self, event: Request) -> None:
@@ -141,6 +142,7 @@ class LiveProtocol(WebSocketsSansIOProtocol):
         elif self.handshake_complete and self._handshake is not None:
             self._handshake = None
             self._unlimited()
+            self.transport.resume_reading()
 
     def _refuse(self, problem: Problem) -> None:
         self.handshake_initiated = self.handshake_complete = self.close_sent = True

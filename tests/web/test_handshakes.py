@@ -147,6 +147,31 @@ async def test_one_that_is_not_decided_in_time_is_answered(site: Site, caplog: p
     assert caplog.records == []
 
 
+async def test_what_comes_before_the_answer_is_read_after_it(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    asked, decided = asyncio.Event(), asyncio.Event()
+
+    class Rates:
+        async def taken(self, *_: object, **__: object) -> None:
+            asked.set()
+            await decided.wait()
+
+    async with site.served() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(LIMIT):
+            site.live.service = replace(site.service, rates=Rates())  # type: ignore[arg-type]
+            writer.write(asking({}))
+            await asked.wait()
+            site.live.service = site.service
+            writer.write(b"no frame")
+            assert (await answered(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 200  # by then it has come
+            decided.set()
+            told = await reader.read()
+        writer.close()
+    assert told.startswith(b"HTTP/1.1 101 ")
+    assert b"\x88" in told.partition(b"connection:established")[2]
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 async def no_sockets(admission: Admission) -> None:
     """Wait until the service holds no connection."""
     async with asyncio.timeout(LIMIT):
