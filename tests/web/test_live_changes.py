@@ -99,7 +99,7 @@ async def test_publishing_to_a_glob(site: Site, resource: str) -> None:
     ("payload", "code", "field"),
     [
         ({"resource": "task:42"}, "BAD_MESSAGE", "payload.message"),
-        ({"resource": "task:"}, "BAD_MESSAGE", "payload.resource"),
+        ({"resource": "task:", "message": 1}, "BAD_MESSAGE", "payload.resource"),
         ({"message": 1}, "BAD_MESSAGE", "payload.resource"),
         ({"resource": "task:42", "message": "x" * (256 << 10)}, "TOO_LARGE", "payload.message"),
     ],
