@@ -158,11 +158,16 @@ def merged(row: Entry | None, came: Entry, site: str, version: Version, policy: 
         entry = settled(rivals_of(came, site), policy)._replace(version=version, vector=vector_of(came, site))
         return Settled(entry, _conflict(entry, entry.rivals, frozenset()))
     known, told = vector_of(row, site), vector_of(came, site)
-    if knows_all(known, told):
-        return None
     mine = shared(row)
     ours = rivals_of(mine, site) if mine is not None else ()
     theirs = rivals_of(came, site)
+    twice = [rival for rival in ours if rival.origin.site == site and knows(told, rival.origin) and _is_other(rival, theirs)]
+    if twice:
+        last = max(twice, key=_age)
+        ours = tuple(rival if rival is not last else rival._replace(origin=Origin(site, Seq(version))) for rival in ours)
+        known = tuple(one for one in known if one[0] != site)  # of its own names none can be relied on
+    elif knows_all(known, told):
+        return None
     named_ours, named_theirs = {rival.origin for rival in ours}, {rival.origin for rival in theirs}
     kept = {rival.origin: rival for rival in ours if rival.origin in named_theirs or not knows(told, rival.origin)}
     for rival in theirs:
@@ -170,11 +175,23 @@ def merged(row: Entry | None, came: Entry, site: str, version: Version, policy: 
             kept[rival.origin] = min(rival, kept.get(rival.origin, rival), key=_end)  # one may have been told to end sooner
     if not kept:
         return None
-    entry = settled(kept.values(), policy)._replace(version=version, vector=joined(known, told))
+    vector = joined(joined(known, told), ((site, version),) if twice else ())
+    entry = settled(kept.values(), policy)._replace(version=version, vector=vector)
     conflict = _conflict(entry, entry.rivals, frozenset(named_ours))
     if row.local and row.origin is not None and row.updated_at > entry.updated_at:  # what was written for this site is later
         entry = row._replace(version=version, vector=entry.vector, rivals=(_before(entry, site),))
     return Settled(entry, conflict)
+
+
+def _is_other(rival: Rival, theirs: Iterable[Rival]) -> bool:
+    """Whether what another site knows under the name of this write is another one: whoever knows of a write is not older.
+
+    Then a backup was restored here, and sequences were given again.
+    """
+    named = next((each for each in theirs if each.origin == rival.origin), None)
+    if named is None:
+        return all(each.entry.updated_at < rival.entry.updated_at for each in theirs)
+    return named.entry.updated_at < rival.entry.updated_at and named.entry.content_hash != rival.entry.content_hash
 
 
 def settled(rivals: Iterable[Rival], policy: Policy = _LATEST) -> Entry:
@@ -252,8 +269,8 @@ def _age(rival: Rival) -> tuple[float, Origin]:
     return rival.entry.updated_at, rival.origin
 
 
-def _end(rival: Rival) -> float:
-    return rival.entry.expires_at if rival.entry.expires_at is not None else inf
+def _end(rival: Rival) -> tuple[float, float]:
+    return rival.entry.expires_at if rival.entry.expires_at is not None else inf, rival.entry.updated_at
 
 
 def _order(rival: Rival) -> Origin:
@@ -293,13 +310,16 @@ def altered(row: Entry, came: Entry, site: str, peer: str) -> bool:
     """Whether this site's copy is the wrong one of two that know of the same writes, and yet have other content.
 
     The site whose write it is knows what it wrote; where it is neither's, both go by the higher hash. Where each is of another
-    write, since one of them was over at one site before it met the other, the later counts.
+    write, since one of them was over at one site before it met the other, the later counts; where they are two of one name, the
+    site that gave it twice is to say so.
     """
     if row.local or vector_of(row, site) != vector_of(came, peer) or mark_of(row, site) == mark_of(came, peer):
         return False
     mine, theirs = origin_of(row, site), origin_of(came, peer)
     if mine != theirs:
         return (came.updated_at, theirs) > (row.updated_at, mine)
+    if came.updated_at != row.updated_at:
+        return False
     if theirs.site in (site, peer):
         return theirs.site == peer
     return (came.deleted, came.content_hash) > (row.deleted, row.content_hash)

@@ -172,7 +172,7 @@ async def opened(settings: Settings, *, address: str = "", clock: SystemClock | 
             duties.append(duty("audit", auditor.shared, interval=1.0))
             replayer = Replayer(redis, voucher, feed, clock)
             duties.append(duty("replay", replayer.step, interval=settings.cluster.replay_interval))
-        sites = own_site(settings, authority, cache, feed, clock)
+        sites = own_site(settings, authority, cache, feed, losses=losses, clock=clock)
         if sites is not None:
             duties.append(duty("sites", sites.links.hold, interval=settings.cluster.lease / 4))
         node = Node(

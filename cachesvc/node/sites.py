@@ -8,6 +8,7 @@ from typing import Any
 
 from cachesvc.clock import SystemClock
 from cachesvc.cluster.feed import Feed
+from cachesvc.cluster.losses import Losses
 from cachesvc.engine.cache import Cache
 from cachesvc.model.merging import fingerprint
 from cachesvc.node.batches import new_batch
@@ -21,9 +22,12 @@ from cachesvc.sites.links import Links
 from cachesvc.sites.own import OwnSite
 from cachesvc.sites.peer import Peer, PeerLimits
 from cachesvc.sites.teller import Teller
+from cachesvc.sites.witness import Witness
 
 
-def own_site(settings: Settings, authority: Authority, cache: Cache, feed: Feed, clock: SystemClock) -> OwnSite | None:
+def own_site(
+    settings: Settings, authority: Authority, cache: Cache, feed: Feed, *, losses: Losses, clock: SystemClock
+) -> OwnSite | None:
     """This site among the others; None where there are none."""
     own, named = settings.cluster.site, settings.sites
     if not named.peers:
@@ -33,6 +37,7 @@ def own_site(settings: Settings, authority: Authority, cache: Cache, feed: Feed,
     assert isinstance(authority, DatabaseAuthority)  # the settings have been checked
     policies = fingerprint(policies_of(settings.conflicts))
     keeper = Keeper(authority, feed, clock, site=own, idle=named.digest_idle)
+    witness = Witness(authority, feed, losses, clock, site=own, ahead=named.max_ahead)
     limits = PeerLimits(
         named.interval,
         named.bandwidth,
@@ -47,6 +52,7 @@ def own_site(settings: Settings, authority: Authority, cache: Cache, feed: Feed,
             cache,
             clock,
             keeper=keeper,
+            witness=witness,
             site=own,
             others=tuple(other for other in named.peers if other != name),
             limits=limits,
@@ -54,7 +60,17 @@ def own_site(settings: Settings, authority: Authority, cache: Cache, feed: Feed,
         )
         for name, peer in named.peers.items()
     ]
-    teller = Teller(authority, feed, keeper, clock, site=own, peers=frozenset(named.peers), new_id=new_batch, policies=policies)
+    teller = Teller(
+        authority,
+        feed,
+        keeper,
+        clock,
+        witness=witness,
+        site=own,
+        peers=frozenset(named.peers),
+        new_id=new_batch,
+        policies=policies,
+    )
     return OwnSite(own, keeper, teller, Links(peers, clock, lease=settings.cluster.lease))
 
 

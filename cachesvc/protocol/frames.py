@@ -247,6 +247,10 @@ class CacheSyncPayload(Wire):
     position: Annotated[StrictStr, Field(max_length=40)] | None = Field(
         None, description="`epoch:sequence`, after which the log is to be told; the empty text asks where it stands"
     )
+    seen: Annotated[StrictStr, Field(max_length=40)] | None = Field(
+        None,
+        description="`epoch:sequence`, up to which who asks has seen the log, be it more than there is now",
+    )
     follows: Annotated[list[Id], Field(max_length=100)] = Field(
         default_factory=list, description="sites that are asked directly, so that their writes need not be told"
     )

@@ -29,6 +29,7 @@ from cachesvc.protocol.replicated import InvalidationTold, PublicationTold, entr
 from cachesvc.realtime.alarm import Alarm
 from cachesvc.realtime.batches import unpacked
 from cachesvc.sites.report import PeerCounts
+from cachesvc.sites.witness import Witness
 
 _log = logging.getLogger(__name__)
 MOST_MESSAGES: Final = 1_000
@@ -66,8 +67,11 @@ class Taken:
 class Intake:
     """Takes in what one other site tells."""
 
-    def __init__(self, writes: Writes, clock: Clock, *, peer: str, counts: PeerCounts, limits: IntakeLimits) -> None:
+    def __init__(
+        self, writes: Writes, clock: Clock, *, witness: Witness, peer: str, counts: PeerCounts, limits: IntakeLimits
+    ) -> None:
         self._writes = writes
+        self._witness = witness
         self._clock = clock
         self._peer = peer
         self._counts = counts
@@ -76,7 +80,10 @@ class Intake:
         self._alarm = Alarm(_log, logging.ERROR)
 
     async def take(self, reply: Reply) -> Taken:
-        """Take in a `batch:update`. Raises `InvalidInput` where it is none, `Unavailable` and `OutcomeUnknown`, some taken."""
+        """Take in a `batch:update`. Raises `InvalidInput` where it is none, `Unavailable` and `OutcomeUnknown`, some taken.
+
+        `EpochChanged` where it knows of more writes of this site than there are: nothing was taken.
+        """
         batch = parse(BatchPayload, reply.payload)
         updates = unpacked(reply.text, batch, most=MOST_MESSAGES, size=MOST_BYTES)
         drafts: list[Draft] = []
@@ -94,6 +101,7 @@ class Intake:
                 self._hold(draft.original)
             else:
                 drafts.append(draft)
+        await self._witness.knew([draft.original for draft in drafts if draft.original is not None], who=self._peer)
         self._counts.batches += 1
         written = await self._write(drafts)
         refused += written.refused

@@ -20,6 +20,7 @@ from cachesvc.sites.comparison import Comparison
 from cachesvc.sites.intake import Intake, IntakeLimits, Writes
 from cachesvc.sites.keeper import Keeper
 from cachesvc.sites.report import PeerCounts, SiteReport
+from cachesvc.sites.witness import Witness
 
 _log = logging.getLogger(__name__)
 RETRIES: Final = (0.2, 1.0, 2.0, 5.0)  # seconds between attempts, the last for ever
@@ -56,6 +57,7 @@ class Peer:
         clock: Clock,
         *,
         keeper: Keeper,
+        witness: Witness,
         site: str,
         others: tuple[str, ...],
         limits: PeerLimits,
@@ -73,7 +75,7 @@ class Peer:
         self._limits = limits
         self._policies = policies  # the fingerprint of how this site settles conflicts
         self._moved = asyncio.Event()
-        self._intake = Intake(writes, clock, peer=name, counts=self.counts, limits=limits.intake)
+        self._intake = Intake(writes, clock, witness=witness, peer=name, counts=self.counts, limits=limits.intake)
         self._keeper = keeper
         self._turn = asyncio.Lock()
         self._paid_at = 0.0  # when what came is within the budget
@@ -157,8 +159,9 @@ class Peer:
             self._stand(position)
 
     async def _head(self, link: Link) -> Position:
-        """Where its log stands; how it settles conflicts is told with that."""
-        told = await self._ask(link, "")
+        """Where its log stands; it is told how far this site has seen it, and tells how it settles conflicts."""
+        kept = await self._store.followed(self.name)
+        told = await self._ask(link, "", seen=str(kept.position) if kept is not None else None)
         theirs = told.reply.payload.get("policies", self._policies)  # a site of an older version does not say
         if theirs != self._policies and not self.counts.policies_differ:
             _log.error(
@@ -169,10 +172,10 @@ class Peer:
         self.counts.policies_differ = theirs != self._policies
         return told.position
 
-    async def _ask(self, link: Link, position: str) -> _Told:
+    async def _ask(self, link: Link, position: str, *, seen: str | None = None) -> _Told:
         received = link.received
         payload = {"nodeId": self._site, "position": position, "follows": list(self._others), "compression": "gzip"}
-        reply = await link.ask(payload)
+        reply = await link.ask(payload | {"seen": seen} if seen is not None else payload)
         self.counts.received += link.received - received
         await self._pace(link.received - received)
         if reply.type != "batch:update":

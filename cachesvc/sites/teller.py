@@ -26,6 +26,7 @@ from cachesvc.ports import Clock, SiteStore
 from cachesvc.protocol.frames import CacheSyncPayload
 from cachesvc.protocol.replicated import told
 from cachesvc.sites.keeper import Keeper, Log
+from cachesvc.sites.witness import Witness
 
 WAIT: Final = 4.0  # seconds that who stands at the head waits for news
 MOST: Final = 500  # changes of one answer
@@ -56,6 +57,7 @@ class Teller:
         keeper: Keeper,
         clock: Clock,
         *,
+        witness: Witness,
         site: str,
         peers: Collection[str],
         new_id: Callable[[], str],
@@ -66,6 +68,7 @@ class Teller:
         self._log = log
         self._keeper = keeper
         self._clock = clock
+        self._witness = witness
         self._site = site
         self._peers = peers
         self._new_id = new_id
@@ -91,6 +94,8 @@ class Teller:
     # by the log
 
     async def _changes(self, asked: CacheSyncPayload, text: str, peer: str) -> dict[str, object]:
+        if asked.seen:
+            await self._witness.saw(parse_position(asked.seen, field="payload.seen"), who=peer)
         if not text:
             return self._batch([], asked, self._log.position) | {"policies": self._policies}
         after = parse_position(text, field="payload.position")

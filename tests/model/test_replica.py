@@ -464,6 +464,45 @@ def test_what_is_told_behind_a_write_for_one_site_makes_its_conflicts_there_too(
     assert berlin.open == oslo.open == porto.open
 
 
+@pytest.mark.parametrize("more", [0, 3])
+@pytest.mark.parametrize("policy", [LATEST, Policy(Strategy.MANUAL)])
+@pytest.mark.parametrize("order", [list(range(9)), list(reversed(range(9)))])
+def test_of_what_was_written_under_a_name_that_was_given_before_both_are_kept(
+    more: int, policy: Policy, order: list[int]
+) -> None:
+    berlin, oslo, porto = (Site(name, policy=policy) for name in SITES)
+    berlin.do(Draft(Operation.SET, KEY, b'"v1"'))
+    healed([berlin, oslo, porto], order)
+    backup = berlin.kept, berlin.head
+    for number in range(1 + more):
+        berlin.do(Draft(Operation.SET, KEY, b'"lost %d"' % number))
+    oslo.hear(portable(berlin.told[-1], "berlin"), "berlin")
+    berlin.clock += 10.0
+    berlin.kept, berlin.head = backup
+    berlin.do(Draft(Operation.SET, KEY, b'"new"'))
+    porto.hear(portable(berlin.told[-1], "berlin"), "berlin")
+    porto.hear(portable(oslo.told[-1], "oslo"), "oslo")
+    berlin.head = 1_000  # where a new epoch begins
+    healed([berlin, oslo, porto], order)
+    assert berlin.state == oslo.state == porto.state
+    for site in (berlin, oslo, porto):
+        assert site.row is not None
+        assert site.row.value == b'"new"'
+        assert {rival.entry.value for rival in site.row.rivals} == {b'"lost %d"' % more, b'"new"'}
+
+
+def test_what_a_restored_site_had_lost_comes_back() -> None:
+    berlin, oslo = Site("berlin"), Site("oslo")
+    berlin.do(Draft(Operation.SET, KEY, b"1"))
+    backup = berlin.kept, berlin.head
+    berlin.do(Draft(Operation.SET, KEY, b"2"))
+    oslo.hear(berlin.told[-1], "berlin")
+    berlin.kept, berlin.head = backup
+    healed([berlin, oslo, Site("porto")], list(range(9)))
+    assert berlin.row is not None
+    assert (berlin.row.value, berlin.row.rivals) == (b"2", ())
+
+
 def test_of_two_that_differ_without_a_write_the_writer_s_own_is_right() -> None:
     berlin, oslo = Site("berlin"), Site("oslo")
     berlin.do(Draft(Operation.SET, KEY, b"1"))

@@ -35,6 +35,7 @@ from cachesvc.sites.keeper import Keeper
 from cachesvc.sites.links import Links
 from cachesvc.sites.peer import Peer, PeerLimits
 from cachesvc.sites.teller import Teller
+from cachesvc.sites.witness import Witness
 from cachesvc.tiers.memory import MemoryTier
 from tests.simulation.time import VirtualClock
 from tests.sites.network import Store
@@ -92,10 +93,18 @@ class Node:
         self.feed = Feed(heard, start)
         nothing: Any = lambda _: None  # noqa: E731
         self.follower = Follower(heard, self.feed, clock, start=start, apply=nothing, start_over=nothing, losses=Losses())
+        witness = Witness(log, self.feed, Losses(), clock, site=site.name)
         self.keeper = Keeper(log, self.feed, clock, site=site.name)
         others = [other for other in world.names if other != site.name]
         self.teller = Teller(
-            log, self.feed, self.keeper, clock, site=site.name, peers=frozenset(others), new_id=lambda: "batch"
+            log,
+            self.feed,
+            self.keeper,
+            clock,
+            witness=witness,
+            site=site.name,
+            peers=frozenset(others),
+            new_id=lambda: "batch",
         )
         self.peers = [
             Peer(
@@ -105,6 +114,7 @@ class Node:
                 log,
                 clock,
                 keeper=self.keeper,
+                witness=witness,
                 site=site.name,
                 others=tuple(name for name in others if name != other),
                 limits=PeerLimits(interval=world.interval),

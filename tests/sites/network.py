@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -12,23 +12,27 @@ from typing import Any
 
 import orjson
 
+from cachesvc.cluster.losses import Losses
 from cachesvc.engine.answers import Written
-from cachesvc.errors import CacheError, Refused, Unavailable
+from cachesvc.errors import CacheError, EpochChanged, Refused, Unavailable
 from cachesvc.model.change import Change, Draft, Operation
 from cachesvc.model.entry import Entry
 from cachesvc.model.fold import fold
 from cachesvc.model.fold_state import State, Terms
 from cachesvc.model.invalidation import Patterns
 from cachesvc.model.keys import Key
-from cachesvc.model.position import Epoch, Position, Seq
+from cachesvc.model.position import Epoch, Gap, Position, Seq
 from cachesvc.model.replica import mark_of, shared
-from cachesvc.ports import Followed, Reply
+from cachesvc.ports import Followed, Reply, Standing, Trail
 from cachesvc.protocol.api import parse
 from cachesvc.protocol.frames import CacheSyncPayload
 from cachesvc.sites.keeper import Keeper
 from cachesvc.sites.peer import Peer, PeerLimits
 from cachesvc.sites.teller import Teller
+from cachesvc.sites.witness import Witness
 from tests.fakes import FakeClock
+
+_FIRST = Epoch(1)
 
 
 @dataclass
@@ -43,13 +47,26 @@ class Store:
     patterns: Patterns = field(default_factory=Patterns)
     ordered: list[Key] = field(default_factory=list)
     moved: asyncio.Event = field(default_factory=asyncio.Event)
+    epoch: Epoch = _FIRST
+    gaps: tuple[Gap, ...] = ()
 
     def __post_init__(self) -> None:
         self.patterns = Patterns(site=self.site)
 
     @property
     def position(self) -> Position:
-        return Position(Epoch(1), Seq(1 + len(self.changes)))
+        return Position(self.epoch, Seq(self.epoch + len(self.changes)))
+
+    async def trail(self, _: Iterable[int]) -> Trail:
+        return Trail(self.position, Position(self.epoch, Seq(self.epoch)), {})
+
+    async def new_epoch(self, seen: Position, *, kept: Seq | None = None) -> Position:
+        lost = Gap(Seq((kept or 0) + 1), seen.sequence)
+        self.epoch, self.changes, self.gaps = Epoch(seen.sequence + 1), [], (*self.gaps, lost)
+        return self.position
+
+    async def standing(self) -> Standing:
+        return Standing(self.position, (), self.gaps, ())
 
     async def write_many(self, drafts: Sequence[Draft]) -> list[Written | CacheError]:
         outcomes: list[Written | CacheError] = []
@@ -73,7 +90,9 @@ class Store:
     async def next(self, after: Position, limit: int) -> Sequence[Change]:
         while after.sequence >= self.position.sequence:
             await self.moved.wait()
-        return self.changes[after.sequence - 1 :][:limit]
+        if after.epoch != self.epoch:
+            raise EpochChanged(after.epoch, self.epoch)
+        return self.changes[after.sequence - self.epoch :][:limit]
 
     async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
         return {key: row for key in keys if (row := self.row(key)) is not None}
@@ -132,6 +151,8 @@ class SimulatedSite:
         self.clock = clock
         self.policies = policies
         self.store = Store(name, clock)
+        self.losses = Losses()
+        self.witness = Witness(self.store, self.store, self.losses, clock, site=name)
         self.keeper = Keeper(self.store, self.store, clock, site=name, idle=1e9)
         others = [other for other in names if other != name]
         self.teller = Teller(
@@ -139,6 +160,7 @@ class SimulatedSite:
             self.store,
             self.keeper,
             clock,
+            witness=self.witness,
             site=name,
             peers=frozenset(others),
             new_id=lambda: "batch",
@@ -156,6 +178,7 @@ class SimulatedSite:
                     self.store,
                     self.clock,
                     keeper=self.keeper,
+                    witness=self.witness,
                     site=self.name,
                     others=tuple(there for there in sites if there not in (name, self.name)),
                     limits=limits or PeerLimits(),

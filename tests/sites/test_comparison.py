@@ -10,14 +10,14 @@ from unittest.mock import patch
 
 import pytest
 
-from cachesvc.errors import Forbidden, InvalidInput
+from cachesvc.errors import EpochChanged, Forbidden, InvalidInput
 from cachesvc.model.change import Operation
 from cachesvc.model.digest import hashed
 from cachesvc.model.entry import content_hash
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
-from cachesvc.model.position import Position, Version
-from cachesvc.model.replica import mark_of
+from cachesvc.model.position import Position, Seq, Version
+from cachesvc.model.replica import mark_of, portable
 from cachesvc.ports import Link, Reply
 from cachesvc.protocol.api import parse
 from cachesvc.protocol.frames import CacheSyncPayload
@@ -26,7 +26,7 @@ from cachesvc.sites.comparison import Comparison
 from cachesvc.sites.intake import Intake
 from cachesvc.sites.keeper import Keeper
 from cachesvc.sites.report import PeerCounts, SiteReport
-from tests.sites.network import SimulatedSite, line, network
+from tests.sites.network import Line, SimulatedSite, line, network
 
 KEYS = [Key(f"key:{number}") for number in range(400)]
 
@@ -202,7 +202,9 @@ def comparison(site: SimulatedSite) -> tuple[Comparison, PeerCounts]:
     async def at_once(_: object) -> None:
         return None
 
-    intake = Intake(site.store, site.clock, peer="oslo", counts=counts, limits=site.peers["oslo"]._limits.intake)
+    intake = Intake(
+        site.store, site.clock, witness=site.witness, peer="oslo", counts=counts, limits=site.peers["oslo"]._limits.intake
+    )
     made = Comparison(site.keeper, intake, site.clock, site=site.name, peer="oslo", others=(), caught_up=at_once, pace=at_once)
     return made, counts
 
@@ -303,6 +305,43 @@ async def test_what_is_over_at_one_site_alone_comes_back() -> None:
         assert (report.ended, report.repaired, report.error) == (1, 0, "")
         assert [site.store.rows_held[key].value for site in sites.values()] == [b"1"] * 2
         await healed(sites)
+
+
+async def test_a_site_that_was_restored_begins_anew_past_what_another_has_seen_of_its_log() -> None:
+    async with network("berlin", "oslo") as sites:
+        berlin, oslo = sites.values()
+        await berlin.store.do(Operation.SET, "task:1")
+        await oslo.store.follow_on("berlin", Position(berlin.store.epoch, Seq(9)))
+        report = await oslo.peers["berlin"].compare()
+        assert "epoch" in report.error
+        assert berlin.losses.changes == 7
+        assert berlin.store.position.sequence == 10
+        head = (await oslo.peers["berlin"]._ask(Line(berlin, "oslo"), "")).position
+        assert head == berlin.store.position
+        assert berlin.losses.histories == 1
+
+
+async def test_a_site_that_was_restored_begins_anew_past_what_another_knows_of_its_writes() -> None:
+    async with network("berlin", "oslo") as sites:
+        berlin, oslo = sites.values()
+        for _ in range(5):
+            await berlin.store.do(Operation.SET, "task:1")
+        await oslo.peers["berlin"].compare()
+        berlin.store.changes, berlin.store.rows_held = [], {}
+        entry = portable(oslo.store.rows_held[Key("task:1")], "oslo")
+        with pytest.raises(EpochChanged):
+            await berlin.witness.knew([entry], who="oslo")
+        assert berlin.losses.changes == 5
+        assert berlin.store.position.sequence == 7
+        await berlin.witness.knew([entry], who="oslo")
+
+
+async def test_what_no_clock_can_have_come_to_is_no_evidence() -> None:
+    async with network("berlin", "oslo") as sites:
+        berlin = sites["berlin"]
+        far = Seq(int((berlin.clock.now() + 100.0) * 1_000_000))
+        await berlin.witness.saw(Position(berlin.store.epoch, far), who="oslo")
+        assert berlin.losses.histories == 0
 
 
 class Writing:
