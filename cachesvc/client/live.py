@@ -263,6 +263,8 @@ class LiveClient:
         if not future.done():
             future.cancel()
             self._session.forget(number)
+        elif not future.cancelled():
+            future.exception()  # an error that came after the last look is nobody's any more, and no fault
 
     async def _run(self, group: asyncio.TaskGroup) -> None:
         """Carry out what the session wants, until it is over and the connection is gone."""

@@ -15,8 +15,9 @@ from cachesvc.model.position import Position, Version
 class Want:
     """How a key is to be read.
 
-    `fresh` asks the authority itself (`no-cache`); `only_cached` never calls a loader (`only-if-cached`); `max_stale` is how
-    many seconds past its life an entry may be; `min_version` is the sequence that must have been applied here.
+    `fresh` asks the authority itself (`no-cache`), and the loader where that has nothing; `only_cached` never calls a loader
+    (`only-if-cached`); `max_stale` is how many seconds past its life an entry may be; `min_version` is the sequence that must
+    have been applied here.
     """
 
     fresh: bool = False

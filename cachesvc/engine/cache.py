@@ -168,9 +168,9 @@ class Cache:
         if want.min_version is not None and want.min_version > self.floors.applied.sequence:
             caught_up = await self._applied(want.min_version)
             if not caught_up:
-                return await self._at_least(key, want.min_version)
+                return await self._at_least(key, want.min_version, load=not want.only_cached)
         if want.fresh:
-            return (await self.reads.ask_authority(key)).within(want.max_stale)
+            return (await self.reads.ask_authority(key, load=not want.only_cached)).within(want.max_stale)
         entry = self._sampled_hit(key)
         if entry is not None:
             return Answer(entry, self.memory.name, self.floors.applied, self.clock.now())
@@ -242,7 +242,7 @@ class Cache:
         _, change = await self.writes.write(draft)
         entry = change.entry if change is not None else None
         if change is not None and not change.value_held:
-            entry = (await self.reads.ask_authority(draft.key)).entry
+            entry = (await self.reads.ask_authority(draft.key, load=False)).entry
         if entry is None:
             raise Unavailable("a loaded value was not kept")
         return entry
@@ -370,15 +370,15 @@ class Cache:
 
         Raises `PositionLost`.
         """
-        answer = await self._at_least(key, version)
+        answer = await self._at_least(key, version, load=False)
         if answer.entry is None or answer.entry.version < version:
             raise PositionLost(f"version {version} may be of a history that was lost")
         return answer
 
-    async def _at_least(self, key: Key, version: Version) -> Answer:
+    async def _at_least(self, key: Key, version: Version, *, load: bool) -> Answer:
         if self.authority_reads.refuses:
             raise self.authority_reads.away(self.authority.name)
         head = await self.authority.head()
         if head.sequence < version:
             raise Unavailable(f"version {version} is not known here (the log is at {head.sequence})")
-        return (await self.reads.ask_authority(key)).within(0.0)
+        return (await self.reads.ask_authority(key, load=load)).within(0.0)

@@ -213,12 +213,13 @@ class Loads:
         except Overloaded as exc:
             self._failed(waiting, exc)
             return
-        mine: list[Flight] = []
+        first: dict[Key, Flight] = {}
         for flight, lease in zip(waiting, leases, strict=True):
             if lease.left:
                 self._leave(supply, flight, lease)
-            else:
-                mine.append(flight)
+            elif first.setdefault(flight.key, flight) is not flight:  # each was to ask the authority itself
+                self._leave(supply, flight, lease._replace(left=ttl))
+        mine = [*first.values()]
         overtaken: list[Flight] = []
         try:
             absent = await self._ends.look(mine) if mine else []

@@ -134,9 +134,9 @@ class Reads:
             self.counts.joined += 1
         return flight.join(self._loop)
 
-    async def ask_authority(self, key: Key) -> Answer:
-        """What the authority itself says now, whatever the tiers above hold. Raises `Unavailable`."""
-        flight = Flight(key, self._floors.applied, load=False, direct=True)
+    async def ask_authority(self, key: Key, *, load: bool) -> Answer:
+        """What the authority itself says now, whatever the tiers above hold; what it lacks is loaded. Raises `Unavailable`."""
+        flight = Flight(key, self._floors.applied, load=load, direct=True)
         waiter = flight.join(self._loop)
         self._ask_authority.add(flight)
         return await waiter

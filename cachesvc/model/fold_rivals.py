@@ -43,6 +43,7 @@ def note_rivals(state: State, folded: Folded, found: Settled, terms: Terms) -> N
         tuple(roles[rival] for rival in made.of(settlement.accepted)),
         tuple(roles[rival] for rival in made.of(settlement.rejected)),
         None if settlement.manual else state.now,
+        made.stands.entry.author if settlement.strategy is Strategy.LAST_WRITE_WINS else "",
         held=tuple(held),
     )
     note_dispute(state, folded, Dispute(conflict, entry), terms)

@@ -300,7 +300,7 @@ def _type_of(siblings: Sequence[Sibling], merged: Merged | None, *, based: bool)
         return "schema"
     if merged is None:
         different = len({_content(one) for one in siblings}) > 1
-        return "data" if different and based else "version"
+        return "data" if different and (based or len(held) < len(siblings)) else "version"
     if not merged.clashes:
         return "version"
     values = [_Opened(_text(one)) for one in held]

@@ -233,7 +233,7 @@ def settling(rivals: Iterable[Rival], policy: Policy) -> Settling:
     contents = tuple(sorted({rival.origin: rival for rival in rivals if rival.of is None}.values(), key=_age))
     siblings = [_sibling(rival, place) for place, rival in enumerate(contents)]
     fields = merge([rival.entry for rival in contents]) if policy.strategy is Strategy.FIELD_LEVEL else None
-    found = settle_merged(policy, siblings, fields[0] if fields is not None else None, based=True, now=None)
+    found = settle_merged(policy, siblings, fields[0] if fields is not None else None, based=False, now=None)
     if found.winner is not None or found.value is None or fields is None:
         winner = contents[found.winner.version] if found.winner is not None else contents[-1]
         return Settling(contents, found, winner)

@@ -147,7 +147,7 @@ async def write(call: Call, draft: Draft, expects: Expectation, asked: str) -> t
         draft = draft._replace(expected=expects.single)
     elif expects.given:
         # the log compares with one version: name the one that is there, if it will do
-        entry = (await cache.read(draft.key, Want(fresh=True))).entry
+        entry = (await cache.read(draft.key, Want(fresh=True, only_cached=True))).entry
         current = entry.version if entry is not None else ABSENT
         draft = draft._replace(expected=current if expects.met_by(current) else NEVER)
     call.writing = asked

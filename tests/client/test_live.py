@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
@@ -294,6 +295,19 @@ async def test_a_warm_up_whose_connection_is_lost_is_told_to_go_on(site: Site) -
             cut(site)
             with pytest.raises(Unreachable, match="goes on"):
                 await anext(progress)
+
+
+async def test_a_warm_up_that_nobody_looks_at_any_more_leaves_no_error_behind(site: Site) -> None:
+    left: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: left.append(context["message"]))
+    async with site.served() as port:
+        async with client_of(port) as client:
+            progress = client.warm(Warm(keys=["a"]))  # as `break` leaves it: it is closed some time later
+            await anext(progress)
+        await progress.aclose()
+        del progress
+        gc.collect()
+    assert left == []
 
 
 @pytest.mark.parametrize("value", [object(), RawJson(b"{")])

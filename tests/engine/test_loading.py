@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from cachesvc.engine.answers import Mark
+from cachesvc.engine.answers import Mark, Want
+from cachesvc.engine.cache import Limits
 from cachesvc.engine.last_reads import Reason
 from cachesvc.engine.load_terms import Loading
 from cachesvc.engine.loading import LAST_LOOK, LEASE_MARGIN
@@ -48,6 +49,27 @@ async def test_a_thousand_callers_on_four_nodes_are_one_call(site: Site, origin:
         assert origin.calls == [[A]]
         assert sum(node.reads.loads.counts.waits for node in nodes) == 3
         await until(lambda: not leases.held)
+
+
+@pytest.mark.parametrize("directive", ["no-cache", "Min-Version"])
+async def test_what_the_authority_itself_is_asked_for_is_loaded_once_where_it_has_nothing(
+    site: Site, origin: Origin, directive: str
+) -> None:
+    limits, loading = Limits(min_version_wait=0.02), Loading(leases=FakeLeases(site.clock.now))
+    async with site.node(loaders={"a": origin}, loading=loading, limits=limits) as node, site.node() as other:
+        ahead = (await other.write(put(Key("b"), b"1"))).receipt.version  # which the node has not applied
+        wants = Want(fresh=True) if directive == "no-cache" else Want(min_version=ahead)
+        origin.gate.close()
+        callers = [asyncio.create_task(node.read(A, wants)) for _ in range(5)]
+        await origin.gate.reached.wait()
+        await until(lambda: len(node.reads.loads.room) == 4)
+        origin.gate.open()
+        answers = await asyncio.gather(*callers)
+        assert {answer.entry.value for answer in answers if answer.entry} == {b"1"}
+        assert all(answer.entry for answer in answers)
+        assert origin.calls == [[A]]
+        assert (await node.read(B, replace(wants, only_cached=True))).entry is None
+        assert origin.calls == [[A]]
 
 
 async def test_a_wake_up_that_is_lost_costs_a_pause_only(site: Site, origin: Origin) -> None:

@@ -174,6 +174,8 @@ def test_the_policy_settles_what_was_written_apart_alike_at_both(
         assert (conflict.id, conflict.strategy, conflict.fields) == (conflicts(other)[0].id, strategy, fields)
         assert conflict.open == (strategy is Strategy.MANUAL)
         assert conflict.winner == row.version
+        assert (conflict.conflict_type == "data") == bool(fields or None in values)
+        assert conflict.resolver == (row.author if strategy is Strategy.LAST_WRITE_WINS else "system")
         held = {one.role: None if one.entry.deleted else orjson.loads(one.entry.value) for one in conflict.held}
         mine = sites.index(site)
         assert (held["local"], held["remote"]) == (values[mine], values[1 - mine])

@@ -20,12 +20,15 @@ from tests.web.sockets import Socket, connected
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "browser-client.md").read_text()
 CLIENT, USE = re.findall(r"^```js\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+# beside the page's client another that subscribes only once it is connected
+LATER = "{" + USE.replace("client.subscribe('tasks');", "") + "window.late = client; window.seenLate = view; }"
 SHOWS = """
 setInterval(() => {
-  const shown = JSON.stringify(view);
-  if (!client.session || shown === window.shown) return;
+  if (late.session && !late.resources.length) late.subscribe('tasks');
+  const shown = JSON.stringify([view, seenLate]);
+  if (!client.session || !late.place || shown === window.shown) return;
   window.shown = shown;
-  client.send('publish', { resource: 'seen', message: view });
+  client.send('publish', { resource: 'seen', message: { view, late: seenLate } });
 }, 20);
 """
 STARTS = 60.0  # seconds for a browser to start in
@@ -64,14 +67,14 @@ def browser(url: str, profile: Path) -> Iterator[None]:
 
 
 async def seen(socket: Socket, view: dict[str, Any]) -> None:
-    """Wait until the page shows this."""
+    """Wait until the page shows this, by both clients."""
     async with asyncio.timeout(STARTS):
         while True:
             try:
                 frame = await socket.next()
             except TimeoutError:
                 continue
-            if frame["type"] == "publish" and frame["payload"]["message"] == view:
+            if frame["type"] == "publish" and frame["payload"]["message"] == {"view": view, "late": view}:
                 return
 
 
@@ -81,8 +84,8 @@ async def test_a_page_misses_nothing(tmp_path: Path) -> None:
     async with published(page) as place:
         origin = f"http://127.0.0.1:{place}"
         async with opened(live_limits=LiveLimits(allowed_origins=[origin])) as site, site.served() as port:
-            use = USE.replace("127.0.0.1:8080", f"127.0.0.1:{port}")
-            page += f"<!doctype html><script>{CLIENT}{use}{SHOWS}</script>".encode()
+            script = f"{CLIENT}{USE}{LATER}{SHOWS}".replace("127.0.0.1:8080", f"127.0.0.1:{port}")
+            page += f"<!doctype html><script>{script}</script>".encode()
             async with connected(port) as socket:
                 mine = set(site.live._open)
 
@@ -110,3 +113,8 @@ async def play(socket: Socket, cut: Callable[[], None]) -> None:
             "cache:update", {"key": f"task:{number + 1}" if number else "none", "operation": "delete", "distribute": True}
         )
     await seen(socket, {"task:1": {"title": "Read", "number": 2}, "task:4": 2})
+    for key in ("task:x?", "task:xy", "task:b", "task:d", "task:["):
+        await put(key, 0)
+    for pattern in (r"task:x\?", "task:[!d-z0-9[]", "*:?y"):
+        await socket.ask("cache:invalidate", {"keys": ["task:1"], "pattern": pattern, "distribute": True})
+    await seen(socket, {"task:4": 2, "task:d": 0, "task:[": 0})

@@ -40,7 +40,9 @@ async def test_stale_content_says_how_stale_it_is_and_what_was_tried(origin: Ori
             failed = await client.get(PATH)
             assert failed.headers["Cache-Status"] == "cachesvc; fwd=stale; ttl=-12; detail=database"
             refused = await client.get(PATH, headers={"Cache-Control": "no-cache"})
-            assert refused.status_code == 404  # the authority itself: it has nothing that lives
+            assert refused.status_code == 503  # the authority itself has nothing that lives, and the loader nothing at all
+            cached = await client.get(PATH, headers={"Cache-Control": "no-cache, only-if-cached"})
+            assert cached.status_code == 504
             only = await client.get(PATH, headers={"Cache-Control": "only-if-cached, max-stale=100"})
             assert only.headers["Cache-Status"] == "cachesvc; hit; ttl=-12; detail=memory"
             site.clock.advance(60)
@@ -48,6 +50,9 @@ async def test_stale_content_says_how_stale_it_is_and_what_was_tried(origin: Ori
             assert gone.status_code == 503
             assert "Retry-After" in gone.headers
             assert "loader a" in gone.json()["detail"]
+            origin.away = False
+            anew = await client.get(PATH, headers={"Cache-Control": "no-cache"})  # as a browser asks that loads a page anew
+            assert anew.headers["Cache-Status"] == "cachesvc; fwd=uri-miss; stored; detail=loader"
 
 
 async def test_only_if_cached_takes_what_is_stale_and_loads_nothing(origin: Origin) -> None:
