@@ -82,7 +82,8 @@ async def of_followers(file: Path | None, rounds: int, seconds: float) -> list[C
 async def alone(keys: int) -> AsyncIterator[Cache]:
     """A node that has nothing but its memory."""
     off = {"enabled": False}
-    levels = {"memory": {"max_size": 2 * keys, "max_bytes": "16GiB"}, "redis": off, "database": off}
+    memory = {"max_size": 2 * keys, "max_bytes": "16GiB", "ttl": "1d"}
+    levels = {"memory": memory, "redis": off, "database": off}
     async with opened(load_settings(overrides={"levels": levels, "log": {"max_count": 1_000}}, environ={})) as running:
         yield running.cache
 
@@ -102,6 +103,7 @@ async def _memory(values: list[bytes]) -> list[Curve]:
                         await cache.get(key)
                 return 20 * len(some)
 
+            assert all([await cache.get(key) for key in some])
             hits.points.append((size, await cpu(read)))
             held.points.append((size, (psutil.Process().memory_info().rss - before) / size))
         gc.collect()
