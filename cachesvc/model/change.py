@@ -272,8 +272,8 @@ def pack_change(change: Change) -> tuple[bytes, bytes | None]:
     if change.conflict:
         record["c"] = change.conflict
     if change.invalidation is not None:
-        named = list(change.invalidation)  # orjson takes no subclass of a tuple
-        record["n"] = named if change.invalidation.origin else named[:-1]
+        *named, origin, _ = change.invalidation  # what was later has been left out of the keys
+        record["n"] = [*named, origin] if origin else named
     if change.publication is not None:
         record["m"] = _packed_publication(change.publication)
     if change.revocation is not None:

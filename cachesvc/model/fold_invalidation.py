@@ -12,6 +12,7 @@ from cachesvc.model.entry import Entry, tombstone
 from cachesvc.model.fold_rivals import note_overtaken
 from cachesvc.model.fold_state import UNRELATED, Folded, State, Terms, count_hit, mark_changed, row_of
 from cachesvc.model.invalidation import InForce, Invalidation, ending, in_force, mark_of, softened
+from cachesvc.model.keys import Key
 from cachesvc.model.pattern import ENUMERATED, enumerate_keys
 from cachesvc.model.position import Seq, Version
 from cachesvc.model.replica import succeeding
@@ -33,13 +34,14 @@ def fold_invalidation(state: State, folded: Folded, draft: Draft, change_id: str
         raise related.refused
     if named.relates and folded.outcomes:
         raise Refused(Refusal.INTERNAL, "operation", "tags and cascades are looked up for the first draft only")
-    meant = dict.fromkeys((*named.keys, *related.tagged))
-    keys = (*meant, *related.dependents)
+    meant = [key for key in dict.fromkeys((*named.keys, *related.tagged)) if _takes(state, folded, named, key)]
+    dependents = [key for key in related.dependents if _takes(state, folded, named, key)]
+    keys = (*meant, *dependents)
     if related.counted is not None:
         matched, cascaded = related.counted
         _check_room(state, len(keys), terms)
     else:
-        matched, cascaded = (count_hit(state, folded, some, soft=named.soft) for some in (meant, related.dependents))
+        matched, cascaded = (count_hit(state, folded, some, soft=named.soft) for some in (meant, dependents))
     version = Seq(state.position.sequence + len(folded.changes) + 1)
     if named.pattern:
         _put_in_force(state, folded, named, version, terms)
@@ -61,20 +63,26 @@ def fold_invalidation(state: State, folded: Folded, draft: Draft, change_id: str
     return Receipt(draft.operation, Version(version), found=matched > 0, matched=matched, cascaded=cascaded)
 
 
+def _takes(state: State, folded: Folded, named: Invalidation, key: Key) -> bool:
+    """Whether it takes the key away. Said at another site, it takes what is there and not later, as a deletion would."""
+    if not named.origin:
+        return True
+    row = row_of(state, folded, key)
+    return row is not None and not row.deleted and row.updated_at <= named.at
+
+
 def _end_rows(state: State, folded: Folded, draft: Draft, change: Change, terms: Terms) -> None:
     """End the rows of the keys that a change names."""
     version, named = change.sequence, draft.invalidation
     assert named is not None
     for key in change.touches:
         row = row_of(state, folded, key)
-        if named.origin and (row is None or row.deleted):
-            continue  # the other site tells itself what it ended
         if named.soft and row is not None and not row.deleted:
             left = softened(row, version, at=state.now, site=state.site)
             left = left._replace(local=False, origin=None) if row.local else _softened_rivals(left)
         else:
             gone = tombstone(key, Version(version), now=state.now, keep=terms.tombstone_ttl)
-            left = gone._replace(updated_by=draft.actor, source=draft.source)
+            left = gone._replace(updated_at=min(state.now, named.at), updated_by=draft.actor, source=draft.source)
         if state.site:
             left = succeeding(left, row, state.site, local=not draft.distribute)
             left = left._replace(rivals=()) if left.local else left  # values are not looked at for this

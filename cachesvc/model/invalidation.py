@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable, Iterator
+from math import inf
 from typing import Final, NamedTuple
 
 from cachesvc.errors import Refused
@@ -36,6 +37,7 @@ class Invalidation(NamedTuple):
     retires: Seq = _NEVER  # the sequence of the invalidation that a retirement ends, 0 for an invalidation
     soft: bool = False  # what it names is past its life from then on, and kept
     origin: str = ""  # where it was first said, `site:sequence`; "" for here
+    at: float = inf  # when it was said there; what it names by key, tag or cascade and is later stands
 
     @property
     def name(self) -> str:

@@ -98,6 +98,7 @@ class InvalidationTold(Wire):
     tags: _Names = Field(default_factory=list)
     cascade: StrictBool = False
     soft: StrictBool = False
+    at: _Time | None = None
     origin: Named
 
 

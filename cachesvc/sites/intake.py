@@ -10,6 +10,7 @@ import heapq
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final, Protocol
 
 from cachesvc.engine.answers import Written
@@ -182,6 +183,7 @@ class Intake:
             said.cascade,
             soft=said.soft,
             origin=f"{said.origin.site}:{said.origin.sequence}",
+            at=said.at if said.at is not None else inf,  # a site of an older version does not say
         )
         return invalidate(named, idempotency=self._once(said.origin.sequence), actor=f"site:{self._peer}", source=self._peer)
 

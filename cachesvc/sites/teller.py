@@ -148,7 +148,10 @@ class Teller:
         if named is not None and change.kind is Kind.INVALIDATE and not named.origin and (named.pattern or named.relates):
             payload = {"keys": list(named.keys) if named.cascade else [], "pattern": named.pattern or None, "tags": named.tags}
             frames.append(
-                _frame("cache:invalidate", {**payload, "cascade": named.cascade, "soft": named.soft, "origin": origin})
+                _frame(
+                    "cache:invalidate",
+                    {**payload, "cascade": named.cascade, "soft": named.soft, "at": change.at, "origin": origin},
+                )
             )
         if said is not None:
             payload = {"resource": said.resource, "message": orjson.Fragment(said.message), "publishedBy": said.sender}

@@ -503,6 +503,20 @@ def test_what_a_restored_site_had_lost_comes_back() -> None:
     assert (berlin.row.value, berlin.row.rivals) == (b"2", ())
 
 
+@pytest.mark.parametrize(("at", "stands"), [(1_001.0, True), (1_003.0, False)])
+def test_an_invalidation_by_key_of_another_site_takes_what_is_not_later(at: float, stands: bool) -> None:
+    oslo = Site("oslo", clock=1_002.0)
+    oslo.do(Draft(Operation.SET, KEY, b"1"))
+    oslo.clock = 1_004.0
+    oslo.do(invalidate(Invalidation(keys=(KEY,), cascade=True, origin="berlin:7", at=at)))
+    assert oslo.row is not None
+    assert oslo.row.deleted is not stands
+    assert oslo.row.updated_at == (1_002.0 if stands else at)
+    invalidated = oslo.changes[-1].invalidation
+    assert invalidated is not None
+    assert invalidated.keys == (() if stands else (KEY,))  # its floor is not raised above what stands
+
+
 def test_of_two_that_differ_without_a_write_the_writer_s_own_is_right() -> None:
     berlin, oslo = Site("berlin"), Site("oslo")
     berlin.do(Draft(Operation.SET, KEY, b"1"))
