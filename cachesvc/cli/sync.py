@@ -11,7 +11,7 @@ from cachesvc.cli.exits import Exit
 from cachesvc.cli.operator import Operator, operator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from cachesvc.client.http import Client
     from cachesvc.protocol.api import Sync
@@ -28,7 +28,9 @@ def sync(
     sample: Annotated[int | None, typer.Option(min=1, help="Compare so many entries of each tier, not all.")] = None,
     sites: Annotated[bool, typer.Option("--sites", help="Compare with all other sites instead.")] = False,
     site: Annotated[list[str] | None, typer.Option("--site", help="Only with this one; may be repeated.")] = None,
-    last: Annotated[bool, typer.Option("--last", help="Only tell of the latest audits, of every node.")] = False,
+    last: Annotated[
+        bool, typer.Option("--last", help="Only tell of the latest audits, of every node, or comparisons.")
+    ] = False,
 ) -> Exit:
     """Compare a node's tiers with the authority, or sites.
 
@@ -39,6 +41,8 @@ def sync(
 
     wish = parse(Sync, {name: value for name, value in (("tiers", tiers), ("sample", sample)) if value})
     with at.connected() as client:
+        if last and (sites or site):
+            return _last_with_sites(client, site or (), as_json=at.as_json)
         if sites or site:
             return _with_sites(client, parse(Sync, {"sites": site or []}), as_json=at.as_json)
         if last:
@@ -70,6 +74,27 @@ def _with_sites(client: Client, wish: Sync, *, as_json: bool) -> Exit:
     if any(report.error or (report.repaired and not report.initial) for report in told.sites.values()):
         return Exit.PARTLY
     return Exit.OK if told.sites else Exit.NOTHING
+
+
+def _last_with_sites(client: Client, names: Collection[str], *, as_json: bool) -> Exit:
+    """The latest comparison with each, of whatever node."""
+    from cachesvc.cli.output import print_json, say
+
+    overview = client.synced()
+    latest: dict[str, SiteComparison] = {}
+    for node in overview.nodes:
+        for name, report in node.sites.items():
+            if (not names or name in names) and (name not in latest or latest[name].at < report.at):
+                latest[name] = report
+    if as_json:
+        print_json(overview)
+    elif latest:
+        _show_sites(latest)
+    else:
+        say("no site was compared with yet")
+    if any(report.error or (report.repaired and not report.initial) for report in latest.values()):
+        return Exit.PARTLY
+    return Exit.OK if latest else Exit.NOTHING
 
 
 def _show_sites(sites: Mapping[str, SiteComparison]) -> None:

@@ -51,6 +51,8 @@ class SocketLink:
             raise Unavailable(f"the site {self._name} does not answer") from exc
         finally:
             del self._waiting[name]
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # that it was not sent is told already
         if reply.type == "error":
             raise _error(reply.payload, self._name)
         return reply
@@ -137,11 +139,11 @@ async def _prove(link: SocketLink, secret: bytes, subject: str) -> None:
             case "connection:established":
                 return
             case "error":
-                raise Unauthenticated(f"the other site says: {payload.get('message')}")
+                raise Unauthenticated(f"the other site says: {str(payload.get('message'))[:_SHOWN]}")
 
 
 def _error(payload: Mapping[str, Any], name: str) -> CacheError:
-    said = f"the site {name} says: {payload.get('message')}"
+    said = f"the site {name} says: {str(payload.get('message'))[:_SHOWN]}"
     match payload.get("code"):
         case Code.RECOVERY_UNAVAILABLE:
             return PositionLost(said)

@@ -161,7 +161,12 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _counter(
         "sites.peers.*.repaired", "site_repaired", "Entries that differed twice, and were repaired: a fault, tell us", "site"
     ),
-    _gauge("sites.peers.*.lag", "site_lag_seconds", "The age of what came from it last, when it came", "site"),
+    _gauge(
+        "sites.peers.*.lag",
+        "site_lag_seconds",
+        "Since all that it had to tell was taken in, by who follows it; up to 4 where nothing happens",
+        "site",
+    ),
     # the audit
     _counter("audit.*.rounds", "audit_rounds", "Audits of this tier", "tier"),
     _counter("audit.*.failed", "audit_failed", "Audits that ended early", "tier"),

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from cachesvc.settings.values import Duration, HeadSize, Origins, Section, Size, Span, Words
+from cachesvc.settings.values import Duration, HeadSize, Origins, Rate, Section, Size, Span, Words
 
 _MISSED = 5  # heartbeats, of a node that is gone
 
@@ -89,7 +89,7 @@ class Sites(Section):
 
     peers: dict[str, PeerSettings] = Field(default_factory=dict)
     interval: Duration = 60.0  # between two comparisons with a site
-    bandwidth: float = Field(0.0, ge=0, le=1e12)  # bytes a second that are taken from each site; 0: as many as come
+    bandwidth: Rate = 0.0  # bytes a second that are taken from each site; 0: as many as come
     max_ahead: Span = 60.0  # of this clock; what another site writes beyond that waits until then
     max_held: int = Field(10_000, ge=0, le=1_000_000)  # such entries of a site that wait in memory
     digest_idle: Duration = 600.0  # after the last comparison, for which a node keeps the digest

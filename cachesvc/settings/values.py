@@ -72,6 +72,7 @@ MAX_TTL = 10 * 365 * 86_400.0
 Duration = Annotated[float, BeforeValidator(_seconds), _DURATION, Field(gt=0, le=MAX_TTL, allow_inf_nan=False)]
 Span = Annotated[float, BeforeValidator(_seconds), _DURATION, Field(ge=0, le=MAX_TTL, allow_inf_nan=False)]  # 0: none
 Size = Annotated[int, BeforeValidator(_bytes), _SIZE, Field(gt=0)]
+Rate = Annotated[float, BeforeValidator(_bytes), _SIZE, Field(ge=0, le=1e12, allow_inf_nan=False)]  # bytes a second; 0: any
 HeadSize = Annotated[int, BeforeValidator(_bytes), _SIZE, Field(ge=1 << 10, le=1 << 20)]
 FieldPath = Annotated[str, Field(pattern=r"^[^.\x00-\x1f]+(\.[^.\x00-\x1f]+)*$", max_length=200)]
 FieldPaths = Annotated[

@@ -26,6 +26,12 @@ PATIENCE: Final = 300  # times, a second apart, that the other is asked again wh
 MOST_ROUNDS: Final = 1_000_000  # no store has more; who answers for ever is left
 
 
+def check_name(said: str, peer: str) -> None:
+    """Raises `InvalidInput` where another site answers than is asked."""
+    if said != peer:
+        raise InvalidInput("nodeId", f"is {said[:64]}: [sites.peers.{peer}] url leads to another site")
+
+
 class Comparison:
     """Compares with one other site. `caught_up(position)` waits until that site's log has been taken in up to there.
 
@@ -85,6 +91,7 @@ class Comparison:
             if reply.type != "cache:sync":
                 raise InvalidInput("type", f"of the answer of {self._peer} is not cache:sync")
             said = parse(CacheSyncPayload, reply.payload)
+            check_name(said.node_id, self._peer)
             position = parse_position(said.position or "", field="payload.position")
             for prefix, theirs in self._below(said, asked):
                 if theirs.entries == 0 or digest.sum(prefix) == theirs:

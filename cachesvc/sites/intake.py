@@ -21,7 +21,6 @@ from cachesvc.model.entry import Entry
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key, parse_key
 from cachesvc.model.pattern import parse_pattern
-from cachesvc.model.replica import TICK
 from cachesvc.ports import Clock, Reply
 from cachesvc.protocol.api import parse
 from cachesvc.protocol.drafts import names
@@ -149,7 +148,6 @@ class Intake:
                 if outcome.receipt.matched:
                     self._counts.taken += 1
                     self._counts.conflicts += bool(outcome.receipt.conflict)
-                    self._counts.lag = max(0.0, self._clock.now() - draft.original.updated_at - TICK)
                     news[draft.key] = draft.original
                     if outcome.receipt.cascaded:
                         ends.add(draft.key)

@@ -58,5 +58,5 @@ class OwnSite:
                 "seconds": keeper.seconds,
             },
             "told": asdict(self.teller.counts),
-            "peers": {name: asdict(peer.counts) for name, peer in self.links.peers.items()},
+            "peers": {name: asdict(peer.counts) | {"lag": peer.lag} for name, peer in self.links.peers.items()},
         }

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from cachesvc.errors import CacheError, InvalidInput, PositionLost
 from cachesvc.model.position import Position, parse_position
 from cachesvc.ports import Clock, Link, Reply, SiteStore
-from cachesvc.sites.comparison import Comparison
+from cachesvc.sites.comparison import Comparison, check_name
 from cachesvc.sites.intake import Intake, IntakeLimits, Writes
 from cachesvc.sites.keeper import Keeper
 from cachesvc.sites.report import PeerCounts, SiteReport
@@ -79,10 +79,23 @@ class Peer:
         self._keeper = keeper
         self._turn = asyncio.Lock()
         self._paid_at = 0.0  # when what came is within the budget
+        self._complete_at: float | None = None  # when all that it had to tell was taken in; None: this node does not follow it
         self._unseen = False  # since it started over: what it has and this site lacks is no fault
 
     async def run(self) -> None:
         """Follow it, and compare with it, for ever."""
+        self._complete_at = self._clock.now()
+        try:
+            await self._run()
+        finally:
+            self._complete_at = None
+
+    @property
+    def lag(self) -> float:
+        """Seconds since all that it had to tell was taken in; 0 where this node does not follow it."""
+        return max(0.0, self._clock.now() - self._complete_at) if self._complete_at is not None else 0.0
+
+    async def _run(self) -> None:
         failed = 0
         while True:
             try:
@@ -129,13 +142,15 @@ class Peer:
         kept = await self._store.followed(self.name)
         silent = kept is not None and self._clock.now() - kept.at > self._limits.remembered
         if kept is None or kept.position.epoch != head.epoch or kept.position > head or silent:
-            self._start_over(head, "it was silent for longer than deletions are remembered" if silent else "")
+            self._start_over(
+                head, "it was silent for longer than deletions are remembered" if silent else "", met=kept is not None
+            )
             return head
         self._stand(kept.position)
         return kept.position
 
-    def _start_over(self, head: Position, why: str) -> None:
-        self.counts.started_over += 1
+    def _start_over(self, head: Position, why: str, *, met: bool = True) -> None:
+        self.counts.started_over += met
         self._unseen = True
         if why:
             _log.warning("the site %s starts over: %s; entries deleted meanwhile may come back", self.name, why)
@@ -152,6 +167,9 @@ class Peer:
                 continue
             await self._intake.take(answer.reply)
             await self._intake.take_due()
+            said = answer.reply.payload
+            if self._complete_at is not None and said.get("head", said["position"]) == said["position"]:
+                self._complete_at = self._clock.now()
             if answer.position != position:
                 position = answer.position
                 if not self._unseen:
@@ -180,6 +198,7 @@ class Peer:
         await self._pace(link.received - received)
         if reply.type != "batch:update":
             raise InvalidInput("type", f"of the answer of {self.name} is not batch:update")
+        check_name(str(reply.payload.get("nodeId", self.name)), self.name)  # a site of an older version does not say
         return _Told(parse_position(str(reply.payload.get("position", "")), field="payload.position"), reply)
 
     async def _compare(self, link: Link, report: SiteReport) -> SiteReport:

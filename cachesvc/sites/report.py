@@ -83,4 +83,3 @@ class PeerCounts:
     synced: int = 0
     sync_failures: int = 0
     repaired: int = 0
-    lag: float = 0.0  # seconds: the age of what was taken in last, when it came

@@ -201,7 +201,8 @@ class Teller:
 
     def _batch(self, frames: Sequence[bytes], asked: CacheSyncPayload, position: Position) -> dict[str, object]:
         self.counts.entries += len(frames)
-        payload: dict[str, object] = {"batchId": self._new_id(), "position": str(position)}
+        payload: dict[str, object] = {"batchId": self._new_id(), "nodeId": self._site, "position": str(position)}
+        payload["head"] = str(self._log.position)
         text = b"[%b]" % b",".join(frames)
         if asked.compression is not None and len(text) >= _WORTH:
             data = gzip.compress(text, 5, mtime=0) if asked.compression == "gzip" else brotli.compress(text, quality=4)

@@ -111,8 +111,9 @@ async def put_entry(call: Call) -> Response:
 async def delete_entry(call: Call) -> Response:
     key = call.key(PREFIX)
     call.require("write", key)
-    call.query()
-    draft, written = await write(call, Draft(Operation.DELETE, key), expectation(call.headers), idempotency_key(call.headers))
+    distribute = flag(call.query("distribute"), "distribute", default=True)
+    draft = Draft(Operation.DELETE, key, distribute=distribute)
+    draft, written = await write(call, draft, expectation(call.headers), idempotency_key(call.headers))
     if written.receipt.found:
         return Response(None, 204, _write_headers(written))
     return _done(draft, written, value=False)

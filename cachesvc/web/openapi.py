@@ -93,7 +93,10 @@ DATA: Final[Mapping[str, Mapping[str, Documented]]] = {
             problems=(400, 412, 413, 415, 422, 503),
         ),
         "delete": Documented(
-            "Delete; recorded also when there is nothing", _WRITE, gives={204: ""}, problems=(400, 404, 412, 422, 503)
+            "Delete; recorded also when there is nothing",
+            (*_WRITE, "distribute"),
+            gives={204: ""},
+            problems=(400, 404, 412, 422, 503),
         ),
         "post": Documented(
             "Set, delete or increment",

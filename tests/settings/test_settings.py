@@ -107,6 +107,11 @@ def test_sizes(text: str, size: int) -> None:
     assert load(levels={"memory": {"max_bytes": text}}).levels.memory.max_bytes == size
 
 
+@pytest.mark.parametrize(("text", "rate"), [("50KiB", 51_200.0), ("0", 0.0), ("51200", 51_200.0)])
+def test_a_bandwidth_is_a_size_or_none(text: str, rate: float) -> None:
+    assert load(sites={"bandwidth": text}).sites.bandwidth == rate
+
+
 @pytest.mark.parametrize("text", ["status, assignee.id", '["status", "assignee.id"]'])
 def test_lists_in_the_environment(text: str) -> None:
     settings = load(env={"CACHESVC_LEVELS__DATABASE__INDEXED_FIELDS": text})

@@ -344,6 +344,38 @@ async def test_what_no_clock_can_have_come_to_is_no_evidence() -> None:
         assert berlin.losses.histories == 0
 
 
+async def test_a_site_falls_behind_as_long_as_it_does_not_have_all_that_another_tells() -> None:
+    async with network("berlin", "oslo") as sites:
+        berlin, oslo = sites.values()
+        peer = berlin.peers["oslo"]
+        assert peer.lag == 0.0  # nobody follows
+        following = asyncio.create_task(peer.run())
+        while not peer.counts.batches:
+            await asyncio.sleep(0)
+            await oslo.store.do(Operation.SET, "task:1")
+        oslo.cut = True
+        await oslo.store.do(Operation.SET, "task:2")
+        behind = peer.lag
+        berlin.clock.advance(50.0)
+        assert peer.lag == behind + 50.0
+        following.cancel()
+        await asyncio.wait([following])
+        assert peer.lag == 0.0
+
+
+async def test_an_address_that_leads_to_another_site_is_noticed() -> None:
+    async with network("berlin", "oslo", "porto") as sites:
+        berlin, porto = sites["berlin"], sites["porto"]
+        await porto.store.do(Operation.SET, "task:1")
+        berlin.peers["oslo"]._connect = lambda: line(porto, "berlin")
+        report = await berlin.peers["oslo"].compare()
+        assert "leads to another site" in report.error
+        assert not berlin.store.state
+        made, _ = comparison(berlin)
+        async with line(porto, "berlin") as link:
+            assert "leads to another site" in (await made.run(link, SiteReport("oslo", 0.0))).error
+
+
 class Writing:
     """A line over which somebody writes, before each question that is not the first."""
 

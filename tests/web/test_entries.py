@@ -199,6 +199,13 @@ async def test_delete(site: Site, http: httpx.AsyncClient) -> None:
     assert site.store.log[-1].kind == "delete"
 
 
+async def test_a_deletion_for_this_site_alone(site: Site, http: httpx.AsyncClient) -> None:
+    await http.put("/v1/cache/a", json=1)
+    assert (await http.delete("/v1/cache/a?distribute=false")).status_code == 204
+    assert not site.store.log[-1].distribute
+    assert (await http.delete("/v1/cache/a?ttl=1")).json()["field"] == "ttl"
+
+
 async def test_cache_control(site: Site, http: httpx.AsyncClient) -> None:
     await http.put(PATH, params={"ttl": 10}, content=b"1")
     fresh = await http.get(PATH, headers={"Cache-Control": "no-cache"})
