@@ -20,13 +20,17 @@ from tests.web.sockets import Socket, connected
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "browser-client.md").read_text()
 CLIENT, USE = re.findall(r"^```js\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-# beside the page's client another that subscribes only once it is connected
+# beside the page's client another that subscribes once it is connected, and to something more whenever it is again
 LATER = "{" + USE.replace("client.subscribe('tasks');", "") + "window.late = client; window.seenLate = view; }"
 SHOWS = """
+window.onerror = () => { window.failed = true; };
 setInterval(() => {
-  if (late.session && !late.resources.length) late.subscribe('tasks');
+  if (late.session && late.session !== window.session) {
+    window.session = late.session;
+    late.subscribe(late.resources.length ? `note:${late.resources.length}` : 'tasks');
+  }
   const shown = JSON.stringify([view, seenLate]);
-  if (!client.session || !late.place || shown === window.shown) return;
+  if (window.failed || !client.session || !late.place || shown === window.shown) return;
   window.shown = shown;
   client.send('publish', { resource: 'seen', message: { view, late: seenLate } });
 }, 20);
