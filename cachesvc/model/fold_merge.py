@@ -11,7 +11,7 @@ from cachesvc.model.fold_rivals import note_overtaken, note_rivals
 from cachesvc.model.fold_state import Folded, State, Terms, mark_changed, row_of
 from cachesvc.model.keys import module_of
 from cachesvc.model.position import Seq, Version
-from cachesvc.model.replica import Settled, altered, merged, vector_of
+from cachesvc.model.replica import Settled, merged, righted, vector_of
 from cachesvc.model.vector import joined
 
 
@@ -47,9 +47,7 @@ def _settled(state: State, row: Entry | None, draft: Draft, version: Version, te
         return merged(None, came, state.site, version, policy) if not over else None  # it would end at once
     if row.local and not (row.deleted or row.live(state.now)):
         row = row._replace(origin=None)  # what was written for this site alone is over
-    found = merged(row, came, state.site, version, policy)
-    if found is None and altered(row, came, state.site, draft.source):
-        found = Settled(came._replace(version=version))
+    found = merged(row, came, state.site, version, policy) or righted(row, came, state.site, version, draft.source)
     if found is None and row.local and row.deleted and not (row.rivals or over):
         same = row.vector == vector_of(came, draft.source)
         if same and not state.patterns.ended(row.key, row.version - 1):

@@ -306,6 +306,16 @@ def _conflict(entry: Entry, rivals: Iterable[Rival], known: frozenset[Origin]) -
     return xxhash.xxh3_128_hexdigest(orjson.dumps([entry.key, sorted(map(list, contents))]))
 
 
+def righted(row: Entry, came: Entry, site: str, version: Version, peer: str) -> Settled | None:
+    """What this site has where its copy of what all are to have is `altered`; None where it is not."""
+    mine = shared(row)
+    if mine is None or not altered(mine, came, site, peer):
+        return None
+    return Settled(
+        row._replace(version=version, rivals=(_before(came, peer),)) if row.local else came._replace(version=version)
+    )
+
+
 def altered(row: Entry, came: Entry, site: str, peer: str) -> bool:
     """Whether this site's copy is the wrong one of two that know of the same writes, and yet have other content.
 
@@ -313,7 +323,7 @@ def altered(row: Entry, came: Entry, site: str, peer: str) -> bool:
     write, since one of them was over at one site before it met the other, the later counts; where they are two of one name, the
     site that gave it twice is to say so.
     """
-    if row.local or vector_of(row, site) != vector_of(came, peer) or mark_of(row, site) == mark_of(came, peer):
+    if vector_of(row, site) != vector_of(came, peer) or mark_of(row, site) == mark_of(came, peer):
         return False
     mine, theirs = origin_of(row, site), origin_of(came, peer)
     if mine != theirs:
