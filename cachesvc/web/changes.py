@@ -24,6 +24,7 @@ from cachesvc.web.problems import problem_of
 from cachesvc.web.service import Service
 from cachesvc.web.streams import EventStream, Followers
 
+_OF_INVALIDATIONS: Final = ("pattern", "keys", "tags", "cascade", "retires", "soft", "origin")
 _AT_ONCE: Final = 256
 _FIRST_LOOK: Final = 1.0  # seconds to find out whether a position can be resumed, before the answer begins
 _RETRY: Final = 1_000  # milliseconds after which a client comes back
@@ -142,7 +143,8 @@ def described(change: Change) -> dict[str, object]:
     if change.conflict:
         told["conflictId"] = change.conflict
     if change.invalidation is not None:
-        told |= {name: said for name, said in change.invalidation._asdict().items() if said}
+        named = change.invalidation._asdict()
+        told |= {name: named[name] for name in _OF_INVALIDATIONS if named[name]}
     entry = change.entry
     if entry is not None and not entry.deleted:
         told |= _metadata(entry)

@@ -246,5 +246,6 @@ async def test_an_invalidation_is_told_by_what_it_names(site: Site) -> None:
     )
     told = described(change)
     assert (told["kind"], told["key"], told["pattern"], told["keys"]) == ("invalidate", None, "a*", ("b",))
+    assert told["at"] == change.at
     told = described(change._replace(kind=Kind.RETIRE, invalidation=Invalidation("a*", retires=Seq(7))))
     assert (told["kind"], told["pattern"], told["retires"]) == ("retire", "a*", 7)
