@@ -21,7 +21,7 @@ _PROOF = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=90, deadline=None)
 @given(seed=st.integers(0, 1 << 32), steps=st.integers(1, 300))
 def test_no_history_of_a_correct_model_is_convicted(seed: int, steps: int) -> None:
     assert check(history(seed, steps=steps)) == []

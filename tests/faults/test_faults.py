@@ -14,7 +14,7 @@ SEED = 1
 RATE = 150.0
 
 
-@pytest.mark.parametrize(("stores", "seconds"), [(Stores.POSTGRES, 7.0), (Stores.SQLITE, 7.0), (Stores.CLUSTER, 4.0)])
+@pytest.mark.parametrize(("stores", "seconds"), [(Stores.POSTGRES, 5.0), (Stores.SQLITE, 5.0), (Stores.CLUSTER, 3.0)])
 def test_no_promise_is_broken(tmp_path: Path, stores: Stores, seconds: float) -> None:
     result = run(stores, SEED, seconds, tmp_path, rate=RATE)
     assert result.violations == [], replay(stores, SEED, seconds)

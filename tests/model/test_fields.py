@@ -19,7 +19,7 @@ from cachesvc.protocol.replicated import entry_of, told
 from tests.model.test_replica import KEY, SITES, Site, healed
 
 BY_FIELD = Policy(Strategy.FIELD_LEVEL)
-MANY = int(os.environ.get("EXAMPLES", "100"))
+MANY = int(os.environ.get("EXAMPLES", "60"))
 
 
 class Step(NamedTuple):

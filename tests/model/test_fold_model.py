@@ -154,7 +154,7 @@ def said(outcome: Receipt | Refused) -> Fields:
     return fields
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=90, deadline=None)
 @given(BATCHES)
 def test_it_comes_to_what_the_naive_store_comes_to(batches: list[tuple[float, list[Wish]]]) -> None:
     now = 1_000.0
@@ -235,7 +235,7 @@ def check_rows(store: Store, naive: NaiveStore, now: float) -> None:
             assert row.value == model.content
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(BATCHES, st.lists(WISHES, min_size=2, max_size=10), st.data())
 def test_one_batch_comes_to_what_two_come_to(
     before: list[tuple[float, list[Wish]]], wishes: list[Wish], data: st.DataObject

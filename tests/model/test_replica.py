@@ -29,7 +29,7 @@ from cachesvc.model.vector import joined, knows, knows_all
 KEY = Key("key")
 SITES = ("berlin", "oslo", "porto")
 LATEST = Policy()
-MANY = int(os.environ.get("EXAMPLES", "100"))
+MANY = int(os.environ.get("EXAMPLES", "60"))
 
 
 @dataclass

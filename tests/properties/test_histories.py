@@ -14,7 +14,7 @@ from tests.properties.run import BATCH, Convicted, convict
 from tests.properties.site import small
 from tests.servers import Server
 
-PART = 150  # in four parts, which run side by side
+PART = 100  # in four parts, which run side by side
 SEED = 1
 MET = (  # left out, random search shows that they are missing, in one history of fifty or more
     "floors",

@@ -267,7 +267,7 @@ async def play(
     return made
 
 
-@settings(max_examples=int(os.environ.get("EXAMPLES", "200")), deadline=None, phases=PHASES)
+@settings(max_examples=int(os.environ.get("EXAMPLES", "120")), deadline=None, phases=PHASES)
 @given(HISTORIES)
 def test_what_a_subscription_is_told_is_what_happened(history: tuple[Any, Any, Any, Any]) -> None:
     with patch.object(recovery, "CHUNK", 2):

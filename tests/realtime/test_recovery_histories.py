@@ -167,7 +167,7 @@ async def play(script: Sequence[tuple[str, Any]]) -> Client:
     return client
 
 
-@settings(max_examples=int(os.environ.get("EXAMPLES", "200")), deadline=None)
+@settings(max_examples=int(os.environ.get("EXAMPLES", "120")), deadline=None)
 @given(steps)
 def test_the_view_of_a_client_is_what_happened(script: list[tuple[str, Any]]) -> None:
     asyncio.run(play(script))

@@ -117,7 +117,7 @@ _FRAMES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=90, deadline=None)
 @given(frames=st.lists(_FRAMES, max_size=8), places=st.lists(st.integers(0, 5_000), max_size=12))
 @example([frame(Opcode.TEXT, b"a", fin=False), frame(Opcode.TEXT, b"b")], [])
 @example([frame(Opcode.TEXT, b"\xff"), frame(Opcode.TEXT, b"b")], [])
