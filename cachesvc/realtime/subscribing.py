@@ -52,10 +52,11 @@ def unsubscribe(stream: Stream, hub: Hub, texts: Sequence[str]) -> list[str]:
         known = stream.subscriptions.pop(resource.text, None)
         if known is not None:
             hub.remove(known)
-    left = Audience(hub.modules, hub.alarm)
-    for subscription in stream.subscriptions.values():
-        left.index.add(subscription)
-    stream.keep(left.follows)
+    if stream.waiting:  # most often nothing does, and to index what is left takes a while
+        left = Audience(hub.modules, hub.alarm)
+        for subscription in stream.subscriptions.values():
+            left.index.add(subscription)
+        stream.keep(left.follows)
     return [resource.text for resource in resources]
 
 
