@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import multiprocessing
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import count
@@ -18,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import uvloop
 
 from cachesvc.engine.cache import Cache
 from cachesvc.model.change import Draft, Operation, invalidate
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
+from cachesvc.node.__main__ import GARBAGE
 from cachesvc.node.building import opened
 from cachesvc.realtime.hub import Index
 from cachesvc.realtime.modules import Modules
@@ -82,32 +86,47 @@ async def of_followers(file: Path | None, rounds: int, seconds: float) -> list[C
 async def alone(keys: int) -> AsyncIterator[Cache]:
     """A node that has nothing but its memory."""
     off = {"enabled": False}
-    memory = {"max_size": 2 * keys, "max_bytes": "16GiB", "ttl": "1d"}
+    memory = {"max_size": 2 * keys + 1_000, "max_bytes": "16GiB", "ttl": "1d"}
     levels = {"memory": memory, "redis": off, "database": off}
     async with opened(load_settings(overrides={"levels": levels, "log": {"max_count": 1_000}}, environ={})) as running:
         yield running.cache
 
 
 async def _memory(values: list[bytes]) -> list[Curve]:
+    """Each size in a process of its own: what one has given back the next would be given, and its keys would weigh nothing."""
     hits, held = Curve("a hit in memory", "keys in memory"), Curve("a key in memory", "keys in memory", "bytes")
+    context = multiprocessing.get_context("spawn")
     for size in steps(IN_MEMORY):
-        async with alone(size) as cache:
-            before = psutil.Process().memory_info().rss
-            keys = [Key(f"product:{i}") for i in range(size)]
-            await load(cache, keys, values)
-            some = keys[:: max(1, size // 1_000)]
-
-            async def read(cache: Cache = cache, some: list[Key] = some) -> int:
-                for _ in range(20):
-                    for key in some:
-                        await cache.get(key)
-                return 20 * len(some)
-
-            assert all([await cache.get(key) for key in some])
-            hits.points.append((size, await cpu(read)))
-            held.points.append((size, (psutil.Process().memory_info().rss - before) / size))
-        gc.collect()
+        with ProcessPoolExecutor(1, context) as process:
+            took, bytes_of_key = await asyncio.get_running_loop().run_in_executor(process, _of_size, size, values)
+        hits.points.append((size, took))
+        held.points.append((size, bytes_of_key))
     return [hits, held]
+
+
+def _of_size(size: int, values: list[bytes]) -> tuple[float, float]:
+    """Microseconds of a hit with so many keys in memory, and bytes of each of them."""
+    gc.set_threshold(*GARBAGE)
+    return uvloop.run(_hits(size, values))
+
+
+async def _hits(size: int, values: list[bytes]) -> tuple[float, float]:
+    async with alone(size) as cache:
+        await load(cache, [Key(f"before:{i}") for i in range(1_000)], values)  # what a node itself takes on
+        before = psutil.Process().memory_info().rss
+        keys = [Key(f"product:{i}") for i in range(size)]
+        await load(cache, keys, values)
+        held = (psutil.Process().memory_info().rss - before) / size
+        some = keys[:: max(1, size // 1_000)]
+
+        async def read() -> int:
+            for _ in range(20):
+                for key in some:
+                    await cache.get(key)
+            return 20 * len(some)
+
+        assert all([await cache.get(key) for key in some])
+        return await cpu(read), held
 
 
 async def _tiers(values: list[bytes], seconds: float) -> list[Curve]:
