@@ -144,11 +144,12 @@ class Cache:
         entry = self._hit(key)
         if entry is not None:
             return entry
+        self.memory.missed()
         return (self._unhit(key, ANY) or (await self.reads.ask(key, load=True)).within(0.0)).entry
 
     def hit(self, key: Key) -> Entry | None:
         """The live entry that memory has, without an await. A miss is not counted: who is not answered goes on to `read`."""
-        return self._sampled_hit(key) if key in self.memory else None
+        return self._sampled_hit(key)
 
     async def read(self, key: Key, want: Want = ANY) -> Answer:
         """The entry with where it was found, read as `want` says. Raises `Unavailable`."""
@@ -174,6 +175,7 @@ class Cache:
         entry = self._sampled_hit(key)
         if entry is not None:
             return Answer(entry, self.memory.name, self.floors.applied, self.clock.now())
+        self.memory.missed()
         unhit = self._unhit(key, want)
         if unhit is not None:
             return unhit

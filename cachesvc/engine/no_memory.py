@@ -20,8 +20,8 @@ class NoMemory:
     def hit(self, key: Key) -> Entry | None:
         return None
 
-    def __contains__(self, key: Key) -> bool:
-        return False
+    def missed(self) -> None:
+        pass
 
     def peek(self, key: Key) -> Entry | None:
         return None

@@ -178,7 +178,8 @@ class MemoryAuthority(MemoryJobs, MemoryAgenda):
 
     async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
         """The rows, whatever the `horizon`: nothing has seen more than they have."""
-        found = ((key, self._rows.hit(key) or self._rows.peek(key)) for key in keys)
+        live = await self._rows.get(keys, horizon=horizon)
+        found = ((key, live.get(key) or self._rows.peek(key)) for key in keys)
         return {key: entry for key, entry in found if entry is not None}
 
     async def outline(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:

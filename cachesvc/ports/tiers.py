@@ -119,11 +119,11 @@ class Memory(Tier, Protocol):
     """
 
     def hit(self, key: Key) -> Entry | None:
-        """The entry, counted and refreshed; None when absent, or past its stay or its life."""
+        """The entry, counted and refreshed; None, uncounted, when absent, or past its stay or its life."""
         ...
 
-    def __contains__(self, key: Key) -> bool:
-        """Whether something is held under the key, be it a hit or not."""
+    def missed(self) -> None:
+        """Count a miss: what was no hit is looked for further down."""
         ...
 
     def peek(self, key: Key) -> Entry | None:

@@ -97,7 +97,7 @@ class MemoryTier:
         self._doubts_ever = 0
 
     def hit(self, key: Key) -> Entry | None:
-        """The entry, counted and refreshed; None when absent, or past its stay or its life."""
+        """The entry, counted and refreshed; None, uncounted, when absent, or past its stay or its life."""
         held = self._held.get(key)
         if held is not None:
             entry, deadline, _, _, beyond = held
@@ -105,11 +105,11 @@ class MemoryTier:
                 self._use(key)
                 self._hits += 1
                 return entry
-        self._misses += 1
         return None
 
-    def __contains__(self, key: Key) -> bool:
-        return key in self._held
+    def missed(self) -> None:
+        """Count a miss: what was no hit is looked for further down."""
+        self._misses += 1
 
     def peek(self, key: Key) -> Entry | None:
         """The entry if it is held at all, also past its time; neither counted nor refreshed."""
@@ -222,8 +222,14 @@ class MemoryTier:
 
     async def get(self, keys: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
         """Those that are hits. `horizon` says nothing here: what is held is coherent, or the engine dropped it."""
-        found = ((key, self.hit(key)) for key in keys)
-        return {key: entry for key, entry in found if entry is not None}
+        found = {}
+        for key in keys:
+            entry = self.hit(key)
+            if entry is None:
+                self.missed()
+            else:
+                found[key] = entry
+        return found
 
     async def put(self, entries: Sequence[Entry], *, token: Position) -> Sequence[Entry]:
         """`store` each. `token` says nothing here: the engine stores only what its floors and horizon let pass."""

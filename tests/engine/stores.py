@@ -237,8 +237,8 @@ class FakeMemory:
         entry = self.entries.get(key)
         return entry if entry is not None and entry.live(self._authority.now) else None
 
-    def __contains__(self, key: Key) -> bool:
-        return key in self.entries
+    def missed(self) -> None:
+        pass
 
     def peek(self, key: Key) -> Entry | None:
         return self.entries.get(key)

@@ -209,9 +209,11 @@ async def test_hot_answers_are_counted(pair: Both) -> None:
     assert 'cachesvc_http_request_seconds_count{method="GET",route="/v1/cache/{key}"} 6.0' in rendered
 
 
-async def test_a_miss_is_counted_once(pair: Both) -> None:
+@pytest.mark.parametrize("key", [b"absent", b"short"])
+async def test_a_miss_is_counted_once(pair: Both, key: bytes) -> None:
+    pair.site.clock.advance(60.0)  # short is still held, and past its life
     before = (await pair.site.cache.memory.stats()).misses
-    await pair.ask(b"GET /v1/cache/absent HTTP/1.1\r\nHost: x\r\n\r\n")
+    await pair.ask(b"GET /v1/cache/%b HTTP/1.1\r\nHost: x\r\n\r\n" % key)
     assert (await pair.site.cache.memory.stats()).misses - before == 2  # one of each
 
 
