@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 
 from cachesvc.engine.jobs import sweep_of
-from cachesvc.errors import Refused
+from cachesvc.errors import OutcomeUnknown, Refused, Unavailable
 from cachesvc.model.change import Draft, invalidate
 from cachesvc.model.invalidation import InForce, Invalidation
 from cachesvc.ports import Authority, Burial, Clock
@@ -44,7 +44,7 @@ class Retirer:
         self._rest = (1.0 - share) / share  # seconds for every second of work
 
     async def step(self) -> None:
-        """Go on with the oldest active pattern; it is kept with the pattern how far that came."""
+        """Go on with the oldest active pattern; it is kept with the pattern how far that came. Raises `Unavailable`."""
         one = min((one for one in self._in_force() if not one.retired), default=None, key=lambda held: held.sequence)
         if one is None:
             return
@@ -64,6 +64,8 @@ class Retirer:
             await self._write(invalidate(named, actor="sweep", source="sweep"))
         except Refused:
             return  # retired by another node, or a newer one took its place, which this node is about to hear
+        except OutcomeUnknown as unknown:  # the next round finds out
+            raise Unavailable(f"whether {one.pattern.text} was retired is not known: {unknown.reason}") from unknown
         self.retired += 1
         now = self._clock.now()
         await self._authority.keep_job(sweep_of(one, burial._replace(ended_at=now), now))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from cachesvc.cluster import retirer as module
 from cachesvc.cluster.retirer import Retirer
-from cachesvc.errors import Refusal, Refused
+from cachesvc.errors import CacheError, OutcomeUnknown, Refusal, Refused, Unavailable
 from cachesvc.model.change import Draft
 from cachesvc.model.invalidation import InForce, in_force
 from cachesvc.model.job import Job, JobState
@@ -32,18 +34,18 @@ class Authority:
 
 
 class Node:
-    def __init__(self, pages: int, *patterns: InForce, refuses: bool = False) -> None:
+    def __init__(self, pages: int, *patterns: InForce, fails: CacheError | None = None) -> None:
         self.authority = Authority(pages)
         self.patterns = patterns
         self.written: list[Draft] = []
-        self.refuses = refuses
+        self.fails = fails
         authority: Any = self.authority
         self.clock = FakeClock()
         self.retirer = Retirer(authority, lambda: self.patterns, self.write, self.clock, batch=10, pause=0.0, share=0.2)
 
     async def write(self, draft: Draft) -> None:
-        if self.refuses:
-            raise Refused(Refusal.VERSION_CONFLICT, "pattern", "was retired by another node")
+        if self.fails is not None:
+            raise self.fails
         self.written.append(draft)
 
 
@@ -78,10 +80,20 @@ async def test_a_long_sweep_is_gone_on_with_in_the_next_round() -> None:
 
 
 async def test_another_node_was_faster() -> None:
-    node = Node(1, OLD, refuses=True)
+    node = Node(1, OLD, fails=Refused(Refusal.VERSION_CONFLICT, "pattern", "was retired by another node"))
     await node.retirer.step()
     assert node.retirer.retired == 0
     assert node.authority.kept == []
+
+
+async def test_where_it_is_not_known_whether_it_was_retired_the_duty_fails_and_is_done_again() -> None:
+    node = Node(1, OLD, fails=OutcomeUnknown("the connection was lost while committing"))
+    with pytest.raises(Unavailable, match="old"):  # which ends no node, as any other error of a duty would
+        await node.retirer.step()
+    assert (node.retirer.retired, node.authority.kept) == (0, [])
+    node.fails = None
+    await node.retirer.step()
+    assert (node.retirer.retired, len(node.written)) == (1, 1)
 
 
 async def test_a_sweep_takes_its_share_of_the_time_and_no_more() -> None:
