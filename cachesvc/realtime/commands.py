@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -16,7 +16,7 @@ from cachesvc.engine.conflicts import choice, find
 from cachesvc.engine.invalidate import Buries, Floored, invalidate
 from cachesvc.engine.jobs import JobBook
 from cachesvc.engine.preview import Outlined, preview
-from cachesvc.errors import CacheError, Forbidden, InvalidInput, OutcomeUnknown, Unavailable
+from cachesvc.errors import Forbidden, InvalidInput, OutcomeUnknown, Unavailable
 from cachesvc.model.change import Draft, Idempotency, Operation, Publication, actor_of, publish
 from cachesvc.model.change import invalidate as draft_of_invalidation
 from cachesvc.model.job import Job
@@ -73,7 +73,7 @@ class Cache(Protocol):
     def applied(self) -> Position: ...
 
     @property
-    def modules_loaded(self) -> Any: ...
+    def modules_loaded(self) -> Collection[str]: ...
 
     async def read(self, key: Key, want: Want = ANY) -> Answer: ...
 
@@ -112,7 +112,7 @@ class Commands:
         try:
             while (reply := await self._in_time(command, request, replies)) is not None:
                 yield reply
-        except CacheError as error:
+        except Exception as error:
             if sync is not None:
                 sync.note(1, code_of(error).value)
                 await self._tell(sync)
@@ -128,7 +128,7 @@ class Commands:
             return
         try:
             await self.cache.write(publish(said, distribute=False))
-        except Unavailable as exc:
+        except (Unavailable, OutcomeUnknown) as exc:
             _log.info("how far the sync %s has come was not told: %s", sync.name, exc)
 
     async def _in_time(self, command: Command, request: Request, replies: AsyncIterator[Reply]) -> Reply | None:
@@ -215,9 +215,9 @@ class Commands:
         body = asked.payload
         warming = warming_of(body, self.warming, self.cache.modules_loaded, path="payload.")
         needs.require(request.identity, needs.warmed(warming))
-        job: Job | None = (await self.jobs.begin("warm", warming.title, pack_warming(warming), what=warming.what)).job
-        assert job is not None
-        yield Reply("ack", job_told(job).model_dump(mode="json", by_alias=True))
+        begun = await self.jobs.begin("warm", warming.title, pack_warming(warming), what=warming.what)
+        job: Job | None = begun.job
+        yield Reply("ack", job_told(begun.job).model_dump(mode="json", by_alias=True))
         revision, due = -1, 0.0
         while job is not None:
             if job.revision != revision or self.clock.monotonic() >= due:

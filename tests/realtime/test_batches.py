@@ -13,6 +13,12 @@ import brotli
 import orjson
 import pytest
 
+from cachesvc.engine.answers import Answer, Written
+from cachesvc.errors import OutcomeUnknown
+from cachesvc.model.change import Draft
+from cachesvc.model.keys import Key
+from cachesvc.model.position import Epoch, Position, Seq
+from cachesvc.realtime.commands import Commands
 from tests.realtime.changes import BEFORE, written
 from tests.realtime.sessions import Said
 from tests.wire import golden_frames
@@ -113,6 +119,47 @@ def test_the_number_of_messages_is_bounded() -> None:
 
 def changes(count: int) -> list[Any]:
     return [written(1001 + i, f"task:{i}", {"title": "Write"}, before=BEFORE) for i in range(count)]
+
+
+NOTHING: Any = (None, None, None)  # what these commands need nothing of
+
+
+def _doubtful(failure: Exception | None = None) -> Any:
+    return Doubtful(failure)
+
+
+class Doubtful:
+    """A cache whose writes may or may not have been done, and that holds nothing."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.failure = failure
+
+    async def read(self, key: Key) -> Answer:
+        if self.failure is not None:
+            raise self.failure
+        return Answer(None, "memory", Position(Epoch(7), Seq(1000)), 0.0)
+
+    async def write(self, draft: Draft) -> Written:
+        raise OutcomeUnknown("the connection was lost while committing")
+
+
+async def test_a_command_that_fails_as_nobody_foresaw_is_among_the_errors_of_its_batch() -> None:
+    said = opened()
+    request = said.send("batch:update", {"batchId": "b-1", "syncId": "s", "updates": UPDATES[:1]})
+    assert request is not None
+    assert request.sync is not None
+    commands = Commands(_doubtful(ZeroDivisionError()), said.clock, said.hub.modules, *NOTHING)
+    with pytest.raises(ZeroDivisionError):
+        await anext(commands.carry_out(request))
+    assert (request.sync.processed, request.sync.errors) == (1, ["INTERNAL"])
+
+
+async def test_a_command_is_answered_once_whatever_becomes_of_telling_how_far_its_batch_has_come() -> None:
+    said = opened()
+    request = said.send("batch:update", {"batchId": "b-1", "syncId": "s", "updates": UPDATES[:1]})
+    assert request is not None
+    commands = Commands(_doubtful(), said.clock, said.hub.modules, *NOTHING)
+    assert [reply.type async for reply in commands.carry_out(request)] == ["cache:value"]
 
 
 def test_a_batch_to_the_client() -> None:
