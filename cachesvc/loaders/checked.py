@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
-from typing import Final
+from dataclasses import fields, is_dataclass, replace
 
 import orjson
 
 from cachesvc.errors import InvalidInput, Unavailable
 from cachesvc.model.entry import JSON
-from cachesvc.model.keys import Key, parse_name
+from cachesvc.model.keys import Key
 from cachesvc.ports import Loaded
 from cachesvc.protocol.api import check_ttl
+from cachesvc.protocol.drafts import names
 from cachesvc.protocol.exact import check_json
-
-_MEDIA_TYPE: Final = re.compile(r"[!-~]{1,127}/[ -~]{1,127}")
-MAX_NAMES: Final = 1_000
+from cachesvc.protocol.values import content_type, is_json
 
 
 def checked(loader: str, loaded: Loaded, *, most: int) -> Loaded:
@@ -29,19 +26,13 @@ def checked(loader: str, loaded: Loaded, *, most: int) -> Loaded:
             raise InvalidInput("value", f"has {size} bytes; allowed are {most}")
         if loaded.ttl is not None:
             check_ttl(loaded.ttl)
-        if not _MEDIA_TYPE.fullmatch(loaded.content_type):
-            raise InvalidInput("content_type", "is not a media type of up to 255 characters")
-        for field in ("tags", "parents"):
-            names = getattr(loaded, field)
-            if len(names) > MAX_NAMES:
-                raise InvalidInput(field, f"has {len(names)} names; allowed are {MAX_NAMES}")
-            for name in names:
-                parse_name(name, field=field)
-        if loaded.content_type == JSON:
+        kind = content_type(loaded.content_type)
+        if is_json(kind):
             check_json(loaded.value, field="value")
+        tags, parents = (names(list(getattr(loaded, field)), field=field) for field in ("tags", "parents"))
+        return replace(loaded, content_type=kind, tags=tags, parents=parents)
     except (InvalidInput, TypeError, AttributeError) as exc:
         raise Unavailable(f"loader {loader}: {exc}") from exc
-    return loaded
 
 
 def json_of(loader: str, value: object, default: Callable[[object], object] | None = None) -> bytes:
@@ -76,4 +67,4 @@ def had(found: Mapping[Key, Loaded | Unavailable], keys: Sequence[Key]) -> Mappi
 
 def media_type(text: str) -> str:
     """A content type as it is kept: JSON by its plain name, whatever is said of its charset."""
-    return JSON if text.partition(";")[0].strip().lower() == JSON else text.strip()
+    return JSON if text.partition(";")[0].strip().lower() == JSON else text.strip(" \t;")
