@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -26,9 +26,8 @@ from cachesvc.model.keys import Key
 from cachesvc.ports import Loaded
 
 _NAMED: Final = re.compile(r"(?<![:\w\\]):(keys|ids|key|id)\b(?!:)")
-_SAID: Final = ("key", "id", "value", "content_type", "ttl", "tags", "parents")
 Rows = Sequence[Mapping[str, Any]]
-Ask = Callable[[Callable[[Connection], Rows]], "asyncio.Future[Rows] | Any"]
+Ask = Callable[[Callable[[Connection], Rows]], Awaitable[Rows]]
 
 
 class SqlLoader:
@@ -102,15 +101,20 @@ class SqlLoader:
             value, content_type = {name: said for name, said in row.items() if name not in own}, JSON
         if value is None:
             raise Unavailable(f"loader {self._name}: the value is NULL")
-        ttl = row.get("ttl") if "value" in row else None
         loaded = Loaded(
             self._bytes(value),
             content_type,
-            ttl=float(ttl) if ttl is not None else None,
+            ttl=self._seconds(row.get("ttl")) if "value" in row else None,
             tags=_names(row.get("tags")) if "value" in row else (),
             parents=_names(row.get("parents")) if "value" in row else (),
         )
         return checked(self._name, loaded, most=self._max_value_size)
+
+    def _seconds(self, ttl: Any) -> float | None:
+        try:
+            return float(ttl) if ttl is not None else None
+        except (TypeError, ValueError, OverflowError):
+            raise Unavailable(f"loader {self._name}: ttl: is no number of seconds") from None
 
     def _bytes(self, value: object) -> bytes:
         if isinstance(value, bytes | bytearray | memoryview):

@@ -107,6 +107,13 @@ async def test_one_bad_row_fails_alone(file: Path) -> None:
     assert found[B] == Loaded(b"2", "application/json")
 
 
+async def test_a_bad_ttl_fails_alone(file: Path) -> None:
+    query = "SELECT id, '1' AS value, CASE id WHEN '1' THEN 'soon' ELSE '5' END AS ttl FROM tasks WHERE id IN :ids"
+    found = await load(f"sqlite:///{file}", query, A, B)
+    assert str(found[A]) == "loader task: ttl: is no number of seconds"
+    assert found[B] == Loaded(b"1", "application/json", ttl=5.0)
+
+
 async def test_numbers_times_and_documents_of_postgresql(postgres_url: str) -> None:
     connection = await asyncpg.connect(postgres_url)
     try:
