@@ -15,6 +15,7 @@ import xxhash
 
 from cachesvc.model.entry import Entry
 from cachesvc.protocol.exact import read_value
+from cachesvc.protocol.values import is_json
 
 MAX_TEXT: Final = 256  # code points of a value kept as they are; a longer one ends in a checksum
 MAX_VALUES: Final = 1_000  # of one field of one entry; what an array holds beyond is not found
@@ -66,7 +67,7 @@ def unpack_index(text: str) -> FieldIndex:
 
 def values_of(entry: Entry, fields: Iterable[str]) -> set[tuple[str, Value]]:
     """The values of those dotted paths in an entry that holds JSON; of an array every element counts."""
-    if entry.deleted or "json" not in entry.content_type:
+    if entry.deleted or not is_json(entry.content_type):
         return set()
     document = read_value(entry.value)
     found = set()

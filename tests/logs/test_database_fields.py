@@ -59,6 +59,8 @@ async def test_query(indexed: DatabaseStore) -> None:
             put("h", b'{"status": {"deep": 1}, "assignee.id": 5}'),
             put("i", b'{"status": "large", "assignee": {"id": 99999999999999999999}, "x": {"y": [-1e309]}}'),
             put("j", b'{"status": "large", "assignee": {"id": -%s}}' % (b"9" * 5_000)),
+            put("k", b'{"status": "typed"}', content_type="application/Task+JSON; v=1"),
+            put("l", b'{"status": "typed"}', content_type="application/x-ndjson"),
         )
         assert await found(authority, status="open") == ["a", "b"]
         assert await found(authority, status=["open", "done"], limit=1) == ["a", "b", "c"]
@@ -75,6 +77,7 @@ async def test_query(indexed: DatabaseStore) -> None:
         assert await found(authority, status="nul\0l") == ["e"]
         assert await found(authority, status=long) == ["f"]
         assert await found(authority, status=long[:-1]) == []
+        assert await found(authority, status="typed") == ["k"]
         with pytest.raises(InvalidInput, match="color: is not an indexed field"):
             await found(authority, color="red")
         with pytest.raises(InvalidInput, match="status: has 0 values"):
