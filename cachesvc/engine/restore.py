@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from cachesvc.engine.answers import Written
-from cachesvc.errors import CacheError, PositionLost, Refusal, Refused, Unavailable
+from cachesvc.errors import CacheError, OutcomeUnknown, PositionLost, Refusal, Refused, Unavailable
 from cachesvc.model.change import Change, Draft, Kind, restore
 from cachesvc.model.entry import Entry
 from cachesvc.model.invalidation import Patterns, in_force
@@ -55,6 +55,8 @@ class Restoring:
                 counts["refused" if outcome.code is Refusal.STALE_FILL else "skipped"] += 1
             elif isinstance(outcome, Unavailable):
                 raise outcome
+            elif isinstance(outcome, OutcomeUnknown):  # what came back is passed over the next time
+                raise Unavailable(str(outcome)) from outcome
             else:
                 errors.append((entry.key, str(outcome)))
         return job.counted(**counts).failed_for(errors)
