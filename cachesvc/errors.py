@@ -14,6 +14,7 @@
     │   ├── LogTrimmed        the records after the position are no longer kept
     │   └── EpochChanged      the position belongs to another epoch
     ├── Unauthenticated       who calls is not known                                         (401)
+    │   └── TokenExpired      the token was good, and its time is over
     ├── Forbidden             who calls may not do that                                      (403)
     ├── TooManyRequests       a caller asks for more than its rate allows                    (429)
     ├── LimitExceeded         more is asked for than one caller may have                     (422)
@@ -179,6 +180,10 @@ class EpochChanged(PositionLost):
 
 class Unauthenticated(CacheError):
     """Who calls is not known: no credentials, or none that are believed."""
+
+
+class TokenExpired(Unauthenticated):
+    """The token was good, and its time is over: with a new one the same request can succeed."""
 
 
 class Forbidden(CacheError):

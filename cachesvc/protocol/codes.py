@@ -16,6 +16,7 @@ from cachesvc.errors import (
     PositionLost,
     Refusal,
     Refused,
+    TokenExpired,
     TooManyRequests,
     Unauthenticated,
     Unavailable,
@@ -94,6 +95,7 @@ class CloseCode(IntEnum):
 _CODES: Final[dict[type[Exception], Code]] = {
     OutcomeUnknown: Code.OUTCOME_UNKNOWN,
     Unauthenticated: Code.UNAUTHENTICATED,
+    TokenExpired: Code.TOKEN_EXPIRED,
     Forbidden: Code.FORBIDDEN,
     LimitExceeded: Code.LIMIT_EXCEEDED,
     TooManyRequests: Code.TOO_MANY_REQUESTS,

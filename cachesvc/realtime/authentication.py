@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from cachesvc.errors import CacheError, Unauthenticated
+from cachesvc.errors import CacheError, TokenExpired, Unauthenticated
 from cachesvc.model.moments import moment
 from cachesvc.ports import Clock
 from cachesvc.protocol.challenge import NODE_SUBJECT, Challenge
@@ -143,11 +143,12 @@ class Authentication:
             if not proven and not self._proven(received, identity.subject, self._proofs.step_up):
                 self._shown = identity
                 return False
+        except TokenExpired as error:
+            raise Rejected(error, Closing(CloseCode.TOKEN_EXPIRED, "the token has expired")) from error
         except Unauthenticated as error:
             raise Rejected(error, Closing(CloseCode.BAD_TOKEN, "the token is not accepted")) from error
-        if known is not None and not identity.continues(
-            known
-        ):  # what it subscribed to, and was sent, was by what it might read
+        if known is not None and not identity.continues(known):
+            # what it subscribed to, and was sent, was by what it might read
             reason = "the token is of another subject, or has other scopes: connect anew with it"
             raise Rejected(Unauthenticated(reason), Closing(CloseCode.STATE_LOST, reason))
         self.believe(identity)

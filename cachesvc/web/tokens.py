@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import jwt
 import orjson
 
-from cachesvc.errors import InvalidInput, SettingsError, Unauthenticated, Unavailable
+from cachesvc.errors import InvalidInput, SettingsError, TokenExpired, Unauthenticated, Unavailable
 from cachesvc.model.revocation import Revocations
 from cachesvc.ports import Clock
 from cachesvc.protocol.algorithms import SYMMETRIC
@@ -76,7 +76,7 @@ class Tokens:
         return identity
 
     def identity(self, token: str) -> Identity:
-        """Whom a token stands for. Raises `Unauthenticated`."""
+        """Whom a token stands for. Raises `Unauthenticated`, of which `TokenExpired` is one."""
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
         known = self._known.get(digest)
         if known is not None:
@@ -130,7 +130,10 @@ class Tokens:
         except Unauthenticated:
             self.refused += 1
             raise
-        except (jwt.PyJWTError, InvalidInput, ValueError, TypeError, KeyError) as exc:
+        except jwt.ExpiredSignatureError as exc:
+            self.refused += 1
+            raise TokenExpired("the token is not believed: it has expired") from exc
+        except (jwt.PyJWTError, InvalidInput, ValueError, TypeError, KeyError, OverflowError) as exc:
             self.refused += 1
             raise Unauthenticated(f"the token is not believed: {_why(exc)}") from exc
 
@@ -176,8 +179,6 @@ def _time(claims: Mapping[str, Any], name: str) -> float:
 
 def _why(exc: Exception) -> str:
     """In a few words that come from no client."""
-    if isinstance(exc, jwt.ExpiredSignatureError):
-        return "it has expired"
     if isinstance(exc, jwt.ImmatureSignatureError):
         return "it is not valid yet"
     if isinstance(exc, jwt.InvalidIssuerError | jwt.InvalidAudienceError):

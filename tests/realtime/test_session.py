@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachesvc.errors import CacheError, OutcomeUnknown, Refusal, Refused, Unauthenticated, Unavailable
+from cachesvc.errors import CacheError, OutcomeUnknown, Refusal, Refused, TokenExpired, Unauthenticated, Unavailable
 from cachesvc.protocol.codes import CloseCode
 from cachesvc.protocol.frames import FROM_CLIENTS, RECEIVED
 from cachesvc.realtime.identity import ANONYMOUS, Identity
@@ -307,14 +307,17 @@ def test_a_key_is_no_glob(scope: str, key: str, may: bool) -> None:
 
 
 class Guard:
-    """A doorman who knows one token."""
+    """A doorman who knows one token; `refusal` is what becomes of the others."""
+
+    def __init__(self, refusal: Unauthenticated | None = None) -> None:
+        self.refusal = refusal or Unauthenticated("the token is not valid")
 
     def greet(self, token: str | None) -> Identity | None:
         return None
 
     def authenticate(self, token: str, user_id: str) -> Identity:
         if token != "good":
-            raise Unauthenticated("the token is not valid")
+            raise self.refusal
         return Identity(user_id, ["admin"])
 
     def knows(self, identity: Identity) -> bool:
@@ -343,6 +346,14 @@ def test_a_bad_token_closes() -> None:
     assert said.session.closing.code is CloseCode.BAD_TOKEN
 
 
+def test_a_token_whose_time_is_over_closes_so_that_the_client_comes_back_with_another() -> None:
+    said = Said(identity=None, doorman=Guard(TokenExpired("the token is not believed: it has expired")))
+    said.golden("auth", requestId="r-1")
+    assert said.error() == ("TOKEN_EXPIRED", None, "r-1")
+    assert said.session.closing is not None
+    assert said.session.closing.code is CloseCode.TOKEN_EXPIRED
+
+
 def test_who_says_nothing_is_closed() -> None:
     said = Said(identity=None, doorman=Guard())
     said.clock.advance(9.9)
@@ -358,6 +369,7 @@ class Issuer(Guard):
     """A doorman whose tokens say subject and scopes, and last for a minute from when they are shown."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.clock = FakeClock(NOW)
 
     def authenticate(self, token: str, user_id: str) -> Identity:

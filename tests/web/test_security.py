@@ -92,6 +92,8 @@ async def test_a_token_that_is_not_believed_is_told_why(guarded: Site) -> None:
         answer = await http.get("/v1/cache/task:1", headers={"Authorization": f"Bearer {jwt.encode(claims, SECRET)}"})
         assert answer.status_code == 401
         assert "has expired" in answer.json()["detail"]
+        assert (answer.json()["code"], answer.json()["recoverable"]) == ("TOKEN_EXPIRED", True)
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize(

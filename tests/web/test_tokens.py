@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from cachesvc.errors import SettingsError, Unauthenticated, Unavailable
+from cachesvc.errors import SettingsError, TokenExpired, Unauthenticated, Unavailable
 from cachesvc.web.tokens import MAX_TOKEN, Tokens, follow_keys, own_keys, published_keys
 from tests.fakes import FakeClock
 
@@ -87,6 +88,9 @@ def test_public_keys(clock: FakeClock, algorithm: str) -> None:
         ({"iat": "1"}, "iat is no number"),
         ({"nbf": "1"}, "nbf is no number"),
         ({"jti": 7}, "cannot be read"),
+        ({"exp": 10**400}, "cannot be read"),
+        ({"iat": -(10**400)}, "cannot be read"),
+        ({"exp": math.inf}, "cannot be read"),
         ({"scope": "read:["}, "cannot be read"),
     ],
 )
@@ -95,6 +99,14 @@ def test_what_is_not_believed(clock: FakeClock, claims: Mapping[str, Any], why: 
     with pytest.raises(Unauthenticated, match=why):
         known.identity(signed(clock, **claims))
     assert (known.checked, known.refused) == (1, 1)
+
+
+def test_a_token_whose_time_is_over_is_told_from_one_that_never_was_good(clock: FakeClock) -> None:
+    with pytest.raises(TokenExpired):
+        tokens(clock).identity(signed(clock, exp=1))
+    with pytest.raises(Unauthenticated) as refused:
+        tokens(clock).identity(signed(clock, OTHER, exp=1))
+    assert type(refused.value) is Unauthenticated
 
 
 def test_the_algorithm_is_that_of_the_key(clock: FakeClock) -> None:
