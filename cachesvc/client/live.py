@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from random import Random
@@ -87,14 +87,7 @@ class LiveClient:
     """The socket of a service. Commands raise `ServiceError` for what the service refused, `Unreachable` where no answer came
     in time and nothing was done, `Unknown` where it may have been done, `QueueFull` and `Ended`."""
 
-    def __init__(
-        self,
-        url: str,
-        credentials: Credentials,
-        options: SessionOptions,
-        clock: Clock,
-        random: Random,
-    ) -> None:
+    def __init__(self, url: str, credentials: Credentials, options: SessionOptions, clock: Clock, random: Random) -> None:
         self.url = checked_url(url)
         self._credentials = credentials
         self._options = options
@@ -104,9 +97,10 @@ class LiveClient:
         self._outgoing: deque[str] = deque()
         self._to_send = asyncio.Event()
         self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._progress: dict[int, asyncio.Queue[Members]] = {}
+        self._progress: dict[int, asyncio.Queue[Members | None]] = {}  # None: it has been answered
         self._subscriptions: dict[int, Subscription] = {}
         self._line: asyncio.Task[None] | None = None  # the connection, or the attempt to make one
+        self._aside: set[asyncio.Task[None]] = set()  # who wait for a token or a signature, while the connection goes on
 
     # commands
 
@@ -186,16 +180,10 @@ class LiveClient:
         queue = self._progress[number] = asyncio.Queue()  # a warm-up tells four times a second at most
         begun = False
         try:
-            while not (future.done() and queue.empty()):
-                getting = asyncio.ensure_future(queue.get())
-                await asyncio.wait([getting, future], return_when=asyncio.FIRST_COMPLETED)
-                if not getting.done():
-                    getting.cancel()
-                    continue
-                told = getting.result()
+            while (told := await queue.get()) is not None:
                 yield WarmPayload.model_validate(told) if begun else JobTold.model_validate(told)
                 begun = True
-            yield WarmPayload.model_validate(future.result())
+            yield WarmPayload.model_validate(await future)
         finally:
             del self._progress[number]
             self._forget(number, future)
@@ -274,6 +262,8 @@ class LiveClient:
             session.tick()
             self._carry_out(group)
             if session.error is not None and self._line is None:
+                for task in self._aside:
+                    task.cancel()
                 return
             due = session.due
             with suppress(TimeoutError):
@@ -295,14 +285,19 @@ class LiveClient:
                     self._to_send.set()
                 case Renew():
                     if self._credentials.renews:
-                        group.create_task(self._renew())
+                        self._do_aside(group, self._renew())
                 case Prove(challenge):
                     if self._credentials.signer is None:
                         self._session.cannot_prove()
                     else:
-                        group.create_task(self._prove(self._credentials.signer, challenge))
+                        self._do_aside(group, self._prove(self._credentials.signer, challenge))
                 case effect:
                     self._hand_on(effect)
+
+    def _do_aside(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None]) -> None:
+        task = group.create_task(work)
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
 
     def _hand_on(self, effect: Effect) -> None:
         """What is for the user."""
@@ -326,6 +321,8 @@ class LiveClient:
             future.set_exception(outcome)
         else:
             future.set_result(outcome)
+        if number in self._progress:
+            self._progress[number].put_nowait(None)
 
     async def _dial(self) -> None:
         """One connection, from its beginning to its end."""

@@ -310,6 +310,24 @@ async def test_a_warm_up_that_nobody_looks_at_any_more_leaves_no_error_behind(si
     assert left == []
 
 
+async def test_a_warm_up_that_is_given_up_while_waiting_leaves_no_task_behind(site: Site) -> None:
+    async with site.served() as port, client_of(port) as client, aclosing(client.warm(Warm(keys=["a"]))) as progress:
+        async with asyncio.timeout(LIMIT):
+            await anext(progress)
+            await anext(progress)
+        before = asyncio.all_tasks()
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(_rest(progress))
+            await asyncio.sleep(0)
+            waiting.cancel()
+        assert asyncio.all_tasks() <= before
+
+
+async def _rest(progress: AsyncIterator[JobTold | WarmPayload]) -> None:
+    async for _ in progress:
+        pass
+
+
 @pytest.mark.parametrize("value", [object(), RawJson(b"{")])
 async def test_what_is_no_json_is_refused_before_it_is_sent(site: Site, value: object) -> None:
     async with site.served() as port, client_of(port) as client:
@@ -404,6 +422,27 @@ async def test_a_challenge_is_signed(site: Site, signer: Signer) -> None:
     stepped_up(site)
     async with site.served() as port, client_of(port, token="good", signer=signer) as client:
         assert (await client.set("task:1", 1)).key == "task:1"
+
+
+class Silent:
+    """A signer that never comes to an end."""
+
+    subject = "ann"
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def sign(self, challenge: Challenge) -> str:
+        self.asked.set()
+        await asyncio.Event().wait()
+        return ""
+
+
+async def test_a_client_is_closed_whoever_still_signs(site: Site) -> None:
+    stepped_up(site)
+    signer = Silent()
+    async with site.served() as port, asyncio.timeout(LIMIT), client_of(port, token="good", signer=signer):
+        await signer.asked.wait()
 
 
 @pytest.mark.parametrize(
