@@ -244,4 +244,5 @@ class Connection:
             if timer is not None:
                 timer.cancel()
         self._timer = self._slow = None
-        self.left.set_result(None)
+        if not self.left.done():  # it is cancelled with who waited for it
+            self.left.set_result(None)

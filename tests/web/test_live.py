@@ -40,6 +40,15 @@ async def test_the_specifications_first_example(site: Site) -> None:
             FROM_SERVER[frame["type"]].model_validate(frame)
 
 
+async def test_a_connection_whose_task_is_cancelled_is_forgotten(site: Site) -> None:
+    async with site.served() as port, connected(port):
+        (task,) = (task for task in asyncio.all_tasks() if "LiveProtocol.run_asgi" in str(task.get_coro()))
+        task.cancel()
+        async with asyncio.timeout(LIMIT):
+            await asyncio.wait([task])
+        assert (site.live._open, site.live._addresses) == (set(), {})
+
+
 async def test_a_page_of_another_origin_is_refused() -> None:
     limits = LiveLimits(allowed_origins=["https://app.example.com"])
     async with opened(live_limits=limits) as site, site.served() as port:
