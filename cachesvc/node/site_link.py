@@ -31,8 +31,6 @@ class SocketLink:
     """`ports.Link` over an open socket; `run` reads what comes."""
 
     def __init__(self, socket: ClientConnection, name: str) -> None:
-        self.sent = 0
-        self.received = 0
         self._socket = socket
         self._name = name
         self._asked = 0
@@ -45,7 +43,7 @@ class SocketLink:
         self._waiting[name] = answer
         try:
             async with asyncio.timeout(_WITHIN):
-                await self.send({"type": "cache:sync", "requestId": name, "payload": payload})
+                asked = await self.send({"type": "cache:sync", "requestId": name, "payload": payload})
                 reply = await answer
         except TimeoutError as exc:
             raise Unavailable(f"the site {self._name} does not answer") from exc
@@ -55,15 +53,16 @@ class SocketLink:
                 answer.exception()  # that it was not sent is told already
         if reply.type == "error":
             raise _error(reply.payload, self._name)
-        return reply
+        return reply._replace(asked=asked)
 
-    async def send(self, frame: Mapping[str, object]) -> None:
+    async def send(self, frame: Mapping[str, object]) -> int:
+        """Its bytes."""
         text = orjson.dumps(frame)
-        self.sent += len(text)
         try:
             await self._socket.send(text.decode())
         except (WebSocketException, OSError) as exc:
             raise Unavailable(f"the connection to the site {self._name} is lost") from exc
+        return len(text)
 
     async def next(self) -> tuple[dict[str, Any], bytes]:
         """The next frame that comes, and its text. Raises `Unavailable`, `InvalidInput`."""
@@ -71,7 +70,6 @@ class SocketLink:
             text = await self._socket.recv(decode=False)
         except (WebSocketException, OSError) as exc:
             raise Unavailable(f"the connection to the site {self._name} is lost: {exc}") from exc
-        self.received += len(text)
         try:
             frame = orjson.loads(text)
         except orjson.JSONDecodeError as exc:

@@ -36,18 +36,19 @@ class SiteStore(Protocol):
 
 
 class Reply(NamedTuple):
-    """What another site answers: its type, its payload, and its text, of which exact values are read."""
+    """What another site answers: its type, its payload, and its text, of which exact values are read.
+
+    `asked`: how many bytes it is the answer to.
+    """
 
     type: str
     payload: Mapping[str, Any]
     text: bytes
+    asked: int = 0
 
 
 class Link(Protocol):
     """A connection to a node of another site."""
-
-    sent: int  # bytes
-    received: int
 
     async def ask(self, payload: Mapping[str, object]) -> Reply:
         """Send a `cache:sync` and wait for its answer.

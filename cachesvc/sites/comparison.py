@@ -49,7 +49,6 @@ class Comparison:
         others: Collection[str],
         caught_up: Callable[[Position], Awaitable[None]],
         pace: Callable[[int], Awaitable[None]],
-        compression: str = "gzip",
     ) -> None:
         self._keeper = keeper
         self._intake = intake
@@ -59,12 +58,10 @@ class Comparison:
         self._others = others
         self._caught_up = caught_up
         self._pace = pace
-        self._compression = compression
 
     async def run(self, link: Link, report: SiteReport) -> SiteReport:
         """Compare, repair, and say what came of it. An error ends it early and is told in the report."""
         began = self._clock.monotonic()
-        sent, received = link.sent, link.received
         try:
             digest = await self._keeper.current()
             report.entries = len(digest)
@@ -75,7 +72,6 @@ class Comparison:
                 await self._look_again(link, suspects, report)
         except CacheError as exc:
             report.error = str(exc)
-        report.sent, report.received = link.sent - sent, link.received - received
         report.seconds = self._clock.monotonic() - began
         return report
 
@@ -143,9 +139,10 @@ class Comparison:
         report.rounds += 1
         if report.rounds > MOST_ROUNDS:
             raise InvalidInput("payload.checksums", f"of {self._peer} come to no end")
-        received = link.received
-        reply = await self._answered(link, {"nodeId": self._site, "compression": self._compression, **payload})
-        await self._pace(link.received - received)
+        reply = await self._answered(link, {"nodeId": self._site, "compression": "gzip", **payload})
+        report.sent += reply.asked
+        report.received += len(reply.text)
+        await self._pace(len(reply.text))
         return reply
 
     async def _answered(self, link: Link, payload: dict[str, object]) -> Reply:

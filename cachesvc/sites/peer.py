@@ -191,11 +191,9 @@ class Peer:
         return told.position
 
     async def _ask(self, link: Link, position: str, *, seen: str | None = None) -> _Told:
-        received = link.received
         payload = {"nodeId": self._site, "position": position, "follows": list(self._others), "compression": "gzip"}
         reply = await link.ask(payload | {"seen": seen} if seen is not None else payload)
-        self.counts.received += link.received - received
-        await self._pace(link.received - received)
+        await self._pace(len(reply.text))
         if reply.type != "batch:update":
             raise InvalidInput("type", f"of the answer of {self.name} is not batch:update")
         check_name(str(reply.payload.get("nodeId", self.name)), self.name)  # a site of an older version does not say
@@ -223,6 +221,7 @@ class Peer:
                 self._unseen = False
         counts = self.counts
         counts.synced += 1
+        counts.sent += report.sent
         counts.sync_failures += bool(report.error)
         if not report.initial:
             counts.repaired += report.repaired
@@ -240,7 +239,8 @@ class Peer:
         moved.set()
 
     async def _pace(self, received: int) -> None:
-        """Wait until what came fits into the budget, which following and comparing share."""
+        """Count what came, and wait until it fits into the budget, which following and comparing share."""
+        self.counts.received += received
         if self._limits.bandwidth:
             seconds, now = received / self._limits.bandwidth, self._clock.monotonic()
             self.counts.paused += seconds

@@ -176,21 +176,18 @@ class Line:
     """`ports.Link` to a node of another site: what is asked and answered takes its time, and may be lost."""
 
     def __init__(self, world: World, asker: str, told: str, node: Node) -> None:
-        self.sent = self.received = 0
         self._world = world
         self._ends = asker, told
         self._node = node
 
     async def ask(self, payload: Mapping[str, object]) -> Reply:
         text = orjson.dumps(payload)
-        self.sent += len(text)
         await self._travel(len(text))
         asked = parse(CacheSyncPayload, orjson.loads(text))
         kind, answer = await self._node.teller.answer(asked, self._ends[0])
         told = orjson.dumps({"type": kind, "payload": answer})
         await self._travel(len(told))
-        self.received += len(told)
-        return Reply(kind, orjson.loads(told)["payload"], told)
+        return Reply(kind, orjson.loads(told)["payload"], told, len(text))
 
     async def _travel(self, size: int) -> None:
         world = self._world

@@ -125,7 +125,6 @@ class Line:
     """`ports.Link` to a teller: what is asked and answered goes through JSON, and may be cut."""
 
     def __init__(self, site: SimulatedSite, asker: str) -> None:
-        self.sent = self.received = 0
         self._site = site
         self._asker = asker
 
@@ -133,13 +132,11 @@ class Line:
         if self._site.cut:
             raise Unavailable("the line is cut")
         text = orjson.dumps(payload)
-        self.sent += len(text)
         kind, answer = await self._site.teller.answer(parse(CacheSyncPayload, orjson.loads(text)), self._asker)
         told = orjson.dumps({"type": kind, "payload": answer})
-        self.received += len(told)
         if self._site.cut:
             raise Unavailable("the line is cut")
-        return Reply(kind, orjson.loads(told)["payload"], told)
+        return Reply(kind, orjson.loads(told)["payload"], told, len(text))
 
 
 class SimulatedSite:

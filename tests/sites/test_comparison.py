@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -57,6 +59,43 @@ async def test_equal_sites_exchange_one_small_message() -> None:
         report = await sites["berlin"].peers["oslo"].compare()
         assert (report.entries, report.differing, report.rounds, report.error) == (len(KEYS), 0, 1, "")
         assert report.sent + report.received < 1_000
+
+
+class Counted:
+    """A line whose answers are kept."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.replies: list[tuple[bool, Reply]] = []  # whether it was compared
+
+    async def ask(self, payload: Mapping[str, object]) -> Reply:
+        reply = await self._link.ask(payload)
+        self.replies.append(("checksums" in payload, reply))
+        return reply
+
+
+async def test_each_byte_is_counted_once_also_where_a_site_is_followed_meanwhile() -> None:
+    async with network("berlin", "oslo") as sites:
+        await filled(sites)
+        peer = sites["berlin"].peers["oslo"]
+        await sites["oslo"].store.do(Operation.SET, "more")
+        lines: list[Counted] = []
+
+        @asynccontextmanager
+        async def counted() -> AsyncIterator[Counted]:
+            async with line(sites["oslo"], "berlin") as link:
+                lines.append(Counted(link))
+                yield lines[-1]
+
+        peer._connect = counted
+        before = replace(peer.counts)
+        report = await peer.compare()
+        told = [(compared, reply.asked, len(reply.text)) for one in lines for compared, reply in one.replies]
+        assert {compared for compared, _, _ in told} == {True, False}
+        assert report.sent == sum(asked for compared, asked, _ in told if compared)
+        assert report.received == sum(size for compared, _, size in told if compared)
+        assert peer.counts.sent - before.sent == report.sent
+        assert peer.counts.received - before.received == sum(size for _, _, size in told)
 
 
 async def test_what_was_lost_altered_or_added_and_what_was_not_deleted_is_repaired() -> None:
@@ -185,7 +224,6 @@ class Liar:
     """A peer that answers what it is told to."""
 
     def __init__(self, *answers: Reply) -> None:
-        self.sent = self.received = 0
         self._answers = list(answers)
 
     async def ask(self, payload: Mapping[str, object]) -> Reply:
@@ -383,7 +421,6 @@ class Writing:
         self._link = link
         self._write = write
         self._asked = 0
-        self.sent = self.received = 0
 
     async def ask(self, payload: Mapping[str, object]) -> Reply:
         self._asked += 1
