@@ -175,6 +175,14 @@ def cache_status(answer: Answer) -> str:
     return f"cachesvc; {way};{ttl} detail={answer.tier}"
 
 
+def written_headers(written: Written) -> dict[str, str]:
+    """What the answer to a write says so that it can be sent again."""
+    headers = {"X-Request-Id": written.request_id}
+    if written.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return headers
+
+
 def require_json(call: Call) -> None:
     """A body that says it is not JSON is not read as such: no foreign page can send one without being asked for leave."""
     if call.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
@@ -200,10 +208,7 @@ def _done(draft: Draft, written: Written, *, value: bool) -> Response:
 
 
 def _write_headers(written: Written) -> dict[str, str]:
-    headers = {"ETag": f'"{written.receipt.version}"', "X-Request-Id": written.request_id}
-    if written.replayed:
-        headers["Idempotency-Replayed"] = "true"
-    return headers
+    return {"ETag": f'"{written.receipt.version}"', **written_headers(written)}
 
 
 def _seconds(text: str) -> float:

@@ -13,7 +13,6 @@ from starlette.responses import Response
 
 from cachesvc.engine.invalidate import invalidate
 from cachesvc.engine.preview import preview
-from cachesvc.errors import InvalidInput
 from cachesvc.model.change import Idempotency, actor_of
 from cachesvc.model.change import invalidate as draft_of
 from cachesvc.model.entry import JSON
@@ -21,17 +20,16 @@ from cachesvc.model.invalidation import Invalidation
 from cachesvc.protocol.api import Invalidate, parse
 from cachesvc.protocol.drafts import fingerprint, invalidation_of
 from cachesvc.protocol.exact import parts, read_object
-from cachesvc.web.call import Call, single
+from cachesvc.web.applied import reached, waits
+from cachesvc.web.call import Call
 from cachesvc.web.conditions import idempotency_key
-from cachesvc.web.entries import require_json
+from cachesvc.web.entries import require_json, written_headers
 
 _PARTS: Final = parts()
 
 
 async def post_invalidate(call: Call) -> Response:
-    wait = single(call.query("wait"), "wait")
-    if wait not in (None, "all"):
-        raise InvalidInput("wait", "must be all")
+    wait = waits(call)
     asked = idempotency_key(call.headers)
     require_json(call)
     limits = call.service.limits
@@ -51,13 +49,9 @@ async def post_invalidate(call: Call) -> Response:
     done = await invalidate(call.service.cache, draft)
     call.writing = None
     told = done.told()
-    if wait is not None:
-        reached = await call.service.node.reached(done.written.receipt.version, within=limits.request_timeout / 2)
-        told |= reached.told()
-    headers = {"X-Request-Id": done.written.request_id}
-    if done.written.replayed:
-        headers["Idempotency-Replayed"] = "true"
-    return Response(orjson.dumps(told), 200, headers, JSON)
+    if wait:
+        told |= await reached(call, done.written)
+    return Response(orjson.dumps(told), 200, written_headers(done.written), JSON)
 
 
 async def _dry_run(call: Call, named: Invalidation) -> Response:

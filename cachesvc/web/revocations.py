@@ -18,17 +18,16 @@ from cachesvc.protocol.api import parse
 from cachesvc.protocol.drafts import fingerprint
 from cachesvc.protocol.exact import parts, read_object
 from cachesvc.protocol.revoking import Revoke
-from cachesvc.web.call import Call, single
+from cachesvc.web.applied import reached, waits
+from cachesvc.web.call import Call
 from cachesvc.web.conditions import idempotency_key
-from cachesvc.web.entries import require_json
+from cachesvc.web.entries import require_json, written_headers
 
 _PARTS: Final = parts()
 
 
 async def post_revocations(call: Call) -> Response:
-    wait = single(call.query("wait"), "wait")
-    if wait not in (None, "all"):
-        raise InvalidInput("wait", "must be all")
+    wait = waits(call)
     if not call.identity.unrestricted:
         raise Forbidden("admin", "/v1/revocations")
     require_json(call)
@@ -38,20 +37,15 @@ async def post_revocations(call: Call) -> Response:
     one = revocation_of(body, service.clock.now(), service.limits.revoked_for)
     if len(service.revocations) >= service.limits.max_revocations:
         raise Overloaded(f"{len(service.revocations)} revocations are in force, which is the limit", retry_after=60.0)
-    draft = revoke(one)._replace(actor=call.subject)
-    draft = draft._replace(idempotency=Idempotency(call.subject, asked, fingerprint(revoke(Revocation(0.0, *body.named)))))
+    same = Idempotency(call.subject, asked, fingerprint(revoke(Revocation(0.0, *body.named))))
     call.writing = asked
-    written = await service.cache.write(draft)
+    written = await service.cache.write(revoke(one)._replace(idempotency=same))
     call.writing = None
     told: dict[str, object] = {"sequence": written.receipt.version, "operation": "revoke", "expiresAt": one.until}
     told |= {"jti": one.token} if one.token else {"sub": one.subject, "before": one.before}
-    if wait is not None:
-        reached = await service.node.reached(written.receipt.version, within=service.limits.request_timeout / 2)
-        told |= reached.told()
-    headers = {"X-Request-Id": written.request_id}
-    if written.replayed:
-        headers["Idempotency-Replayed"] = "true"
-    return Response(orjson.dumps(told), 200, headers, JSON)
+    if wait:
+        told |= await reached(call, written)
+    return Response(orjson.dumps(told), 200, written_headers(written), JSON)
 
 
 def revocation_of(body: Revoke, now: float, lasting: float) -> Revocation:
