@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Final
 
 from cachesvc.engine.cache import Cache
-from cachesvc.errors import CacheError, JobFailed, Overloaded, TierUnavailable
+from cachesvc.errors import CacheError, Overloaded, TierUnavailable
 from cachesvc.model.job import Job
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern, parse_pattern
@@ -58,9 +58,8 @@ class Warmer:
             keys: Sequence[Key] = warming.keys
             if warming.source is WarmSource.PEER:
                 keys = await self._hot_keys(warming)
-                job = job._replace(
-                    checkpoint="", done=0, counts={}
-                )  # gone on with, they may come from another, in another order
+                # gone on with, they may come from another, in another order
+                job = job._replace(checkpoint="", done=0, counts={})
             steps = self._named(job, warming, keys)
         async for reached in steps:
             yield reached
@@ -136,8 +135,3 @@ class Warmer:
             else:
                 counts["warmed" if answer.stored else "skipped"] += 1
         return job.counted(**counts).failed_for(errors)
-
-
-def no_peers(_node: str, _limit: int) -> Awaitable[Sequence[Key]]:
-    """Where there are none to ask."""
-    raise JobFailed("there is no other node to ask")

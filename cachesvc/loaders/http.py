@@ -48,7 +48,7 @@ class HttpLoader:
         self._origin = origin
         self._client = client
         self._max_value_size = max_value_size
-        self._fields = {named for _, named, _, _ in Formatter().parse(origin.url) if named is not None}
+        self._parts = [(text, named) for text, named, _, _ in Formatter().parse(origin.url)]
 
     async def load(self, keys: Sequence[Key]) -> Mapping[Key, Loaded | Unavailable]:
         """See `ports.Loader`."""
@@ -65,14 +65,11 @@ class HttpLoader:
         """Where the key's value is; None where there can be none: it lacks a part, or one that a path cannot say."""
         segments = key.split(":")
         parts = {"key": key, "id": key.partition(":")[2], **{str(place): segment for place, segment in enumerate(segments)}}
-        used = {name: parts.get(name, "") for name in self._fields}
+        used = {name: parts.get(name, "") for _, name in self._parts if name is not None}
         if any(not part or part in _DOTS for part in used.values()):
             return None
         encoded = {name: quote(part, safe="") for name, part in used.items()}
-        return "".join(text + (encoded[name] if name is not None else "") for text, name, _, _ in self._parsed())
-
-    def _parsed(self) -> list[tuple[str, str | None, str | None, str | None]]:
-        return list(Formatter().parse(self._origin.url))
+        return "".join(text + (encoded[name] if name is not None else "") for text, name in self._parts)
 
     async def _get(self, key: Key) -> Loaded | None:
         url = self.url_of(key)

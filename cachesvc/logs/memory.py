@@ -23,7 +23,7 @@ from cachesvc.logs.outcomes import pack_batch
 from cachesvc.model.change import Appended, Change, Draft
 from cachesvc.model.entry import Entry, tombstone
 from cachesvc.model.fold import fold
-from cachesvc.model.fold_state import Folded, State, Terms, asked, base_of, based, doubted, noted, touched
+from cachesvc.model.fold_state import State, Terms, asked, base_of, based, doubted, noted, touched
 from cachesvc.model.invalidation import InForce, Invalidation, Patterns, Related, hit
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import Pattern
@@ -96,7 +96,7 @@ class MemoryAuthority(MemoryJobs, MemoryAgenda):
             members=self._members(drafts),
         )
         folded = fold(state, drafts, batch=batch, terms=self._terms)
-        self._keep(folded)
+        self._store(folded.rows.values())
         self._put_in_force(folded.patterns)
         self._note(folded.items)
         if drafts:
@@ -290,9 +290,6 @@ class MemoryAuthority(MemoryJobs, MemoryAgenda):
         if last and (row is None or row.version < last):
             return tombstone(key, Version(last), now=now, keep=0.0)
         return row
-
-    def _keep(self, folded: Folded) -> None:
-        self._store(folded.rows.values())
 
     def _store(self, entries: Iterable[Entry]) -> None:
         for entry in entries:

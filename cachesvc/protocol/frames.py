@@ -25,7 +25,6 @@ MAX_FILTERED: Final = 100  # values of one filter
 MAX_FILTER_SIZE: Final = 8_192  # characters of all filters of a subscription
 MAX_PREFIXES: Final = 256  # that two sites compare in one message
 MAX_CHECKSUMS: Final = MAX_PREFIXES * 32  # that one is answered with: of leaves that are full
-COMPRESSIONS: Final = ("gzip", "brotli")
 
 Id = Annotated[StrictStr, Field(min_length=1, max_length=MAX_ID)]
 Resource = Annotated[StrictStr, Field(min_length=1, max_length=600, description="module, module:id or cache:<glob>")]

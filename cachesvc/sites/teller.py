@@ -17,13 +17,13 @@ import orjson
 
 from cachesvc.errors import EpochChanged, Forbidden, InvalidInput
 from cachesvc.model.change import Change, Kind
-from cachesvc.model.digest import DIGITS, NOTHING, Digest, parse_prefix, parse_sum
+from cachesvc.model.digest import DIGITS, NOTHING, Digest, Sum, parse_prefix, parse_sum
 from cachesvc.model.entry import Entry, content_hash
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Seq, parse_position
 from cachesvc.model.replica import shared
 from cachesvc.ports import Clock, SiteStore
-from cachesvc.protocol.frames import CacheSyncPayload
+from cachesvc.protocol.frames import MAX_PREFIXES, CacheSyncPayload
 from cachesvc.protocol.replicated import told
 from cachesvc.sites.keeper import Keeper, Log
 from cachesvc.sites.witness import Witness
@@ -212,9 +212,9 @@ class Teller:
         return payload | {"updates": orjson.Fragment(text), "totalSize": len(text)}
 
 
-def _sums(asked: CacheSyncPayload) -> dict[str, object]:
-    if len(asked.checksums) > 256:
-        raise InvalidInput("payload.checksums", "has more than 256 prefixes")
+def _sums(asked: CacheSyncPayload) -> dict[str, Sum]:
+    if len(asked.checksums) > MAX_PREFIXES:
+        raise InvalidInput("payload.checksums", f"has more than {MAX_PREFIXES} prefixes")
     return {
         parse_prefix(prefix, field="payload.checksums"): parse_sum(text, field=f"payload.checksums.{prefix}")
         for prefix, text in asked.checksums.items()

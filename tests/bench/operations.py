@@ -18,14 +18,13 @@ import redis.asyncio
 
 from cachesvc.engine.cache import Cache
 from cachesvc.engine.invalidate import invalidate
-from cachesvc.engine.warm import Warmer, no_peers
 from cachesvc.model.change import invalidate as draft_of
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.job import Job
 from cachesvc.model.keys import Key
 from cachesvc.model.warming import Warming, WarmSource, pack_warming
 from tests import servers
-from tests.bench.prepared import fill, warm
+from tests.bench.prepared import fill, warm, warmer
 from tests.bench.records import records
 from tests.bench.rows import fresh_database, load, node
 from tests.bench.sides import Bounded, by_many
@@ -169,11 +168,10 @@ async def warmed(cache: Cache, keys: Sequence[Key], others: Sequence[Key]) -> li
     await cool(cache, one_by_one)
     half = len(others) // 2  # what was read before is in memory
     calm = await latency(cache, others[:half], asyncio.sleep(1.0))
-    warmer = Warmer(cache, cache.clock, hot=no_peers)
     body = pack_warming(Warming(WarmSource.DATABASE, tuple(keys), rate=1e7))
 
     async def warming() -> None:
-        async for job in warmer.work(Job("", "warm", ""), body):
+        async for job in warmer(cache).work(Job("", "warm", ""), body):
             assert job.counts["absent"] == 0
 
     began = time.perf_counter()

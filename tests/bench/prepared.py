@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 import asyncpg
 
 from cachesvc.engine.cache import Cache
-from cachesvc.engine.warm import Warmer, no_peers
+from cachesvc.engine.warm import Warmer
 from cachesvc.model.change import Draft, Operation
 from cachesvc.model.entry import JSON, Entry, content_hash, pack_details
 from cachesvc.model.job import Job
@@ -61,8 +61,18 @@ async def fill(database: str, keys: Sequence[Key], values: Sequence[bytes], pare
         await cache.write(Draft(Operation.SET, Key("last"), b"{}"))
 
 
+def warmer(cache: Cache) -> Warmer:
+    """One that has no peers to ask."""
+
+    async def none(_node: str, _limit: int) -> Sequence[Key]:
+        return ()
+
+    return Warmer(cache, cache.clock, hot=none)
+
+
 async def warm(cache: Cache, pattern: str) -> None:
     """Bring what matches up from the database, as fast as it goes."""
-    warmer = Warmer(cache, cache.clock, hot=no_peers)
-    async for _ in warmer.work(Job("", "warm", ""), pack_warming(Warming(WarmSource.DATABASE, pattern=pattern, rate=1e7))):
+    async for _ in warmer(cache).work(
+        Job("", "warm", ""), pack_warming(Warming(WarmSource.DATABASE, pattern=pattern, rate=1e7))
+    ):
         pass
