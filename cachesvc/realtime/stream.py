@@ -6,6 +6,7 @@ a position says that every change up to it was sent, or is superseded by one tha
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -191,7 +192,7 @@ class Stream:
             self.conflated += conflates and told in self._waiting
             self._waiting.add(told, due, subscription, conflates=conflates)
             if self.waiting > self.limits.queue_size:
-                self.overflow()
+                self._make_room()
         self.wake()
 
     def keep(self, wanted: Callable[[Told], bool]) -> None:
@@ -199,13 +200,14 @@ class Stream:
         if len(self._waiting):
             self._waiting.keep(wanted)
 
-    def release(self) -> None:
-        """Send what is due, as far as there is room for it."""
+    def release(self, *, early: bool = False) -> None:
+        """Send what is due, or all of it before its time, as far as there is room for it."""
         if not len(self._waiting):
             return
         now = self.clock.monotonic()
+        until = math.inf if early else now
         frames: list[bytes] = []
-        while self._room and (waiting := self._waiting.take(now)) is not None:
+        while self._room and (waiting := self._waiting.take(until)) is not None:
             waiting.owner.next_at = now + waiting.owner.throttle
             if self.compression is None:
                 self._send(waiting.told)
@@ -254,6 +256,13 @@ class Stream:
     def freeze(self) -> None:
         """Nothing is told from here on: the position stays where it is, be a recovery going on or not."""
         self.frozen = self.position
+
+    def _make_room(self) -> None:
+        """More waits than may: who reads is told before the time of a throttle or a batch is over, and only who does not read
+        is too slow."""
+        self.release(early=True)
+        if self.waiting > self.limits.queue_size:
+            self.overflow()
 
     @property
     def _room(self) -> bool:

@@ -432,6 +432,34 @@ def test_who_does_not_read_is_told_less_often_and_then_closed() -> None:
     assert said.frames() == []
 
 
+@pytest.mark.parametrize("waits", [{"throttle": 60_000}, {"compression": "gzip"}])
+def test_who_reads_is_told_before_the_time_rather_than_dropped(waits: dict[str, Any]) -> None:
+    said = subscribed("task", limits={"queue_size": 10_000}, **waits)
+    taken: list[bytes] = []
+
+    def take(frame: bytes) -> bool:
+        taken.append(frame)
+        return True
+
+    said.session.outbox.straight = take
+    for i in range(100):
+        said.hub.route([written(1001 + i, f"task:{i}", "x" * 300)])
+        assert said.session.stream.waiting <= 10_000
+    assert said.session.closing is None
+    said.clock.advance(60.0)
+    assert said.raw() == []
+    told = [message for frame in taken for message in messages_of(loads(frame))]
+    assert [(one["seq"], one["version"], one["position"]) for one in told] == [(1 + i, 1001 + i, 1001 + i) for i in range(100)]
+
+
+def messages_of(frame: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is in a batch, or the message itself."""
+    if frame["type"] != "batch:update":
+        return [frame]
+    told: list[dict[str, Any]] = orjson.loads(gzip.decompress(base64.b64decode(frame["payload"]["data"])))
+    return told
+
+
 def test_what_is_remembered_is_bounded() -> None:
     said = subscribed("task", limits={"remembered": 10, "remembered_bytes": 3_000})
     changes: list[Change] = [written(1001 + i, f"task:{i}", "x" * (100 if i < 50 else 1_000)) for i in range(60)]
