@@ -19,6 +19,7 @@ from cachesvc.protocol.frames import Auth
 from cachesvc.realtime.identity import Doorman, Identity
 
 NODE_SCOPES: Final = ("node:*", "read:*")  # of who has proven to be a node
+_AGAIN: Final = 1.0  # seconds, at least, until another token is asked for after one that ends as soon
 
 
 class AuthLimits(NamedTuple):
@@ -99,6 +100,7 @@ class Authentication:
         self._challenge: Challenge | None = None
         self._challenged = 0
         self._renewing = False
+        self._renewed_until = -math.inf  # by the monotonic clock; until then no other token is asked for
 
     def open(self) -> bool:
         """Whether the client is known already; if not, it may have to be asked."""
@@ -155,8 +157,11 @@ class Authentication:
         return True
 
     def believe(self, identity: Identity) -> None:
+        now, left = self._clock.monotonic(), identity.ends - self._clock.now()
+        if self._renewing:  # the new one may be the same, or end as soon: it is not asked for with each message
+            self._renewed_until = now + max(left / 2, _AGAIN)
         self.identity = identity
-        self._token_ends_at = self._clock.monotonic() + identity.ends - self._clock.now()
+        self._token_ends_at = now + left
         self._renewing = False
 
     @property
@@ -165,7 +170,9 @@ class Authentication:
         limits = self._limits
         if self.identity is None:
             return self._opened_at + (limits.challenge if self._challenged else limits.timeout)
-        return self._token_ends_at + (limits.grace if self._renewing else -limits.notice)
+        if self._renewing:
+            return self._token_ends_at + limits.grace
+        return max(self._token_ends_at - limits.notice, self._renewed_until)
 
     def end(self) -> Closing | None:
         """It is due: how the connection ends; None when it is to be asked first."""

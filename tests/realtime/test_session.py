@@ -379,6 +379,13 @@ class Issuer(Guard):
         return opened(identity=self.authenticate("read:task:*", "ann"), doorman=self, clock=self.clock)
 
 
+class Sparing(Issuer):
+    """One whose tokens end a minute after the test began, whenever they are shown."""
+
+    def authenticate(self, token: str, user_id: str) -> Identity:
+        return Identity(user_id, token.split(), NOW + 60.0)
+
+
 def test_a_token_near_its_end_is_asked_for_again_and_closes_after_its_grace() -> None:
     said = Issuer().opened()
     said.clock.advance(29.9)
@@ -412,6 +419,24 @@ def test_a_token_that_is_renewed_lasts_as_long_as_the_new_one() -> None:
     assert said.frame()["payload"]["nonce"] != first
     assert said.session.closing is None
     assert said.session.due == 135.0
+
+
+def test_a_token_that_ends_as_soon_as_the_last_is_not_asked_for_again_at_once() -> None:
+    """Who keeps its token until it has ended would answer each challenge with it, and be challenged for each answer."""
+    said = Sparing().opened()
+    due = [30.0]
+    for _ in range(6):
+        said.clock.advance(due[-1] - said.clock.monotonic())
+        said.session.tick()
+        assert said.frame()["type"] == "auth:challenge"
+        said.send("auth", token="read:task:*", userId="ann", requestId="r-1")
+        assert said.frame()["type"] == "ack"
+        assert said.session.due is not None
+        due.append(said.session.due)
+    assert due == [30.0, 45.0, 52.5, 56.25, 58.125, 59.125, 60.125]
+    said.clock.advance(1.0)
+    said.session.tick()
+    assert said.session.due == 85.0
 
 
 @pytest.mark.parametrize(("scopes", "subject"), [("read:task:1", "ann"), ("read:task:*", "bob"), ("admin", "ann")])
