@@ -185,9 +185,10 @@ class Feed:
             if following.missed is not None:
                 self._effects.append(Told(following.number, Missed(following.missed)))
                 following.missed = None
-        line.subscribing.discard(name)
-        if line.recovering and not line.subscribing and not line.holes and self._place is not None:
-            self._recover(line, self._place)
+        if name in line.subscribing:  # who is followed later has missed nothing
+            line.subscribing.discard(name)
+            if not line.subscribing and self._place is not None:
+                self._recover(line, self._place)
 
     def _tell(self, members: Members) -> None:
         version = members.get("version")

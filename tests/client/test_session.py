@@ -517,6 +517,21 @@ def test_after_a_reconnect_it_asks_for_what_it_missed_and_drops_what_it_had(desk
     assert asked["payload"]["position"] == 1006
 
 
+def test_who_is_followed_while_what_was_missed_is_told_asks_for_nothing(desk: Desk) -> None:
+    desk.connect()
+    desk.follow("task")
+    desk.session.lost(1006, "")
+    desk.clock.advance(1)
+    (subscribe,) = desk.connect()
+    desk.answer(subscribe, "ack", {"resources": ["task"]}, epoch=7, position=1000)
+    _, recovery = desk.effects()
+    desk.follow("note")  # a second recovery would be refused while the first goes on, and both told as missed
+    assert isinstance(recovery, Send)
+    desk.answer(orjson.loads(recovery.frame), "recovery:response", {"sequenceNumber": 0, "data": [], "isComplete": True})
+    desk.push(1, 1001)
+    assert desk.told() == [1001]
+
+
 def test_what_a_throttle_passed_over_is_not_told_by_the_log_after_what_superseded_it(desk: Desk) -> None:
     desk.connect()
     desk.follow("task")
