@@ -22,6 +22,7 @@ from cachesvc.settings.values import Allowed
 TABLES = "tables of settings"
 _ALIKE = 0.75  # from 0 to 1, of two names
 _SHOWN = 100  # characters of a value
+_SECRET = re.compile("pas+w|pwd|secret|token|credential|api_?key|private_?key", re.IGNORECASE)  # mistyped, too
 
 
 class _NotGiven:
@@ -103,7 +104,7 @@ def without_secrets(text: str) -> str:
 
 def shown(name: str, value: object) -> object:
     """A value as it may be told, of a setting of that name."""
-    if re.search("password|secret|token", name, re.IGNORECASE):
+    if _SECRET.search(name):
         return "***"
     if isinstance(value, dict):
         return "a table"

@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_settings import EnvSettingsSource
 
 from cachesvc.errors import SettingsError
-from cachesvc.settings.refusals import TABLES, field_at, is_section, nearest, refusal, shown, without_secrets
+from cachesvc.settings.refusals import TABLES, field_at, is_section, nearest, refusal, shown
 from cachesvc.settings.whole import Settings
 
 BUILT_IN = Path(__file__).with_name("embedded.toml")  # what `cachesvc serve` runs without a file
@@ -69,8 +69,7 @@ def _check_variables(environ: Mapping[str, str]) -> None:
         if field_at(path, Settings) is None:
             near = "__".join(nearest(path, Settings)).upper()
             hint = f"; did you mean CACHESVC_{near}?" if near else ""
-            value = "***" if "TOKEN" in variable.upper() else without_secrets(environ[variable])
-            raise SettingsError(variable, value, f"is not a setting{hint}")
+            raise SettingsError(variable, shown(variable, environ[variable]), f"is not a setting{hint}")
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -102,7 +101,8 @@ def _inside(value: Any, kind: Any, path: tuple[str, ...]) -> Any:
     if not is_section(kinds or kind):
         return value
     if not isinstance(value, dict):
-        raise SettingsError(".".join(path), shown(path[-1], value), f"allowed are {TABLES}")
+        told = "a text" if isinstance(value, str) else shown(path[-1], value)  # one may have a whole table in it, secrets too
+        raise SettingsError(".".join(path), told, f"allowed are {TABLES}")
     if kinds is None:
         return _named(value, kind, path)
     return {name: _inside(inner, kinds, (*path, name)) for name, inner in value.items()}

@@ -346,3 +346,20 @@ def test_no_password_is_shown(url: str, level: str, tmp_path: Path) -> None:
         refused(levels={level: url}),
     ):
         assert "secret" not in said
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("AUTH__SECRET", "hunter2"),
+        ("LEVELS__REDIS__PASSWORD", "hunter2"),
+        ("LEVELS__REDIS__PASWORD", "hunter2"),
+        ("LEVELS__DATABASE__PWD", "hunter2"),
+        ("SITES__PEERS", '{"oslo": {"secret": "hunter2",}}'),
+        ("AUTH", '{"secrets": ["hunter2",]}'),
+    ],
+)
+def test_no_secret_of_a_variable_that_is_none_is_shown(variable: str, value: str) -> None:
+    said = refused(env={f"CACHESVC_{variable}": value})
+    assert variable.lower().replace("__", ".") in said.lower().replace("__", ".")
+    assert "hunter2" not in said
