@@ -6,7 +6,7 @@ It asks what the invalidation itself would ask, a moment earlier; nothing is hel
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -18,7 +18,7 @@ from cachesvc.model.position import Position
 from cachesvc.ports import Clock, Listed
 
 PAGE: Final = 5_000  # entries listed at a time
-READ: Final = 500  # entries read at a time, values and all
+READ: Final = 100  # entries read at a time, values and all
 SAMPLE: Final = 20
 TREE: Final = 1_000  # dependents that are shown with their parents
 
@@ -85,10 +85,10 @@ async def preview(authority: Outlined, named: Invalidation, *, at: Position, clo
                 told.note(listed.key, listed.size)
             after = page[-1].key
     meant = [key for key in dict.fromkeys((*named.keys, *related.tagged)) if pattern is None or not pattern.matches(key)]
-    for entry in await _hit(authority, meant, at, clock, soft=named.soft):
+    async for entry in _hit(authority, meant, at, clock, soft=named.soft):
         told.matched += 1
         told.note(entry.key, len(entry.value))
-    for entry in await _hit(authority, related.dependents, at, clock, soft=named.soft):
+    async for entry in _hit(authority, related.dependents, at, clock, soft=named.soft):
         told.cascaded += 1
         told.note(entry.key, len(entry.value))
         if len(told.tree) < TREE:
@@ -97,10 +97,9 @@ async def preview(authority: Outlined, named: Invalidation, *, at: Position, clo
     return told
 
 
-async def _hit(authority: Outlined, keys: Sequence[Key], at: Position, clock: Clock, *, soft: bool) -> list[Entry]:
-    """Those of the keys' entries that are hit; of the values only the sizes are of interest, so they are not held."""
-    found: list[Entry] = []
+async def _hit(authority: Outlined, keys: Sequence[Key], at: Position, clock: Clock, *, soft: bool) -> AsyncIterator[Entry]:
+    """Those of the keys' entries that are hit. Of the values only the sizes are of interest: those of one read are held."""
     for start in range(0, len(keys), READ):
-        rows = await authority.get(keys[start : start + READ], horizon=at)
-        found += [row for row in rows.values() if hit(row, clock.now(), soft=soft)]
-    return found
+        for row in (await authority.get(keys[start : start + READ], horizon=at)).values():
+            if hit(row, clock.now(), soft=soft):
+                yield row

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import httpx
 import pytest
 
+from cachesvc.engine.preview import READ, preview
+from cachesvc.model.entry import JSON, Entry
+from cachesvc.model.invalidation import Invalidation
+from cachesvc.model.keys import Key
+from cachesvc.model.position import Position, Version
 from tests.web.site import Site, opened
 
 
@@ -86,6 +92,33 @@ async def test_a_dry_run_tells_what_would_be_hit_and_does_nothing(site: Site, ht
     told = await invalidate(http, tags=["t"], dryRun=True)
     assert (told["matched"], told["cascaded"], told["sample"]) == (1, 0, ["task:1"])
     assert site.store.log == before
+
+
+class Value(bytes):
+    """A value that tells how many of its kind there are."""
+
+    alive = 0
+    most = 0
+
+    def __init__(self, _: bytes) -> None:
+        Value.alive += 1
+        Value.most = max(Value.most, Value.alive)
+
+    def __del__(self) -> None:
+        Value.alive -= 1
+
+
+async def test_a_dry_run_holds_the_values_of_one_read_only(site: Site) -> None:
+    keys = [Key(f"a:{number}") for number in range(5 * READ)]
+
+    async def get(wanted: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
+        return {key: Entry(key, Version(1), Value(b"12"), JSON, 0.0, 0.0, None, b"") for key in wanted}
+
+    site.store.get = get  # type: ignore[method-assign,assignment]
+    named = Invalidation(keys=tuple(keys))
+    told = await preview(site.store, named, at=site.cache.applied, clock=site.clock, loaders=())
+    assert (told.matched, told.nbytes) == (5 * READ, 10 * READ)
+    assert Value.most <= 2 * READ + 1
 
 
 async def test_a_dry_run_refuses_what_would_be_refused(http: httpx.AsyncClient) -> None:
