@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -161,8 +162,11 @@ class Spool:
 
     def room(self) -> int:
         """Bytes that are left. Files that no job needs any more are removed by who restores."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return self.max_bytes - sum(file.stat().st_size for file in self.folder.iterdir())
+        taken = 0
+        for file in self.folder.iterdir():
+            with suppress(FileNotFoundError):  # removed since
+                taken += file.stat().st_size
+        return self.max_bytes - taken
 
 
 @dataclass(frozen=True, slots=True)

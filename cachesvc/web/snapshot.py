@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import IO, Final
 from uuid import uuid4
@@ -104,12 +104,12 @@ class Restore(Response):
 
     async def _taken(self) -> Response:
         service = self._call.service
-        room = await asyncio.to_thread(self._spool.room)
         file = self._spool.folder / f"{uuid4().hex}.ndjson"
         reader = SnapshotReader(max_value_size=service.limits.max_value_size)
         begun = None
         try:
-            await self._spooled(file, reader, room)
+            await asyncio.to_thread(self._spool.folder.mkdir, parents=True, exist_ok=True)
+            await self._spooled(file, reader)
             since = reader.position
             known = since is not None and await reaches(service.cache.authority, since)
             if not known and not self._force:
@@ -121,17 +121,18 @@ class Restore(Response):
             raise Unavailable(f"the snapshot cannot be kept: {exc.strerror}") from exc
         finally:
             if begun is None or begun.known:
-                file.unlink(missing_ok=True)
+                with suppress(OSError):  # what is left is tidied up later
+                    file.unlink()
         return answer_begun(begun)
 
-    async def _spooled(self, file: Path, reader: SnapshotReader, room: int) -> None:
+    async def _spooled(self, file: Path, reader: SnapshotReader) -> None:
         """The whole body in the file, every line of it verified."""
-        written, rest = 0, b""
+        rest = b""
         with await asyncio.to_thread(open, file, "xb") as out:
             async for chunk in self._chunks():
-                written += len(chunk)
-                if written > room:
-                    raise InvalidInput("body", f"is larger than the {room} bytes that are left for restores", too_large=True)
+                if len(chunk) > await asyncio.to_thread(self._spool.room):  # others come at the same time
+                    most = self._spool.max_bytes
+                    raise InvalidInput("body", f"is larger than what is left of {most} bytes for restores", too_large=True)
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     reader.line(line)
@@ -145,11 +146,15 @@ class Restore(Response):
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         """The body, in pieces of about a mebibyte; a client that sends nothing for long is let go."""
+        limit = self._call.service.limits.request_timeout
         held = bytearray()
         more = True
         while more:
-            async with asyncio.timeout(self._call.service.limits.request_timeout):
-                message = await self._call.receive()
+            try:
+                async with asyncio.timeout(limit):
+                    message = await self._call.receive()
+            except TimeoutError:
+                raise ProblemRaised(Problem(408, Code.BAD_MESSAGE, f"body: did not go on within {limit:g} s", "body")) from None
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             held += message.get("body", b"")

@@ -43,7 +43,7 @@ async def restored(node: Node, entries: list[Entry], since: object) -> Job:
     writer = SnapshotWriter()
     lines = [writer.header(node.cache.applied, at=0.0, pattern="*", service=""), *map(writer.entry, entries), writer.end()]
     spool = spool_of(node.settings)
-    spool.room()
+    spool.folder.mkdir(parents=True, exist_ok=True)
     (spool.folder / "s.ndjson").write_bytes(b"".join(lines))
     body = orjson.dumps({"file": "s.ndjson", "since": str(since) if since else None, "count": len(entries)})
     begun = await node.jobs.begin("restore", "restore", body, what=[], place=spool.place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -108,6 +109,49 @@ async def test_of_what_is_cut_off_or_altered_nothing_is_left(
     assert await site.store.open_jobs() == []
     assert files(spool) == []
     assert site.store.position == head
+
+
+async def test_what_comes_at_once_has_no_more_room_than_there_is(http: httpx.AsyncClient, spool: Spool) -> None:
+    await fill(http)
+    text = (await http.get("/v1/snapshot")).content
+    written, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield text[:100]
+        written.set()
+        await go_on.wait()
+        yield text[100:]
+
+    async with asyncio.timeout(30):
+        first = asyncio.create_task(http.post("/v1/restore", content=slowly()))
+        await written.wait()
+        (spool.folder / "another").write_bytes(b"x" * (spool.max_bytes - 150))
+        go_on.set()
+        answer = await first
+    assert (answer.status_code, answer.json()["field"]) == (413, "body")
+    assert files(spool) == ["another"]
+
+
+async def test_one_that_does_not_go_on_is_told_so(site: Site, spool: Spool) -> None:
+    limits = dataclasses.replace(site.service.limits, request_timeout=0.01)
+    app = create_app(dataclasses.replace(site.service, spool=spool, limits=limits))
+
+    async def never() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async with httpx.AsyncClient(transport=Transport(app, raise_app_exceptions=False), base_url="http://site") as client:
+        answer = await client.post("/v1/restore", content=never())
+    assert (answer.status_code, answer.json()["field"]) == (408, "body"), answer.text
+    assert files(spool) == []
+
+
+async def test_a_folder_that_cannot_be_made_is_no_fault_of_ours(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    app = create_app(dataclasses.replace(site.service, spool=Spool(tmp_path / "file" / "restores", "here", 10_000)))
+    async with httpx.AsyncClient(transport=Transport(app, raise_app_exceptions=False), base_url="http://site") as client:
+        answer = await client.post("/v1/restore", content=b"{}")
+    assert (answer.status_code, "cannot be kept" in answer.json()["detail"]) == (503, True), answer.text
 
 
 async def test_where_the_log_does_not_reach_it_asks_first(site: Site, http: httpx.AsyncClient, spool: Spool) -> None:
