@@ -65,12 +65,15 @@ class SqlLoader:
             if owner is not None:
                 by_key[owner].append(row)
         found: dict[Key, Loaded | Unavailable] = {}
+        untold = self._many and len(rows) > len(bound)  # not all rows were read: whose the others are is not known
         for key, mine in by_key.items():
             if mine:
                 try:
                     found[key] = self._loaded(mine)
                 except Unavailable as exc:
                     found[key] = exc
+            elif untold:
+                found[key] = Unavailable(f"loader {self._name}: the statement has more rows than keys")
         return had(found, keys)
 
     @property

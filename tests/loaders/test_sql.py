@@ -114,6 +114,12 @@ async def test_a_bad_ttl_fails_alone(file: Path) -> None:
     assert found[B] == Loaded(b"1", "application/json", ttl=5.0)
 
 
+async def test_what_too_many_rows_hide_is_not_absent(file: Path) -> None:
+    query = "SELECT '1' AS id, title FROM tasks UNION ALL SELECT id, title FROM tasks WHERE id IN :ids AND id = '2'"
+    found = await load(f"sqlite:///{file}", query, A, B, C)
+    assert {key: type(value) for key, value in found.items()} == dict.fromkeys((A, B, C), Unavailable)
+
+
 async def test_numbers_times_and_documents_of_postgresql(postgres_url: str) -> None:
     connection = await asyncpg.connect(postgres_url)
     try:
