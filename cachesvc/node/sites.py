@@ -42,7 +42,7 @@ def own_site(
         named.interval,
         named.bandwidth,
         settings.levels.database.tombstone_ttl,
-        IntakeLimits(named.max_ahead, named.max_held),
+        IntakeLimits(named.max_ahead, named.max_held, named.max_held_bytes),
     )
     peers = [
         Peer(

@@ -92,6 +92,7 @@ class Sites(Section):
     bandwidth: Rate = 0.0  # bytes a second that are taken from each site; 0: as many as come
     max_ahead: Span = 60.0  # of this clock; what another site writes beyond that waits until then
     max_held: int = Field(10_000, ge=0, le=1_000_000)  # such entries of a site that wait in memory
+    max_held_bytes: Size = 64 << 20  # of their values
     digest_idle: Duration = 600.0  # after the last comparison, for which a node keeps the digest
 
 

@@ -16,11 +16,11 @@ from typing import Any, Final, Protocol
 from cachesvc.engine.answers import Written
 from cachesvc.errors import CacheError, InvalidInput, OutcomeUnknown, Refused, Unavailable
 from cachesvc.model.change import Draft, Idempotency, Publication, invalidate, merge, publish
-from cachesvc.model.digest import hashed
 from cachesvc.model.entry import Entry
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key, parse_key
 from cachesvc.model.pattern import parse_pattern
+from cachesvc.model.replica import mark_of
 from cachesvc.ports import Clock, Reply
 from cachesvc.protocol.api import parse
 from cachesvc.protocol.drafts import names
@@ -44,10 +44,11 @@ class Writes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class IntakeLimits:
-    """Seconds that another site's clock may be ahead, and how many entries beyond that wait."""
+    """Seconds that another site's clock may be ahead, and how many entries beyond that wait, with so many bytes of values."""
 
     ahead: float = 60.0
     held: int = 10_000
+    held_bytes: int = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,9 @@ class Intake:
         self._peer = peer
         self._counts = counts
         self._limits = limits
-        self._held: list[tuple[float, str, Entry]] = []  # a heap, by when each is due
+        self._held: list[tuple[float, bytes, Entry]] = []  # a heap, by when each is due
+        self._marks: set[bytes] = set()  # of those: what waits is found by every comparison, and waits once
+        self._held_bytes = 0
         self._alarm = Alarm(_log, logging.ERROR)
 
     async def take(self, reply: Reply) -> Taken:
@@ -113,12 +116,18 @@ class Intake:
         due: list[Draft] = []
         now = self._clock.now()
         while self._held and self._held[0][0] <= now + self._limits.ahead:
-            due.append(merge(heapq.heappop(self._held)[2], peer=self._peer))
+            _, mark, entry = heapq.heappop(self._held)
+            self._marks.remove(mark)
+            self._held_bytes -= len(entry.value)
+            due.append(merge(entry, peer=self._peer))
         self._counts.held = len(self._held)
         if due:
             await self._write(due)
 
     def _hold(self, entry: Entry) -> None:
+        mark = mark_of(entry, self._peer)
+        if mark in self._marks:
+            return
         self._counts.held_ever += 1
         self._alarm(
             "AHEAD OF TIME: %s tells of a write of %s that is %.0f s from now; it waits",
@@ -126,10 +135,12 @@ class Intake:
             entry.key,
             entry.updated_at - self._clock.now(),
         )
-        if len(self._held) >= self._limits.held:
+        if len(self._held) >= self._limits.held or self._held_bytes + len(entry.value) > self._limits.held_bytes:
             self._counts.held_dropped += 1
             return
-        heapq.heappush(self._held, (entry.updated_at, f"{hashed(entry.key)}{len(self._held)}", entry))
+        heapq.heappush(self._held, (entry.updated_at, mark, entry))
+        self._marks.add(mark)
+        self._held_bytes += len(entry.value)
         self._counts.held = len(self._held)
 
     async def _write(self, drafts: Sequence[Draft]) -> Taken:

@@ -25,7 +25,7 @@ from cachesvc.protocol.api import parse
 from cachesvc.protocol.frames import CacheSyncPayload
 from cachesvc.protocol.replicated import entry_of, told
 from cachesvc.sites.comparison import Comparison
-from cachesvc.sites.intake import Intake
+from cachesvc.sites.intake import Intake, IntakeLimits
 from cachesvc.sites.keeper import Keeper
 from cachesvc.sites.report import PeerCounts, SiteReport
 from tests.sites.network import Line, SimulatedSite, line, network
@@ -186,10 +186,30 @@ async def test_a_site_from_the_far_future_waits_until_then() -> None:
         report = await oslo.peers["berlin"].compare()
         assert (report.held, report.error) == (1, "")
         assert Key("ahead") not in oslo.store.rows_held
-        assert oslo.peers["berlin"].counts.held_ever == 1
+        await oslo.peers["berlin"].compare()  # finds it again, and it waits already
+        counts = oslo.peers["berlin"].counts
+        assert (counts.held, counts.held_ever) == (1, 1)
         clock.advance(41.0)
         await oslo.peers["berlin"].compare()
         assert oslo.store.rows_held[Key("ahead")].value == b"1"
+
+
+async def test_what_waits_takes_no_more_than_its_room() -> None:
+    async with network("berlin", "oslo") as sites:
+        berlin, oslo = sites["berlin"], sites["oslo"]
+        intake = oslo.peers["berlin"]._intake
+        intake._limits = IntakeLimits(held_bytes=3)
+        berlin.clock.set_now(berlin.clock.now() + 100.0)
+        for key in ("a", "b"):
+            await berlin.store.do(Operation.SET, key, b"12")
+        berlin.clock.set_now(berlin.clock.now() - 100.0)
+        await oslo.peers["berlin"].compare()
+        counts = oslo.peers["berlin"].counts
+        assert (counts.held, counts.held_dropped) == (1, 1)
+        berlin.clock.advance(41.0)
+        for _ in range(2):
+            await oslo.peers["berlin"].compare()
+        assert {key: row.value for key, row in oslo.store.rows_held.items()} == {Key("a"): b"12", Key("b"): b"12"}
 
 
 async def test_who_is_another_site_than_it_says_or_none_that_is_known_is_refused() -> None:
