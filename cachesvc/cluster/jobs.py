@@ -54,7 +54,7 @@ class JobRunner:
         limits: JobLimits | None = None,
     ) -> None:
         self.limits = limits or JobLimits()
-        self.ended: dict[str, int] = {state.value: 0 for state in JobState if state.ended}
+        self.ended = {JobState.DONE.value: 0, JobState.FAILED.value: 0}  # cancelled they are by the job book
         self.resumed = 0  # jobs that this node took while another was said to run them
         self._store = store
         self._works = works
@@ -95,7 +95,7 @@ class JobRunner:
         for job in await self._store.open_jobs():
             if job.place and job.updated_at < now - self.limits.unreached:
                 reason = f"what it needs is on {job.place}, and no node there went on with it"
-                await self._store.move_job(job.ended(JobState.FAILED, now, reason=reason))
+                await self._end(job, JobState.FAILED, reason)
 
     async def _look(self, group: asyncio.TaskGroup) -> None:
         if len(self._running) >= self.limits.at_once:

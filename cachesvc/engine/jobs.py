@@ -40,6 +40,7 @@ class JobBook:
     def __init__(
         self, store: JobStore, clock: Clock, *, new_id: Callable[[], str], most: int, begun: Callable[[], None] = lambda: None
     ) -> None:
+        self.cancelled = 0  # jobs that were cancelled here
         self._store = store
         self._clock = clock
         self._new_id = new_id
@@ -77,6 +78,7 @@ class JobBook:
                 return job
             cancelled = job.ended(JobState.CANCELLED, self._clock.now())
             if await self._store.move_job(cancelled):
+                self.cancelled += 1
                 return cancelled
 
     async def _sweeps(self) -> list[Job]:

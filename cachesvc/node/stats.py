@@ -14,6 +14,7 @@ from cachesvc.engine.combine import Combiner
 from cachesvc.engine.no_memory import NoMemory
 from cachesvc.engine.supply import Supply
 from cachesvc.errors import Unavailable
+from cachesvc.model.job import JobState
 from cachesvc.ports import TierStats
 
 if TYPE_CHECKING:
@@ -66,7 +67,12 @@ async def stats_of(node: Node) -> dict[str, Any]:
         "feed": {"changes": len(node.feed), "bytes": node.feed.nbytes},
         "duties": {duty.name: {"held": duty.held, "failures": duty.failures} for duty in node.duties},
         "replay": replay_of(node),
-        "jobs": {"running": node.runner.running, "resumed": node.runner.resumed, **node.runner.ended},
+        "jobs": {
+            "running": node.runner.running,
+            "resumed": node.runner.resumed,
+            **node.runner.ended,
+            JobState.CANCELLED.value: node.jobs.cancelled,
+        },
         "audit": node.auditor.stats(),
         "revocations": len(node.revocations),
         "sweep": {"expired": node.sweeper.expired, "trimmed": node.sweeper.trimmed},

@@ -46,6 +46,15 @@ async def test_a_sweep_is_told_once_and_still_when_its_pattern_is_forgotten() ->
     assert await book.find("invalidation-6") is None
 
 
+async def test_what_was_cancelled_is_counted_once() -> None:
+    book = JobBook(Store(), FakeClock(), new_id=lambda: "1", most=10)
+    job = (await book.begin("warm", "all", b"", what="all")).job
+    for _ in range(2):
+        cancelled = await book.cancel(job.id)
+        assert cancelled is not None
+        assert (cancelled.state, book.cancelled) == (JobState.CANCELLED, 1)
+
+
 async def listed(book: JobBook) -> dict[str, Job]:
     jobs = await book.newest(limit=10)
     assert len({job.id for job in jobs}) == len(jobs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,8 @@ from cachesvc.node.node import Node
 from cachesvc.observability.catalogue import FAMILIES, find
 from cachesvc.observability.metrics import Metrics, numbers
 from cachesvc.realtime.rates import RateLimits, Rates
+from cachesvc.settings.whole import MAX_PEERS
+from cachesvc.sites.report import PeerCounts
 from cachesvc.web.admission import Admission
 from cachesvc.web.app import create_app
 from cachesvc.web.service import Service
@@ -114,10 +117,17 @@ def test_the_catalogue_says_each_thing_once() -> None:
 
 
 def test_what_is_not_in_the_catalogue_is_left_out_and_the_rest_is_bounded() -> None:
-    stats = {"tiers": {f"t{n}": {"hits": n} for n in range(2_000)}, "odd": 1}
+    stats = {"tiers": {f"t{n}": {"hits": n} for n in range(20_001)}, "odd": 1}
     text = Metrics().render(stats, {}).decode()
     assert "odd" not in text
-    assert text.count("cachesvc_tier_hits_total{") == 1_000
+    assert text.count("cachesvc_tier_hits_total{") == 20_000
+
+
+def test_the_most_sites_hide_nothing() -> None:
+    stats = {"sites": {"peers": {f"site{n}": asdict(PeerCounts()) for n in range(MAX_PEERS)}}, "web": {"shed": 7}}
+    text = Metrics().render(stats, {}).decode()
+    assert text.count("cachesvc_site_connected{") == MAX_PEERS
+    assert "cachesvc_http_shed_total 7.0" in text
 
 
 def check_that_the_page_names_what_there_is(text: str) -> None:
