@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cachesvc.cli.exits import Exit
+from cachesvc.cli.numbers import pause
 from cachesvc.cli.operator import Operator, operator
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def stats(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C; hits are those of each interval then.")
     ] = False,
-    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+    interval: Annotated[float, typer.Option(parser=pause, metavar="NUMBER", help="Seconds between two looks.")] = 2.0,
 ) -> Exit:
     """Tell hits, misses, entries and bytes, by tier.
 

@@ -134,7 +134,9 @@ class Connection:
         except httpx.TransportError as exc:
             where = "in the middle of its answer" if sent else "before it answered"
             raise Unreachable(f"{self.url} closed the connection {where} ({_why(exc)})") from exc
-        except (httpx.DecodingError, httpx.InvalidURL) as exc:
+        except httpx.InvalidURL as exc:
+            raise InvalidInput("url", f"cannot be asked for: {_why(exc)}") from exc
+        except httpx.DecodingError as exc:
             raise NotTheService(f"what {self.url} answered cannot be read: {_why(exc)}") from exc
 
     def again(self, error: ClientError, failures: int, most: int) -> None:

@@ -56,7 +56,13 @@ def test_an_interrupt_before_the_commands_are_there_is_silent() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("set", "k", "1", "--ttl", "nan"), ("set", "k", "1", "--ttl", "a"), ("warm", "k", "--rate", "inf")]
+    "command",
+    [
+        ("set", "k", "1", "--ttl", "nan"),
+        ("set", "k", "1", "--ttl", "a"),
+        ("warm", "k", "--rate", "inf"),
+        ("stats", "--watch", "--interval", "nan"),
+    ],
 )
 def test_what_is_no_number_is_refused(command: tuple[str, ...]) -> None:
     ran = cachesvc(*command)
