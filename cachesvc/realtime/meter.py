@@ -32,6 +32,11 @@ class Meter:
         self._connection = rates.connection()
         self._told: set[str] = set()  # of which scopes
 
+    def affords(self, kind: str, identity: Identity | None) -> bool:
+        """Whether `take` would raise nothing now; nothing is paid."""
+        user = identity.subject if identity is not None else ""
+        return self._rates.affords(kind, user=user, address=self._address, connection=self._connection)
+
     def take(self, kind: str, identity: Identity | None) -> dict[str, object] | None:
         """Pay for a message; the payload of a `rate-limit` where that is to be told. Raises what `Rates.take` does."""
         user = identity.subject if identity is not None else ""

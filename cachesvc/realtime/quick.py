@@ -52,15 +52,15 @@ class Quick:
         if asked is None or identity is None or session.closing is not None:
             return False
         key, request = asked
-        if not (identity.unrestricted or identity.may("read", key)):
+        if not (identity.unrestricted or identity.may("read", key)) or not session.affords("cache:get"):
             return False
         entry = self.cache.hit(key)
         if entry is None:
             return False
         now = self.clock.now()
-        frozen = self.clock.monotonic() >= self.cache.leash.until  # meanwhile, or still
-        if frozen or (session.meter is not None and not session.affords("cache:get")):
+        if self.clock.monotonic() >= self.cache.leash.until:  # this node was frozen meanwhile, or is still
             return False
+        session.pay("cache:get")
         session.reply(_rendered(entry, now, request))
         return True
 

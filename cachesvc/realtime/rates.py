@@ -151,18 +151,18 @@ class Rates:
 
         Raises `TooManyRequests` where one has too little, and `NotYet` where that is not known yet; then nothing is paid.
         """
-        cost = self.limits.costs.get(kind, 1.0)
-        now = self._clock.monotonic()
-        paying: list[tuple[str, Bucket, bool]] = []
-        if connection is not None:
-            paying.append((CONNECTION, connection, False))
-        shared = self._quotas is not None and not self._away
-        for scope, name in ((USER, user), (ADDRESS, address)):
-            if name and scope in self.limits.scopes:
-                paying.append((scope, self._bucket(scope, name, now, cost), shared))
+        cost, now = self.limits.costs.get(kind, 1.0), self._clock.monotonic()
+        paying = self._paying(cost, now, user, address, connection)
         if not cost:
             return None
-        self._check(paying, cost, now)
+        try:
+            self._check(paying, cost, now)
+        except TooManyRequests as refusal:
+            self.refused[refusal.scope] += 1
+            raise
+        except NotYet:
+            self.waits += 1
+            raise
         scarcest: Standing | None = None
         for scope, bucket, drawn in paying:
             if drawn:
@@ -176,6 +176,28 @@ class Rates:
                 scarcest = standing
         return scarcest
 
+    def affords(self, kind: str, *, user: str = "", address: str = "", connection: Bucket | None = None) -> bool:
+        """Whether `take` would raise nothing now. Nothing is paid, and no refusal counted: whoever asks goes on to that."""
+        cost, now = self.limits.costs.get(kind, 1.0), self._clock.monotonic()
+        try:
+            self._check(self._paying(cost, now, user, address, connection), cost, now)
+        except (TooManyRequests, NotYet):
+            return False
+        return True
+
+    def _paying(
+        self, cost: float, now: float, user: str, address: str, connection: Bucket | None
+    ) -> list[tuple[str, Bucket, bool]]:
+        """The buckets that count, and whether each is drawn from what the nodes share."""
+        paying: list[tuple[str, Bucket, bool]] = []
+        if connection is not None:
+            paying.append((CONNECTION, connection, False))
+        shared = self._quotas is not None and not self._away
+        for scope, name in ((USER, user), (ADDRESS, address)):
+            if name and scope in self.limits.scopes:
+                paying.append((scope, self._bucket(scope, name, now, cost), shared))
+        return paying
+
     def _check(self, paying: Sequence[tuple[str, Bucket, bool]], cost: float, now: float) -> None:
         """Raises what `take` does."""
         unknown: Bucket | None = None
@@ -186,10 +208,8 @@ class Rates:
             if drawn and bucket.drawing:
                 unknown = bucket
                 continue
-            self.refused[scope] += 1
             raise self._refusal(scope, bucket, cost, now, shared=drawn)
         if unknown is not None:
-            self.waits += 1
             if unknown.drawn is None:
                 unknown.drawn = asyncio.get_running_loop().create_future()
             raise NotYet(unknown.drawn)

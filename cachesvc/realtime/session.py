@@ -126,8 +126,7 @@ class Session:
             if served is None:
                 self._refuse(refusal(Code.UNKNOWN_TYPE, f"type: {kind!r} is not a message to this service"), asked, sync)
                 return []
-            if self.meter is not None:
-                self._pay(self.meter, kind)
+            self.pay(kind)
             if text is not None:
                 members = exactly(members, kind, text)
             received = parse(RECEIVED[kind], members)
@@ -333,20 +332,15 @@ class Session:
         self.wake()
 
     def affords(self, kind: str) -> bool:
-        """Whether a message of a type can be paid for, which then it is. If not, nothing is told of that yet."""
-        told = None
-        try:
-            told = self.meter.take(kind, self.client.identity) if self.meter is not None else None
-        except (TooManyRequests, NotYet):
-            return False
-        if told is not None:
-            self._send("rate-limit", told, None)
-        return True
+        """Whether `pay` would raise nothing now."""
+        return self.meter is None or self.meter.affords(kind, self.client.identity)
 
-    def _pay(self, meter: Meter, kind: str) -> None:
-        """Raises what `Meter.take` does."""
+    def pay(self, kind: str) -> None:
+        """Pay for a message of a type. Raises what `Meter.take` does."""
+        if self.meter is None:
+            return
         try:
-            told = meter.take(kind, self.client.identity)
+            told = self.meter.take(kind, self.client.identity)
         except TooManyRequests as error:
             told = rate_limit(error.limit, error.remaining, error.full_in, error.window, self.clock.now())
             self._send("rate-limit", told, None)

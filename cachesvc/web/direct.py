@@ -14,10 +14,7 @@ from typing import Final, NamedTuple
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope
 
-from cachesvc.errors import TooManyRequests
 from cachesvc.observability.metrics import place_of
-from cachesvc.realtime.identity import Identity
-from cachesvc.realtime.rates import NotYet
 from cachesvc.web.call import IDENTITY, REQUEST_ID, Call
 from cachesvc.web.door import FROZEN, part_of, problem
 from cachesvc.web.ids import new_id
@@ -66,14 +63,15 @@ class DirectProtocol(LimitedProtocol):
             super().shutdown()
 
     def begin(self, request: Request, data: bytes) -> bool:
-        """Have a request answered, which is all of `data`; False where it is for the plain route."""
+        """Have a request answered, which is all of `data`, and can be paid for; False where it is for the plain route."""
         endpoint = self.endpoint(request)
-        if endpoint is None or self.flow.write_paused or not self.paid(request.route, request.head.identity):
+        if endpoint is None or self.flow.write_paused:
             return False
         self.heard()
         if self.admission is not None and not self.admission.admits(writing=request.method not in READING):
             self.answer_overloaded(bodiless=request.method == "HEAD")
             return True
+        self.pay(request)
         self._in_progress = True
         task = self.loop.create_task(self._answer(request, data[len(data) - request.length :], endpoint))
         self.tasks.add(task)  # as uvicorn's own: it waits for them when it ends
@@ -84,16 +82,20 @@ class DirectProtocol(LimitedProtocol):
         """What answers a request; None where that is for the plain route."""
         return self.endpoints[request.route].get("GET" if request.method == "HEAD" else request.method)
 
-    def paid(self, route: str, identity: Identity) -> bool:
+    def affords(self, request: Request) -> bool:
         """Whether the client's rate allows it now. If not, the plain route says so, or waits until it does."""
-        rates = self.service.rates
-        if rates is None:
-            return True
-        try:
-            rates.take(part_of(route), user=identity.subject, address=self.client[0] if self.client else "")
-        except (TooManyRequests, NotYet):
-            return False
-        return True
+        rates, user = self.service.rates, request.head.identity.subject
+        return rates is None or rates.affords(part_of(request.route), user=user, address=self._address)
+
+    def pay(self, request: Request) -> None:
+        """Pay for what the client affords."""
+        rates, user = self.service.rates, request.head.identity.subject
+        if rates is not None:
+            rates.take(part_of(request.route), user=user, address=self._address)
+
+    @property
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
 
     def dated(self) -> bytes:
         """The headers that uvicorn gives to every answer; it makes new ones every second."""

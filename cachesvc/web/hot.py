@@ -91,16 +91,18 @@ class HotProtocol(DirectProtocol):
             identity = head.identity
             if identity is not ANONYMOUS and not usual.stands(identity, now):
                 break
+            if paying and not self.affords(asked):
+                break
             allowed = key is not None and (identity is ANONYMOUS or identity.may("read", key))
             entry = self.hits.hit(key) if allowed and key is not None else None
             if entry is None:
                 missed = asked
                 break
-            if paying and not self.paid(ENTRY, identity):
-                break
             ended = clock.monotonic()
             if ended >= self.hits.leash.until:  # this node was frozen: what it looked up before is not sent
                 return sent, None
+            if paying:
+                self.pay(asked)
             status, told = self._hit(asked, entry, now, b"memory")
             answers.append(told)
             self.service.metrics.note(_PLACES[method, status], ended - began)

@@ -43,6 +43,12 @@ async def limited(live_limits: LiveLimits | None = None, **scopes: Rate) -> Asyn
         yield site
 
 
+async def counted(site: Site) -> tuple[int, int]:
+    """Hits in memory, and refusals: each once, whoever looked first."""
+    assert site.service.rates is not None
+    return (await site.cache.memory.stats()).hits, sum(site.service.rates.refused.values())
+
+
 @pytest.mark.parametrize("scope", [USER, ADDRESS])
 async def test_who_asks_for_too_much_is_told_when_to_come_back(scope: str) -> None:
     async with limited(None, **{scope: Rate(0.5, 3.0)}) as site, site.client() as http:
@@ -96,6 +102,7 @@ async def test_hot_and_plain_answer_alike(answered: list[int], scope: str, reque
             if not refused:
                 await pair.ask_each(PLAIN)
         assert len(answered) == count + 1
+        assert await counted(site) == (2 * count + 1, 2 * count + 1)
 
 
 async def test_who_is_behind_a_proxy_pays_alone_on_both_paths() -> None:
@@ -166,3 +173,4 @@ async def test_connections_are_counted_by_their_own() -> None:
             async with connected(port) as socket:
                 kinds = [(await socket.ask("cache:get", {"key": "a:1"}))["type"] for _ in range(3)]
                 assert kinds == ["cache:value", "cache:value", "error"]
+        assert await counted(site) == (6, 3)
