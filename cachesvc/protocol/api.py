@@ -194,6 +194,9 @@ class Problem(BaseModel):
     request_id: str | None = None
     field: str | None = Field(None, description="what is wrong, for bad input")
     current_version: int | None = Field(None, description="the version that the entry has, after 412")
+    version: int | None = Field(None, description="of a deletion that found nothing, and is recorded")
+    fill_token: str | None = Field(None, description="of a miss in a batch: the Fill-Token to write with")
+    limit: int | None = Field(None, description="the most that are allowed, where there were too many")
 
 
 class Done(BaseModel):

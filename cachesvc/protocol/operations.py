@@ -159,6 +159,12 @@ class SyncOverview(_Told):
     nodes: list[NodeAudits]
 
 
+class Health(_Told):
+    """That the process answers."""
+
+    status: Literal["ok"]
+
+
 class Readiness(_Told):
     """Whether the node can serve, and each of its parts."""
 

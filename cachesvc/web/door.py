@@ -21,7 +21,7 @@ from cachesvc.web.service import Service
 
 FROZEN: Final = problem_of(Unavailable("this node was frozen while it answered, and does not know what was written meanwhile"))
 _log = logging.getLogger(__name__)
-_OPEN: Final = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json", "/asyncapi.json"})  # whoever asks
+OPEN: Final = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json", "/asyncapi.json"})  # whoever asks
 _ADMINISTERED: Final = ("/v1/stats", "/v1/nodes", "/v1/sync", "/v1/jobs", "/v1/revocations", "/metrics")
 _A_JOB: Final = "/v1/jobs/"
 
@@ -70,7 +70,7 @@ class Door:
             await send(message)
 
         try:
-            if scope["path"] not in _OPEN:
+            if scope["path"] not in OPEN:
                 scope[IDENTITY] = await self._let_in(scope)
             await self._app(scope, ask, answer)
         except ClientDisconnect:

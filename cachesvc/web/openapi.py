@@ -20,6 +20,7 @@ from cachesvc.protocol.exact import MAX_NESTING
 from cachesvc.protocol.operations import Explanation, HotKeys, Jobs, JobTold, SyncAnswer, SyncOverview, Warm
 from cachesvc.protocol.revoking import Revoke, Revoked
 from cachesvc.protocol.snapshot import MEDIA_TYPE
+from cachesvc.web.door import OPEN
 
 Schema = dict[str, Any]  # JSON Schema: any JSON
 _STRING: Final[Schema] = {"type": "string"}
@@ -83,7 +84,9 @@ DATA: Final[Mapping[str, Mapping[str, Documented]]] = {
             gives={200: "bytes", 304: ""},
             problems=(400, 404, 412, 422, 503, 504),
         ),
-        "head": Documented("What GET tells, without the value", _READ, gives={200: "", 304: ""}, problems=(404, 412, 503)),
+        "head": Documented(
+            "What GET tells, without the value", _READ, gives={200: "", 304: ""}, problems=(400, 404, 412, 422, 503, 504)
+        ),
         "put": Documented(
             "Write a value of any content type",
             (*_WRITE, "ttl", "tags", "depends_on", "distribute"),
@@ -248,7 +251,7 @@ DATA: Final[Mapping[str, Mapping[str, Documented]]] = {
             "A node that has applied the sequence refuses such tokens, ends their streams and closes their sockets (4505).",
             takes=Revoke,
             gives={200: Revoked},
-            problems=(400, 403, 413, 415, 422, 503),
+            problems=(400, 413, 415, 422, 503),
         ),
     },
     "/v1/changes": {
@@ -262,6 +265,10 @@ DATA: Final[Mapping[str, Mapping[str, Documented]]] = {
 }
 
 
+_STRICT: Final = ("/v1/stats", "/v1/nodes")  # of the operations, those that refuse unknown parameters
+_WHO: Final = {401: "No credentials, or none that are believed", 403: "Not allowed", 429: "More than the rate allows"}
+
+
 def document(app: FastAPI) -> Schema:
     """The whole document, made once."""
     if app.openapi_schema:
@@ -273,8 +280,13 @@ def document(app: FastAPI) -> Schema:
         [(model, "serialization") for model in ordered], ref_template="#/components/schemas/{model}"
     )
     schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+    schema["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
+    schema["security"] = [{"bearer": []}, {}]  # or none, where nobody is asked for credentials
     paths = {path: {method: _operation(said) for method, said in methods.items()} for path, methods in DATA.items()}
     schema["paths"] = {**paths, **schema.get("paths", {})}
+    for path, methods in schema["paths"].items():
+        for operation in methods.values():
+            _refusable(operation, path)
     app.openapi_schema = schema
     return schema
 
@@ -292,11 +304,26 @@ def _operation(said: Documented) -> Schema:
         "responses": {str(status): _response(status, model) for status, model in said.gives.items()},
     }
     for status in said.problems:
-        content = {"application/problem+json": {"schema": _ref(api.Problem)}}
-        operation["responses"][str(status)] = {"description": "A problem", "content": content}
+        operation["responses"][str(status)] = _problem("A problem")
     if said.takes:
         operation["requestBody"] = {"required": not said.may_be_empty, "content": _content(said.takes)}
     return operation
+
+
+def _refusable(operation: Schema, path: str) -> None:
+    """Say what any request may be refused with, besides what the operation says itself."""
+    responses = operation["responses"]
+    if path in OPEN:
+        operation["security"] = []
+    else:
+        responses |= {str(status): _problem(why) for status, why in _WHO.items()}
+    if path in _STRICT:
+        responses["422"] = _problem("A problem")
+    responses["default"] = _problem("Any other problem, such as of the limits of a connection, or of a node")
+
+
+def _problem(description: str) -> Schema:
+    return {"description": description, "content": {"application/problem+json": {"schema": _ref(api.Problem)}}}
 
 
 def _parameter(name: str) -> Schema:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from cachesvc.model.entry import JSON
 from cachesvc.observability.metrics import CONTENT_TYPE
-from cachesvc.protocol.operations import Nodes, Readiness, Stats
+from cachesvc.protocol.operations import Health, Nodes, Readiness, Stats
 from cachesvc.web.call import parse_query
 from cachesvc.web.live import Live
 from cachesvc.web.service import Service
@@ -54,7 +54,7 @@ def router(service: Service, live: Live) -> APIRouter:
         parse_query(request.scope["query_string"], ())
         return _json({"nodes": await service.node.nodes()})
 
-    @routes.get("/healthz", summary="Whether the process answers")
+    @routes.get("/healthz", summary="Whether the process answers", responses={200: {"model": Health}})
     async def healthz() -> Response:
         return _json({"status": "ok"})
 
@@ -69,7 +69,11 @@ def router(service: Service, live: Live) -> APIRouter:
         body = {"status": "ready" if ready else "not ready", "tiers": tiers}
         return _json(body) if ready else _json(body, 503, {"Retry-After": "1"})
 
-    @routes.get("/metrics", summary="Metrics in Prometheus' text format")
+    @routes.get(
+        "/metrics",
+        summary="Metrics in Prometheus' text format",
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
     async def prometheus() -> Response:
         return Response(service.metrics.render(await all_stats(), service.node.delays), media_type=CONTENT_TYPE)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import httpx
+import jsonschema
 import pytest
 
 from cachesvc.web.app import data_endpoints
@@ -83,6 +85,39 @@ async def test_the_document_covers_every_route(site: Site, http: httpx.AsyncClie
     references = set(re.findall(r"#/components/schemas/(\w+)", str(document)))
     assert {"Update", "Batch", "Problem", "KeyPage"} <= references <= names
     assert document["info"] == document["info"] | {"title": "cachesvc", "version": "1.2.3"}
+
+
+ASKED: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("/v1/cache/{key}", "HEAD", "/v1/cache/%zz", {}),
+    ("/v1/cache/{key}", "HEAD", "/v1/cache/a", {"headers": {"If-Match": "x"}}),
+    ("/v1/cache/{key}", "HEAD", "/v1/cache/a", {"headers": {"Cache-Control": "only-if-cached"}}),
+    ("/v1/cache/{key}", "DELETE", "/v1/cache/a", {}),
+    ("/v1/cache/{key}", "POST", "/v1/cache/a", {"json": {"operation": "delete"}}),
+    ("/v1/batch", "POST", "/v1/batch", {"json": {"operations": [{"operation": "get", "key": "a"}, 1]}}),
+    ("/v1/batch", "POST", "/v1/batch", {"json": {"operations": [{"operation": "get", "key": "a"}] * 1_001}}),
+    *((path, "GET", f"{path}?x", {}) for path in ("/v1/stats", "/v1/nodes", "/metrics", "/healthz")),
+]
+
+
+@pytest.mark.parametrize(("path", "method", "target", "more"), ASKED)
+async def test_what_is_answered_is_in_the_document(
+    http: httpx.AsyncClient, path: str, method: str, target: str, more: dict[str, Any]
+) -> None:
+    document = (await http.get("/openapi.json")).json()
+    for schema in document["components"]["schemas"].values():
+        schema.setdefault("additionalProperties", False)  # a member that is not documented is none
+    answer = await http.request(method, target, **more)
+    contents = document["paths"][path][method.lower()]["responses"][str(answer.status_code)].get("content", {})
+    content = contents[answer.headers["content-type"].partition(";")[0]] if answer.content else {}
+    if answer.headers.get("content-type", "").endswith("json") and answer.content:
+        jsonschema.validate(answer.json(), {**content["schema"], "components": document["components"]})
+
+
+async def test_the_document_says_who_may_ask(http: httpx.AsyncClient) -> None:
+    document = (await http.get("/openapi.json")).json()
+    assert document["security"] == [{"bearer": []}, {}]
+    assert document["paths"]["/healthz"]["get"]["security"] == []
+    assert {"401", "403", "429", "default"} <= set(document["paths"]["/v1/cache/{key}"]["get"]["responses"])
 
 
 async def test_the_page_loads_nothing_from_anywhere(http: httpx.AsyncClient) -> None:
