@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from cachesvc.errors import CacheError, InvalidInput, PositionLost
+from cachesvc.errors import CacheError, InvalidInput, PositionLost, Unavailable
 from cachesvc.model.position import Position, parse_position
 from cachesvc.ports import Clock, Link, Reply, SiteStore
 from cachesvc.sites.comparison import Comparison, check_name
@@ -75,6 +75,7 @@ class Peer:
         self._limits = limits
         self._policies = policies  # the fingerprint of how this site settles conflicts
         self._moved = asyncio.Event()
+        self._followers = 0  # who follow it on this node, or will again
         self._intake = Intake(writes, clock, witness=witness, peer=name, counts=self.counts, limits=limits.intake)
         self._keeper = keeper
         self._turn = asyncio.Lock()
@@ -86,9 +87,20 @@ class Peer:
         """Follow it, and compare with it, for ever."""
         self._complete_at = self._clock.now()
         try:
-            await self._run()
+            with self._following():
+                await self._run()
         finally:
             self._complete_at = None
+
+    @contextmanager
+    def _following(self) -> Iterator[None]:
+        """Its log is, or will be again, followed meanwhile: what waits for that waits no longer than there is somebody."""
+        self._followers += 1
+        try:
+            yield
+        finally:
+            self._followers -= 1
+            self._move()
 
     @property
     def lag(self) -> float:
@@ -122,9 +134,10 @@ class Peer:
                     return await self._compare(link, report)
                 start = await self._head(link)
                 async with asyncio.TaskGroup() as group:
-                    following = group.create_task(self._follow(link, await self._begin(start)))
-                    report = await self._compare(link, report)
-                    following.cancel()
+                    with self._following():
+                        following = group.create_task(self._follow(link, await self._begin(start)))
+                        report = await self._compare(link, report)
+                        following.cancel()
         except* CacheError as failed:
             report.error = str(_first(failed))
         return report
@@ -231,10 +244,15 @@ class Peer:
 
     async def _caught_up(self, position: Position) -> None:
         while self.position is None or (self.position.epoch == position.epoch and self.position < position):
+            if not self._followers:
+                raise Unavailable(f"this node does not follow {self.name} any more")
             await self._moved.wait()
 
     def _stand(self, position: Position) -> None:
         self.position = position
+        self._move()
+
+    def _move(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
 

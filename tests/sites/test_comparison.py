@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -419,6 +419,36 @@ async def test_a_site_falls_behind_as_long_as_it_does_not_have_all_that_another_
         following.cancel()
         await asyncio.wait([following])
         assert peer.lag == 0.0
+
+
+class Mute:
+    """A line over which the log is told once, and then nothing of it any more."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.asked = asyncio.Event()
+
+    async def ask(self, payload: Mapping[str, object]) -> Reply:
+        if payload.get("position"):
+            self.asked.set()
+            await asyncio.Event().wait()
+        return await self._link.ask(payload)
+
+
+async def test_a_comparison_does_not_wait_for_what_is_not_followed_any_more() -> None:
+    async with network("berlin", "oslo") as sites, line(sites["oslo"], "berlin") as link:
+        peer = sites["berlin"].peers["oslo"]
+        mute = Mute(link)
+        peer._connect = lambda: nullcontext(mute)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            following = group.create_task(peer.run())
+            await mute.asked.wait()
+            await sites["oslo"].store.do(Operation.SET, "task:1")
+            comparing = group.create_task(peer.compare())
+            while not peer._turn.locked():
+                await asyncio.sleep(0)
+            following.cancel()
+        assert "does not follow oslo any more" in comparing.result().error
 
 
 async def test_an_address_that_leads_to_another_site_is_noticed() -> None:
