@@ -42,8 +42,9 @@ MAX_REMEMBERED = 1_024  # bytes
 
 
 def fold(state: State, drafts: Sequence[Draft], *, batch: str, terms: Terms) -> Folded:
-    """Fold the drafts, in order, over the state: one outcome each; a draft that cannot be folded fails alone."""
+    """Fold the drafts, in order, over the state: one outcome each; one that cannot be folded fails alone, and as a whole."""
     folded = Folded(patterns=Patterns(site=state.site))
+    careful = False  # one could not be folded: others like it may come
     for place, draft in enumerate(drafts):
         known = _known(state, folded, draft.idempotency)
         if known is not None:
@@ -51,6 +52,7 @@ def fold(state: State, drafts: Sequence[Draft], *, batch: str, terms: Terms) -> 
             folded.replayed.add(place)
             continue
         outcome: Receipt | Refused
+        before = folded.copy() if careful else None
         try:
             outcome = _fold_one(state, folded, draft, request_id(batch, place), terms)
         except Refused as refused:
@@ -58,6 +60,9 @@ def fold(state: State, drafts: Sequence[Draft], *, batch: str, terms: Terms) -> 
         except Exception:  # noqa: BLE001 - a draft that breaks the fold is refused; the others of its tick go on
             _log.exception("a draft could not be folded", extra={"key": draft.key})
             outcome = Refused(Refusal.INTERNAL, "operation", "could not be carried out")
+            # nothing of what it may have left half done counts: it may be sent again
+            folded = before if before is not None else fold(state, drafts[:place], batch=batch, terms=terms)
+            careful = True
         folded.outcomes.append(outcome)
         if draft.idempotency is not None and draft.idempotency.key:
             folded.results[draft.idempotency.answer] = Result(draft.idempotency.fingerprint, outcome)

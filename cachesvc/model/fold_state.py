@@ -95,6 +95,18 @@ class Folded:
     patterns: Patterns = field(default_factory=Patterns)  # that came into force, or were retired; each in place of its like
     items: dict[str, Item | None] = field(default_factory=dict)  # to be kept, or forgotten
 
+    def copy(self) -> Folded:
+        """What has come of it so far, to go back to."""
+        return Folded(
+            list(self.changes),
+            list(self.outcomes),
+            dict(self.rows),
+            dict(self.results),
+            set(self.replayed),
+            self.patterns.copy(),
+            dict(self.items),
+        )
+
     @property
     def revocations(self) -> list[Revocation]:
         """That came into force."""

@@ -144,6 +144,9 @@ class Patterns:
         """How many keys are named one by one."""
         return sum(len(one.pattern.keys) for one in self if isinstance(one.pattern, Enumeration))
 
+    def copy(self) -> Patterns:
+        return Patterns(self, site=self._site)
+
     def find(self, name: str) -> InForce | None:
         return self._by_name.get(name)
 

@@ -12,6 +12,7 @@ from cachesvc.errors import Refusal, Refused
 from cachesvc.model.change import ABSENT, PRESENT, Draft, Idempotency, Kind, Operation, Receipt, invalidate, restore
 from cachesvc.model.entry import JSON, Entry, content_hash, tombstone
 from cachesvc.model.fold import fold
+from cachesvc.model.fold_rivals import note_overtaken
 from cachesvc.model.fold_state import ENDED_KEPT, Folded, Result, State, Terms, asked, touched
 from cachesvc.model.invalidation import Invalidation, ended_mark_of, mark_of
 from cachesvc.model.keys import Key
@@ -391,6 +392,24 @@ def test_a_poison_draft_fails_alone(monkeypatch: pytest.MonkeyPatch, caplog: pyt
     assert [refusal(done.outcomes[i])[0] for i in (1, 3)] == [Refusal.INTERNAL, Refusal.INTERNAL]
     assert [change.sequence for change in done.changes] == [101, 102]
     assert (done.rows[A].value, set(done.rows)) == (b"2", {A})
+
+
+def test_of_a_draft_that_breaks_half_way_nothing_is_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def poisoned(state: State, folded: Folded, row: Entry | None, left: Entry, terms: Terms) -> None:
+        note_overtaken(state, folded, row, left, terms)
+        if left.key == B:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr("cachesvc.model.fold.note_overtaken", poisoned)
+    drafts = [added(), idempotent(added(key=B)), invalidate(Invalidation("a*")), added(key=B), added(), idempotent(added())]
+    with caplog.at_level(logging.CRITICAL, logger="cachesvc.model.fold"):
+        done = folded(*drafts)
+    assert [refusal(done.outcomes[i])[0] for i in (1, 3, 5)] == [Refusal.INTERNAL] * 3
+    assert [change.sequence for change in done.changes] == [101, 102, 103]
+    assert (done.rows[A].value, set(done.rows), done.replayed) == (b"1", {A}, {5})
+    assert [one.sequence for one in done.patterns] == [102]
 
 
 def test_the_arguments_are_left_as_they_were() -> None:
