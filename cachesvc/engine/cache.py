@@ -192,9 +192,15 @@ class Cache:
                 return Answer(held, self.memory.name, self.floors.applied, now)
         return None
 
-    async def read_many(self, keys: Collection[Key]) -> list[Answer]:
-        """`read` of many keys at once, in order: one round trip to each tier below memory."""
-        return list(await asyncio.gather(*(self.read(key) for key in keys)))
+    async def read_many(self, keys: Collection[Key]) -> list[Answer | CacheError]:
+        """`read` of many keys at once, in order: one round trip to each tier below memory. One that fails leaves the others."""
+        return list(await asyncio.gather(*map(self._read_or_not, keys)))
+
+    async def _read_or_not(self, key: Key) -> Answer | CacheError:
+        try:
+            return await self.read(key)
+        except CacheError as exc:
+            return exc
 
     async def lift(self, keys: Collection[Key]) -> tuple[int, int]:
         """Bring what the authority has of these keys up into Redis, and into memory where there is room for it.

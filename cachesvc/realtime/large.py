@@ -14,7 +14,7 @@ from cachesvc.model.keys import Key
 class Reads(Protocol):
     """What is needed of the cache."""
 
-    async def read_many(self, keys: Collection[Key]) -> list[Answer]: ...
+    async def read_many(self, keys: Collection[Key]) -> list[Answer | CacheError]: ...
 
 
 async def completed(cache: Reads, changes: Sequence[Change], wanted: Callable[[Key], bool]) -> Sequence[Change]:
@@ -22,11 +22,9 @@ async def completed(cache: Reads, changes: Sequence[Change], wanted: Callable[[K
     lacking = {change.key for change in changes if not change.value_held and change.key is not None and wanted(change.key)}
     if not lacking:
         return changes
-    try:
-        answers = await cache.read_many(list(lacking))
-    except CacheError:
-        return changes
-    newest = {int(answer.entry.version): answer.entry for answer in answers if answer.entry is not None}
+    answers = await cache.read_many(list(lacking))
+    entries = [answer.entry for answer in answers if isinstance(answer, Answer) and answer.entry is not None]
+    newest = {int(entry.version): entry for entry in entries}
     return [
         change._replace(entry=newest[change.sequence], value_held=True)
         if not change.value_held and change.sequence in newest

@@ -135,10 +135,7 @@ async def _read(call: Call, steps: Sequence[Step], results: list[Result], room: 
     """Read, and fill in the results; returns how many bytes of values there is still room for."""
     for start in range(0, len(steps), _READS_AT_ONCE):
         some = steps[start : start + _READS_AT_ONCE]
-        try:
-            answers: Sequence[Answer | CacheError] = await call.service.cache.read_many([step.key for step in some])
-        except CacheError as error:
-            answers = [error] * len(some)
+        answers = await call.service.cache.read_many([step.key for step in some])
         for step, answer in zip(some, answers, strict=True):
             result, taken = _got(step.key, answer, room)
             results[step.place] = result

@@ -9,10 +9,12 @@ from typing import NoReturn
 import pytest
 
 from cachesvc.engine.answers import Want
+from cachesvc.engine.cache import Cache
 from cachesvc.engine.invalidate import invalidate
 from cachesvc.errors import TierUnavailable
 from cachesvc.model.change import Draft, Idempotency, Operation
 from cachesvc.model.change import invalidate as draft_of
+from cachesvc.model.entry import Entry
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
 from cachesvc.model.pattern import parse_pattern
@@ -30,6 +32,11 @@ async def fill(node: Node) -> None:
     await node.cache.write_many([Draft(Operation.SET, key, b"1") for key in (*KEYS, OTHER)])
 
 
+async def found(cache: Cache) -> set[Entry | None]:
+    """What all of the keys are read as."""
+    return {answer.entry for answer in await asyncio.gather(*map(cache.read, KEYS))}
+
+
 async def retired(node: Node) -> None:
     """Wait until the sweep has ended what was killed, and the retirement was applied here."""
     async with asyncio.timeout(20):
@@ -41,7 +48,7 @@ async def test_a_pattern_is_in_force_swept_and_retired(node: Node) -> None:
     await fill(node)
     done = await invalidate(node.cache, draft_of(Invalidation("task:*")))
     assert done.matched == len(KEYS)
-    assert {answer.entry for answer in await node.cache.read_many(KEYS)} == {None}
+    assert await found(node.cache) == {None}
     assert await node.cache.get(OTHER) is not None
     await retired(node)
     everything = parse_pattern("*")
@@ -74,11 +81,11 @@ async def test_every_live_node_has_applied_it(tmp_path: Path, valkey_url: str, p
     chosen = settings(tmp_path, redis={"url": valkey_url}, database={"url": postgres_url})
     async with opened(chosen) as one, opened(chosen) as two:
         await fill(one)
-        await two.cache.read_many(KEYS)
+        await found(two.cache)
         done = await invalidate(one.cache, draft_of(Invalidation("task:*")))
         assert await one.reached(done.written.receipt.version, within=10.0) == Reached([], [])
         assert two.cache.applied.sequence >= done.written.receipt.version
-        assert {answer.entry for answer in await two.cache.read_many(KEYS)} == {None}
+        assert await found(two.cache) == {None}
         future = done.written.receipt.version + 1_000
         missing, silent = await one.reached(future, within=0.0)
         assert (sorted(missing or ()), silent) == (sorted([one.id, two.id]), [])
@@ -116,7 +123,7 @@ async def test_a_node_that_starts_knows_what_is_in_force(tmp_path: Path, valkey_
         await one.cache.write(draft_of(Invalidation("task:*")))
         async with opened(chosen) as two:
             assert two.cache.floors.patterns.active == 1
-            assert {answer.entry for answer in await two.cache.read_many(KEYS)} == {None}
+            assert await found(two.cache) == {None}
 
 
 async def test_what_was_invalidated_softly_is_stale_in_every_tier(node: Node) -> None:

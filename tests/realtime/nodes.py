@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from cachesvc.engine.answers import Answer
-from cachesvc.errors import LogTrimmed
+from cachesvc.errors import CacheError, LogTrimmed
 from cachesvc.model.change import Change
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Epoch, Position, Seq
@@ -44,7 +44,7 @@ class Log:
 
 
 class NoValues:
-    async def read_many(self, keys: Collection[Key]) -> list[Answer]:
+    async def read_many(self, keys: Collection[Key]) -> list[Answer | CacheError]:
         raise AssertionError("all values are held")
 
 

@@ -14,6 +14,7 @@ from cachesvc.model.change import Appended, Draft, Operation
 from cachesvc.model.keys import Key
 from cachesvc.web.batch import Step, _rounds
 from cachesvc.web.service import Limits
+from tests.engine.loads import Origin, terms
 from tests.web.site import Site, opened
 
 INCREMENT = {"operation": "increment", "key": "n"}
@@ -60,6 +61,17 @@ async def test_each_is_answered_as_it_would_have_been_alone(site: Site, http: ht
     assert results[8]["problem"]["field"] == "operations[8].operation"
     assert results[9]["problem"]["field"] == "operations[9]"
     assert results[10]["problem"]["field"] == "operations[10].key"
+
+
+async def test_a_read_that_fails_leaves_the_others() -> None:
+    origin = Origin()
+    async with opened(loaders={"a": origin}, loading=terms()) as site, site.client() as http:
+        await http.put("/v1/cache/b", content=b"1")
+        origin.broken.add(Key("a:broken"))
+        held, broken, loaded = await post(http, *({"operation": "get", "key": key} for key in ("b", "a:broken", "a:1")))
+        assert (held["status"], held["value"]) == (200, 1)
+        assert (broken["status"], broken["problem"]["code"]) == (503, "UNAVAILABLE")
+        assert (loaded["status"], loaded["value"]) == (200, 1)
 
 
 async def test_values_stay_as_written(http: httpx.AsyncClient) -> None:
