@@ -24,7 +24,7 @@ from cachesvc.logs.redis_server import Argument, Server, check, connected
 from cachesvc.logs.redis_source import UNRELATED, RedisSource
 from cachesvc.logs.witness import Witness
 from cachesvc.model.agenda import Item, unpack_item
-from cachesvc.model.change import OPENING, Appended, Change, Draft, opened_by
+from cachesvc.model.change import OPENING, Appended, Change, Draft, Kind, opened_by
 from cachesvc.model.fold import fold
 from cachesvc.model.fold_state import Folded, Result, State, Terms, asked, base_of, based, noted, touched
 from cachesvc.model.invalidation import InForce
@@ -32,7 +32,8 @@ from cachesvc.model.position import MAX_GAPS, Epoch, Position, Seq, parse_gaps
 from cachesvc.model.revocation import pack_revocation, unpack_revocation
 from cachesvc.ports import Burial, Clock, Retention, Standing, Trail
 
-_TRIM_STEP: Final = 10_000
+_TRIM_STEP: Final = 1_000
+_LOG_SHARE: Final = 4  # of the memory that Redis may take up, the log has one part in so many
 _FOLDS: Final = 100  # how often a fold is tried while other nodes move the log
 _LOOK_AGAIN: Final = 0.05
 _FOREIGN: Final = -2  # what the append script answers on a log of another history
@@ -191,7 +192,7 @@ class RedisAuthority(RedisSource, RedisRegistry, RedisJobs, RedisAgenda):
         record_of_batch = pack_batch(drafts, folded.outcomes)
         try:
             done = await self._server.run(
-                "append",
+                "append_freeing" if all(map(_frees, folded.changes)) and folded.changes else "append",
                 (
                     *(names.state, names.log, names.keys, names.ends, names.gone, names.batch(batch)),
                     *(names.patterns, names.revocations),
@@ -285,13 +286,15 @@ class RedisAuthority(RedisSource, RedisRegistry, RedisJobs, RedisAgenda):
     async def trim(self, retention: Retention) -> int:
         epoch, head, trimmed_to, nbytes = map(int, await self._state("epoch", "head", "trimmed_to", "bytes"))
         too_old = await self._server.time() - retention.age
+        most = int((await self._server.ask("INFO", "memory"))["maxmemory"]) // _LOG_SHARE
+        most_bytes = min(retention.bytes, most) if most else retention.bytes
 
         async def may_stay(sequence: int) -> bool:
             records = await self._server.ask("XRANGE", self._names.log, f"{sequence}-0", f"{sequence}-0")
             if not records:
                 return False  # another node trims too
             before = int(records[0][1][b"b"])
-            return unpack_record(records[0]).at >= too_old and nbytes - before <= retention.bytes
+            return unpack_record(records[0]).at >= too_old and nbytes - before <= most_bytes
 
         # records are in the order of both their time and their bytes, so the first that may stay is found by halving
         low = max(trimmed_to + 1, head - retention.count + 1)
@@ -307,7 +310,9 @@ class RedisAuthority(RedisSource, RedisRegistry, RedisJobs, RedisAgenda):
         dropped = 0
         while trimmed_to < low - 1:
             trimmed_to = min(trimmed_to + _TRIM_STEP, low - 1)
-            dropped += await self._server.run("trim", (self._names.state, self._names.log), (epoch, trimmed_to))
+            dropped += await self._server.run(
+                "trim", (self._names.state, self._names.log), (epoch, trimmed_to, self._names.batches)
+            )
         return dropped
 
     async def new_epoch(self, seen: Position, *, kept: Seq | None = None) -> Position:
@@ -357,6 +362,17 @@ class RedisAuthority(RedisSource, RedisRegistry, RedisJobs, RedisAgenda):
 
     async def time(self) -> float:
         return await self._server.time()
+
+
+def _frees(change: Change) -> bool:
+    """Whether it only takes away what is there, or will: then it is carried out on a Redis that is full, too."""
+    match change.kind:
+        case Kind.DELETE:
+            return change.before is not None
+        case Kind.INVALIDATE | Kind.RETIRE:
+            return not change.touches
+        case kind:
+            return kind is Kind.EXPIRE
 
 
 def _position(epoch: bytes, sequence: bytes) -> Position:

@@ -114,8 +114,13 @@ class Names:
     def answer(self, subject: str, key: str) -> str:
         return f"{self.prefix}:answer:{len(subject)}:{subject}:{key}"
 
+    @property
+    def batches(self) -> str:
+        """What the key of a batch's record begins with."""
+        return f"{self.prefix}:batch:"
+
     def batch(self, batch: str) -> str:
-        return f"{self.prefix}:batch:{batch}"
+        return self.batches + batch
 
     def quota(self, name: str) -> str:
         return f"{self.prefix}:quota:{name}"

@@ -32,6 +32,7 @@ _SCRIPTS: Final = {
     **dict.fromkeys(("append", "begin", "trim", "sweep", "bury", "forget", "unrevoke", "job_add", "job_move"), "cachesvc.logs"),
     **dict.fromkeys(("acquire", "draw", "release"), "cachesvc.tiers"),  # shared with Redis as a tier
 }
+_FREEING: Final = "append_freeing"  # the append script, for what a Redis that is full is to take all the same
 _IDLE: Final = 30.0  # seconds without a wake-up after which the listening connection is tried
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
@@ -116,10 +117,9 @@ async def connected(
         decode_responses=False,
     )
     client = Redis.from_pool(pool)
-    scripts = {
-        name: client.register_script(files(package).joinpath("lua", f"{name}.lua").read_bytes())
-        for name, package in _SCRIPTS.items()
-    }
+    texts = {name: files(package).joinpath("lua", f"{name}.lua").read_bytes() for name, package in _SCRIPTS.items()}
+    texts[_FREEING] = texts["append"].replace(b"#!lua", b"#!lua flags=allow-oom", 1)
+    scripts = {name: client.register_script(text) for name, text in texts.items()}
     failed: Exception | None = None
     try:
         server = Server(client, timeout, scripts)

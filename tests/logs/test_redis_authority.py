@@ -19,9 +19,10 @@ from cachesvc.logs import redis
 from cachesvc.logs.redis_rows import Names, pack_row, unpack_row
 from cachesvc.logs.redis_server import Argument, Server
 from cachesvc.model.agenda import CONFLICT, pack_item
-from cachesvc.model.change import Appended, Draft, Idempotency, Operation, Receipt, request_id
+from cachesvc.model.change import NO_KEY, Appended, Draft, Idempotency, Operation, Receipt, request_id
 from cachesvc.model.entry import Entry, Origin, content_hash
 from cachesvc.model.fold_state import Terms
+from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Seq, Version
 from cachesvc.ports import Retention
@@ -287,6 +288,66 @@ async def test_a_full_server_refuses_and_nothing_is_written() -> None:
             assert await value(authority) == b"1"
             client.config_set("maxmemory", "0")
             assert (await append(authority, add())).before == head
+
+
+async def test_a_full_server_takes_what_frees_it(authority: redis.RedisAuthority, valkey_server: servers.Server) -> None:
+    kept = await append(authority, put("ended")._replace(ttl=0.001), put("deleted"), put("gone"), put("there"))
+    await append(authority, Draft(Operation.DELETE, Key("gone")))
+    with Redis(port=valkey_server.port) as client:
+        client.config_set("maxmemory", "1mb")
+        try:
+            for refused in (put("k"), Draft(Operation.DELETE, Key("never"))):  # of what is not there a deletion would be kept
+                with pytest.raises(TierUnavailable, match="maxmemory"):
+                    await append(authority, refused)
+            deleted = await append(authority, Draft(Operation.DELETE, Key("deleted")))
+            assert isinstance(deleted.outcomes[0], Receipt)
+            await append(authority, Draft(Operation.INVALIDATE, NO_KEY, invalidation=Invalidation("there")))
+            async with asyncio.timeout(20):
+                while not (due := await authority.expired(limit=10)):
+                    pass
+            assert due == [(Key("ended"), kept.changes[0].sequence)]
+            expired = await append(authority, Draft(Operation.EXPIRE, Key("ended"), expected=due[0][1]))
+            assert isinstance(expired.outcomes[0], Receipt)
+            assert await authority.acquire(["sweep"], "me", 5.0) == {"sweep": 0.0}
+            await authority.release(["sweep"], "me")
+            assert await authority.sweep(limit=10) == 0
+            assert await authority.trim(Retention(count=1)) == 7
+        finally:
+            client.config_set("maxmemory", "0")
+
+
+async def test_the_log_takes_up_a_share_of_what_redis_may(
+    authority: redis.RedisAuthority, valkey_server: servers.Server
+) -> None:
+    await append(authority, *(put(f"k{number}", b"x" * 60_000) for number in range(8)))
+    with Redis(port=valkey_server.port) as client:
+        client.config_set("maxmemory", "100mb")
+        try:
+            assert await authority.trim(Retention()) == 0
+            client.config_set("maxmemory", "1mb")
+            assert await authority.trim(Retention()) == 4
+        finally:
+            client.config_set("maxmemory", "0")
+
+
+async def test_the_answers_of_a_batch_go_with_the_last_of_its_records(
+    authority: redis.RedisAuthority, valkey_server: servers.Server
+) -> None:
+    asked = Idempotency("ann", "mine", "f")
+    first = await append(authority, put("a"), add(asked=asked))
+    second = await append(authority, put("b"), put("c"), put("d"))
+    third = await append(authority, put("e"))
+    with Redis(port=valkey_server.port) as client:
+
+        def batches() -> set[str]:
+            return {name.decode().rpartition(":")[2] for name in client.keys("test:batch:*")}
+
+        assert await authority.trim(Retention(count=3)) == 3
+        assert batches() == {second.batch, third.batch}
+        assert await authority.trim(Retention(count=1)) == 2
+        assert batches() == {third.batch}
+    again = await append(authority, add(asked=asked))
+    assert (again.replayed, again.outcomes[0]) == (frozenset({0}), first.outcomes[1])  # an answer to a key is kept
 
 
 async def test_what_is_given_another_time_while_it_is_looked_up_is_not_due(

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- End what an active pattern kills, or leave it stale: rows that are still the ones that were seen. How far that came is
 -- noted with the pattern.
 -- Returns 1, or 0 when the pattern is not the one that was seen any more; then nothing was done.

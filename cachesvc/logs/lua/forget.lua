@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Forget retired patterns: what began before them cannot be judged any more, which `complete_since` says from now on.
 --
 -- KEYS  state, patterns

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Drop tombstones that are still the ones that were seen. What was known from them is known from `complete_since` after.
 -- Returns how many were dropped.
 --

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Forget revocations of tokens that have ended, where nothing was written over them meanwhile.
 --
 -- KEYS  revocations

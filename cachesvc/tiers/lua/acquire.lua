@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Take leases, or renew one's own.
 -- Rule: what another holds is left as it is.
 --

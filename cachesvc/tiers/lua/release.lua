@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Give leases back that are still one's own.
 --
 -- KEYS  leases
