@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 class Value(NamedTuple):
     """One value of a field: its type (`"s"`, `"n"`, `"b"` or `"null"`) and its text.
 
-    Numbers are those of a double; all past its range are one, of either sign.
+    Whole numbers of 64 bits are exact, others those of a double; all past its range are one, of either sign.
     """
 
     type: str
@@ -87,7 +87,8 @@ def meanings(text: str) -> set[Value]:
     elif text == "null":
         meant.add(Value("null", ""))
     elif _NUMBER.fullmatch(text):
-        meant.add(_value(read_value(text.encode())))
+        number = read_value(text.encode())
+        meant |= {_value(number), _value(_written_otherwise(number))}
     return meant
 
 
@@ -114,6 +115,13 @@ def _value(leaf: object) -> Value:
             return Value("n", repr(leaf))
         case _:
             return Value("s", _bounded(str(leaf)))
+
+
+def _written_otherwise(number: int | float) -> int | float:
+    """The same number as JSON may have it, too: 1e16 is 10000000000000000."""
+    if isinstance(number, float):
+        return int(number) if number.is_integer() and abs(number) < 2**64 else number
+    return float(number) if number == float(number) else number
 
 
 def _bounded(text: str) -> str:

@@ -12,8 +12,10 @@ from sqlalchemy import Connection, event
 
 from cachesvc.errors import InvalidInput, TierUnavailable
 from cachesvc.logs.database import DatabaseAuthority
+from cachesvc.model.entry import JSON, Entry
 from cachesvc.model.keys import Key
-from cachesvc.tiers.database_fields import meanings
+from cachesvc.model.position import Version
+from cachesvc.tiers.database_fields import meanings, values_of
 from tests.conformance.authority_store import append, delete, expire, passed, put, receipts
 from tests.logs.database_store import DatabaseStore
 
@@ -82,6 +84,34 @@ async def test_query(indexed: DatabaseStore) -> None:
             await found(authority, color="red")
         with pytest.raises(InvalidInput, match="status: has 0 values"):
             await found(authority, status=[])
+
+
+@pytest.mark.parametrize(
+    ("asked", "keys"),
+    [
+        ("10000000000000000", ["a", "b"]), ("1e16", ["a", "b"]), ("1.0e16", ["a", "b"]), ("9007199254740993", ["c"]),
+        ("9007199254740992", ["d", "e"]), ("9007199254740992.0", ["d", "e"]), ("-9223372036854775808", ["f"]),
+        ("-9.223372036854775808e18", ["f"]), ("2.50", ["g"]),
+    ],
+)  # fmt: skip
+def test_a_number_is_found_however_it_is_written(asked: str, keys: list[str]) -> None:
+    told = ["10000000000000000", "1e16", "9007199254740993", "9007199254740992", "9007199254740992.0", str(-(2**63)), "2.5"]
+    entries = [
+        Entry(Key(key), Version(1), b'{"n":%s}' % number.encode(), JSON, 0.0, 0.0, None, b"")
+        for key, number in zip("abcdefg", told, strict=True)
+    ]
+    meant = {("n", meaning) for meaning in meanings(asked)}
+    assert [entry.key for entry in entries if values_of(entry, ["n"]) & meant] == keys
+
+
+@pytest.mark.parametrize("kind", ["application/problem+json", "application/vnd.Api+JSON", 'Application/geo+Json; a="b"'])
+async def test_what_is_json_is_looked_into_and_nothing_else(indexed: DatabaseStore, kind: str) -> None:
+    async with indexed.opened() as authority:
+        kinds = kind, "text/plain; like=json", "application/json-seq"
+        await append(
+            authority, *(put(key, b'{"status": "open"}', content_type=kind) for key, kind in zip("abc", kinds, strict=True))
+        )
+        assert await found(authority, status="open") == ["a"]
 
 
 async def test_the_index_follows_every_write(indexed: DatabaseStore) -> None:
