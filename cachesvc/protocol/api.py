@@ -55,6 +55,7 @@ Ttl = Annotated[
     BeforeValidator(_ttl),
     WithJsonSchema({"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": MAX_TTL, "description": "seconds"}),
 ]
+Time = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False, description="Unix seconds")]
 AnyJson = Annotated[InstanceOf[RawJson] | None, WithJsonSchema({"description": "any JSON value, kept as written"})]
 # how long it is, is checked in bytes by `parse_name`, as no schema can say
 Name = Annotated[StrictStr, WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES})]

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from pydantic.alias_generators import to_camel
 
-from cachesvc.protocol.api import AnyJson, Body, Name
+from cachesvc.protocol.api import AnyJson, Body, Name, Time
 
 
 class _Told(BaseModel):
@@ -351,9 +351,9 @@ class SnapshotEntry(_Told):
     key: str
     version: int
     content_type: str
-    created_at: float
-    updated_at: float
-    expires_at: float | None
+    created_at: Time
+    updated_at: Time
+    expires_at: Time | None
     hash: str = Field(description="xxh3-128 of content type, a zero byte and value, in hex")
     tags: list[str] = Field(default_factory=list)
     depends_on: list[str] = Field(default_factory=list)

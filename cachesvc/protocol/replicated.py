@@ -18,7 +18,7 @@ from cachesvc.model.fields import MOST
 from cachesvc.model.keys import parse_key
 from cachesvc.model.position import MAX_SEQ, Seq, Version
 from cachesvc.model.replica import portable
-from cachesvc.protocol.api import MAX_NAMES, AnyJson, parse
+from cachesvc.protocol.api import MAX_NAMES, AnyJson, Time, parse
 from cachesvc.protocol.drafts import names
 from cachesvc.protocol.frames import Wire
 from cachesvc.protocol.values import is_json, value_members
@@ -27,7 +27,6 @@ MAX_SITES: Final = 100
 MAX_DEPTH: Final = 64  # of objects within each other
 _Site = Annotated[StrictStr, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
 _Sequence = Annotated[StrictInt, Field(ge=0, le=MAX_SEQ)]
-_Time = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
 _Names = Annotated[list[StrictStr], Field(max_length=MAX_NAMES)]
 
 
@@ -41,7 +40,7 @@ class Named(Wire):
 class StampTold(Named):
     """A write, and when it was made."""
 
-    at: _Time
+    at: Time
 
 
 class FieldTold(StampTold):
@@ -62,9 +61,9 @@ class Content(Wire):
     content_type: Annotated[StrictStr, Field(max_length=255)] = ""
     encoding: Literal["base64"] | None = None
     hash: Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{32}$")]
-    created_at: _Time
-    updated_at: _Time
-    expires_at: _Time | None = None
+    created_at: Time
+    updated_at: Time
+    expires_at: Time | None = None
     tags: _Names = Field(default_factory=list)
     depends_on: _Names = Field(default_factory=list)
     updated_by: Annotated[StrictStr, Field(max_length=512)] = ""
@@ -98,7 +97,7 @@ class InvalidationTold(Wire):
     tags: _Names = Field(default_factory=list)
     cascade: StrictBool = False
     soft: StrictBool = False
-    at: _Time | None = None
+    at: Time | None = None
     origin: Named
 
 

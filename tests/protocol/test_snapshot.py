@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -106,6 +108,15 @@ def test_whatever_is_cut_off_or_altered_is_refused(data: st.DataObject) -> None:
 def test_what_could_not_have_been_written_is_refused(one: Entry, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         read(written(one))
+
+
+@pytest.mark.parametrize(("name", "text"), [("expiresAt", b"Infinity"), ("createdAt", b"1e300"), ("updatedAt", b"-1")])
+def test_a_time_that_no_clock_shows_is_refused(name: str, text: bytes) -> None:
+    header, line, *_ = written(entry()).splitlines()
+    reader = SnapshotReader(max_value_size=1_000)
+    reader.line(header)
+    with pytest.raises(InvalidInput, match=f"line 2: {name}"):
+        reader.line(re.sub(rb'("%b":)[^,]+' % name.encode(), rb"\g<1>" + text, line))
 
 
 @pytest.mark.parametrize("line", [b"", b"{", b"[]", b"{}", b'{"snapshot":2}', b"\xff"])
