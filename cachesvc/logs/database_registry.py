@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Insert, Table, Text, bindparam, case, cast
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cachesvc.model.position import Epoch, Position, Seq
-from cachesvc.ports import Drawn, NodeRecord
+from cachesvc.ports import LONGEST_LEASE, Drawn, NodeRecord
 from cachesvc.tiers.database_store import Store
 from cachesvc.tiers.schema import dictionaries, nodes
 from cachesvc.tiers.schema import leases as table
@@ -39,7 +39,9 @@ class DatabaseRegistry:
         await self._store.change(lambda connection: connection.execute(statement))
 
     async def nodes(self, *, seen_within: float) -> Sequence[NodeRecord]:
-        statement = select(nodes).where(nodes.c.seen_at > self._store.now() - seen_within).order_by(nodes.c.node)
+        # who was seen long after now was seen before the clock was set back
+        lately = nodes.c.seen_at.between(self._store.now() - seen_within, self._store.now() + seen_within)
+        statement = select(nodes).where(lately).order_by(nodes.c.node)
         rows = await self._store.read(lambda connection: connection.execute(statement).all())
         return [
             NodeRecord(
@@ -65,7 +67,9 @@ class DatabaseRegistry:
         # in one order, so that two who ask for the same do not wait for each other
         rows = [{"name": lease, "holder": holder, "expires_at": now + ttl} for lease in sorted(set(leases))]
         insert = (sqlite if self._store.dialect == "sqlite" else postgresql).insert(table).values(rows)
-        free = or_(table.c.holder == holder, table.c.expires_at <= now)
+        # no lease lasts that long: the clock was set back since it was taken
+        never = table.c.expires_at > now + LONGEST_LEASE * ttl
+        free = or_(table.c.holder == holder, table.c.expires_at <= now, never)
         # what another holds is written as it was, so that it is told of too
         kept = {name: case((free, insert.excluded[name]), else_=table.c[name]) for name in ("holder", "expires_at")}
         upsert = insert.on_conflict_do_update(index_elements=["name"], set_=kept)
@@ -87,7 +91,7 @@ class DatabaseRegistry:
         first = min(asked, most)
         row = {"name": f"quota:{name}", "holder": repr(first), "expires_at": now + first}
         insert = (sqlite if sqlite_ else postgresql).insert(table).values(row)
-        full = most_of(table.c.expires_at, now)
+        full = least(most_of(table.c.expires_at, now), now + most)
         moved = most_of(full, least(full + asked, now + most))
         changed = {"expires_at": moved, "holder": cast(moved - full, Text)}
         upsert = insert.on_conflict_do_update(index_elements=["name"], set_=changed)

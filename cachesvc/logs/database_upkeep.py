@@ -96,9 +96,9 @@ def _sweep(store: Store, limit: int, answers_older_than: float, connection: Conn
         .limit(1)
         .scalar_subquery()
     )
-    past = or_(
-        idempotency.c.at < now - answers_older_than, and_(idempotency.c.subject == BATCHES, idempotency.c.at < kept_since)
-    )
+    # a record of later than now is of before the clock was set back: what is older than that one is not told by the time
+    trimmed = and_(idempotency.c.subject == BATCHES, idempotency.c.at < kept_since, kept_since <= now)
+    past = or_(idempotency.c.at < now - answers_older_than, trimmed)
     old = select(idempotency.c.subject, idempotency.c.key).where(past).order_by(idempotency.c.at).limit(limit)
     answers = connection.execute(idempotency.delete().where(answer.in_(old))).rowcount
     connection.execute(nodes.delete().where(nodes.c.seen_at < now - FORGOTTEN_NODE))

@@ -30,7 +30,19 @@ from cachesvc.model.pattern import Pattern
 from cachesvc.model.position import Gap, Position, Seq, Version, first_sequence, pack_gaps, parse_gaps
 from cachesvc.model.relations import related
 from cachesvc.model.revocation import Revocation
-from cachesvc.ports import Burial, Clock, Holding, Listed, Memory, NodeRecord, Retention, Standing, TierStats, Trail
+from cachesvc.ports import (
+    LONGEST_LEASE,
+    Burial,
+    Clock,
+    Holding,
+    Listed,
+    Memory,
+    NodeRecord,
+    Retention,
+    Standing,
+    TierStats,
+    Trail,
+)
 
 RING: Final = Retention(count=100_000, bytes=64 << 20)
 _NODE_KEPT: Final = 86_400.0
@@ -266,7 +278,7 @@ class MemoryAuthority(MemoryJobs, MemoryAgenda):
         left: dict[str, float] = {}
         for lease in leases:
             held_by, until = self._leases.get(lease, (holder, now))
-            left[lease] = until - now if held_by != holder and until > now else 0.0
+            left[lease] = until - now if held_by != holder and now < until <= now + LONGEST_LEASE * ttl else 0.0
             if not left[lease]:
                 self._leases[lease] = holder, now + ttl
         return left

@@ -13,7 +13,7 @@ import orjson
 from cachesvc.logs.redis_rows import Names, milliseconds
 from cachesvc.logs.redis_server import Server
 from cachesvc.model.position import Epoch, Position, Seq
-from cachesvc.ports import Drawn, NodeRecord
+from cachesvc.ports import LONGEST_LEASE, Drawn, NodeRecord
 from cachesvc.tiers.redis_quotas import drawn
 
 
@@ -36,8 +36,9 @@ class RedisRegistry:
         await self._server.ask("HSET", self._names.nodes, record.node, orjson.dumps(told))
 
     async def nodes(self, *, seen_within: float) -> Sequence[NodeRecord]:
-        since = await self._server.time() - seen_within
-        return [node for node in await self._known_nodes() if node.seen_at >= since]
+        now = await self._server.time()
+        # who was seen long after now was seen before the clock was set back
+        return [node for node in await self._known_nodes() if abs(node.seen_at - now) <= seen_within]
 
     async def leave(self, node: str) -> None:
         await self._server.ask("HDEL", self._names.nodes, node)
@@ -53,7 +54,7 @@ class RedisRegistry:
 
     async def acquire(self, leases: Collection[str], holder: str, ttl: float) -> Mapping[str, float]:
         names = [self._names.lease(lease) for lease in leases]
-        left = await self._server.run("acquire", names, (holder, milliseconds(ttl))) if names else ()
+        left = await self._server.run("acquire", names, (holder, milliseconds(ttl), LONGEST_LEASE)) if names else ()
         return {lease: milliseconds / 1_000 for lease, milliseconds in zip(leases, left, strict=True)}
 
     async def release(self, leases: Collection[str], holder: str) -> None:

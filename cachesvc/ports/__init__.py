@@ -10,7 +10,7 @@ from cachesvc.ports.agenda import Agenda
 from cachesvc.ports.authority import Authority, Burial, Listed
 from cachesvc.ports.clock import Clock
 from cachesvc.ports.jobs import Jobs
-from cachesvc.ports.leases import Leases
+from cachesvc.ports.leases import LONGEST_LEASE, Leases
 from cachesvc.ports.loaders import Loaded, Loader
 from cachesvc.ports.log import ChangeLog, Retention, Standing, Trail
 from cachesvc.ports.quotas import Drawn, Quotas
@@ -19,6 +19,7 @@ from cachesvc.ports.sites import Followed, Link, Reply, SiteStore
 from cachesvc.ports.tiers import Copy, Holding, Inspected, Mark, Memory, Replica, Source, Tier, TierStats
 
 __all__ = [
+    "LONGEST_LEASE",
     "Agenda",
     "Authority",
     "Burial",

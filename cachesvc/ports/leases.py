@@ -6,7 +6,9 @@ A lease is a hint, never the truth: it may be lost at any time, and two who do t
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
+
+LONGEST_LEASE: Final = 2  # times as long as is asked for
 
 
 @runtime_checkable
@@ -16,7 +18,8 @@ class Leases(Protocol):
     async def acquire(self, leases: Collection[str], holder: str, ttl: float) -> Mapping[str, float]:
         """Take or renew each for `ttl` seconds where no other holds it; 0 for what is held now, else the seconds it is taken.
 
-        Those that the part for them did not answer are left out. Raises `TierUnavailable`.
+        One that ends later than `LONGEST_LEASE` allows is free: the clock was set back since it was taken. Those that the part
+        for them did not answer are left out. Raises `TierUnavailable`.
         """
         ...
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from cachesvc.ports import LONGEST_LEASE
 from cachesvc.tiers.redis_connection import Connection, Group, load_script
 
 _ACQUIRE, _RELEASE = (load_script(name) for name in ("acquire", "release"))
@@ -24,7 +25,7 @@ class RedisLeases:
         if not leases:
             return {}
         async with self._connection.limited():
-            left = await self._connection.run(_ACQUIRE, (holder, max(1, int(ttl * 1_000))), self._groups(leases))
+            left = await self._connection.run(_ACQUIRE, (holder, max(1, int(ttl * 1_000)), LONGEST_LEASE), self._groups(leases))
         return {
             lease: float(str(milliseconds)) / 1_000
             for lease, milliseconds in zip(leases, left, strict=True)

@@ -38,6 +38,13 @@ class QuotaContract:
         await quotas.draw("a", asked=1_000.0, most=MOST)
         assert (await quotas.draw("a", asked=5.0, most=10.0)).given == 0.0
 
+    async def test_a_budget_that_is_full_later_than_any_fills_with_time(self, quotas: Quotas, others: Quotas) -> None:
+        """The clock was set back: it is not refused for so long."""
+        await quotas.draw("a", asked=MOST, most=MOST)
+        async with asyncio.timeout(30):
+            while not (await others.draw("a", asked=0.05, most=0.1)).given:
+                pass
+
     async def test_of_many_at_once_no_more_is_given_than_there_is(self, quotas: Quotas, others: Quotas) -> None:
         asked = [(quotas, others)[i % 2].draw("a", asked=500.0, most=MOST) for i in range(20)]
         assert sum(drawn.given for drawn in await asyncio.gather(*asked)) == pytest.approx(MOST, abs=60)

@@ -17,6 +17,7 @@ from cachesvc.logs.database import DatabaseAuthority
 from cachesvc.model.change import Change, Idempotency, request_id
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Epoch, Position, Seq
+from cachesvc.ports import NodeRecord
 from cachesvc.tiers.schema import metadata
 from tests.conformance.authority_store import add, append, delete, expire, passed, put, receipts, refusal, values
 from tests.logs.database_store import DatabaseStore
@@ -198,6 +199,21 @@ async def test_a_database_that_is_behind_its_reader_is_not_believed(store: Datab
         for other in (at._replace(sequence=Seq(head + 1)), at._replace(epoch=Epoch(at.epoch + 1))):
             with pytest.raises(TierUnavailable, match="not after"):
                 await authority.get([Key("a")], horizon=other)
+
+
+async def test_a_clock_that_was_set_back(store: DatabaseStore) -> None:
+    """What was written before it is of the future: no node that is gone counts as there, and no answer is forgotten for it."""
+    asker = Idempotency("me", "", "f")
+    async with store.opened() as authority:
+        await append(authority, add("a"))
+        await authority.heartbeat(NodeRecord("gone", 1.0, 1.0, await authority.head(), "1", "here", {}))
+        ahead = "UPDATE changes SET at = at + 3600", "UPDATE nodes SET seen_at = seen_at + 3600"
+        await authority._store.change(lambda connection: [connection.execute(text(statement)) for statement in ahead])
+        assert await authority.nodes(seen_within=60.0) == []
+        appended = await append(authority, add("a", idempotency=asker))
+        await authority.sweep(limit=10)
+        again = await append(authority, add("a", idempotency=asker._replace(key=request_id(appended.batch, 0))))
+        assert again.replayed == {0}
 
 
 async def test_the_sweep_forgets_answers_past_their_time(store: DatabaseStore) -> None:

@@ -305,7 +305,7 @@ async def test_a_full_server_takes_what_frees_it(authority: redis.RedisAuthority
             async with asyncio.timeout(20):
                 while not (due := await authority.expired(limit=10)):
                     pass
-            assert due == [(Key("ended"), kept.changes[0].sequence)]
+            assert due == [(Key("ended"), Version(kept.changes[0].sequence))]
             expired = await append(authority, Draft(Operation.EXPIRE, Key("ended"), expected=due[0][1]))
             assert isinstance(expired.outcomes[0], Receipt)
             assert await authority.acquire(["sweep"], "me", 5.0) == {"sweep": 0.0}
