@@ -104,16 +104,6 @@ def test_a_number_is_found_however_it_is_written(asked: str, keys: list[str]) ->
     assert [entry.key for entry in entries if values_of(entry, ["n"]) & meant] == keys
 
 
-@pytest.mark.parametrize("kind", ["application/problem+json", "application/vnd.Api+JSON", 'Application/geo+Json; a="b"'])
-async def test_what_is_json_is_looked_into_and_nothing_else(indexed: DatabaseStore, kind: str) -> None:
-    async with indexed.opened() as authority:
-        kinds = kind, "text/plain; like=json", "application/json-seq"
-        await append(
-            authority, *(put(key, b'{"status": "open"}', content_type=kind) for key, kind in zip("abc", kinds, strict=True))
-        )
-        assert await found(authority, status="open") == ["a"]
-
-
 async def test_the_index_follows_every_write(indexed: DatabaseStore) -> None:
     async with indexed.opened() as authority:
         old = receipts(
