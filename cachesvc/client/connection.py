@@ -210,6 +210,7 @@ def checked_url(url: str) -> str:
         httpx.URL(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         good = good and not (parts.query or parts.fragment or parts.username)
+        (parts.hostname or "").encode("idna")
     except (ValueError, httpx.InvalidURL):
         good = False
     if not good:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from cachesvc.model.pattern import Pattern, parse_pattern
+from cachesvc.model.syncs import resource_of
 
 _GLOB: Final = "cache:"
 
@@ -73,8 +74,21 @@ class Following:
             pattern = payload.get("pattern")
             met = pattern is not None and self._meets(parse_pattern(pattern).prefix)
             return met or any(map(self._covers, payload["keys"]))
-        named = payload.get("key", payload.get("resource"))
-        return isinstance(named, str) and self._covers(named)
+        if "key" in payload:
+            return self._covers(payload["key"])
+        if "syncId" in payload:
+            return self._covers(resource_of(payload["syncId"]))
+        return "resource" in payload and self._includes(payload["resource"])
+
+    def _includes(self, resource: str) -> bool:
+        """Whether what is published to a resource is for who follows this: all of that is of what is followed."""
+        if not resource.startswith(_GLOB):
+            return self._covers(resource)
+        pattern = parse_pattern(resource.removeprefix(_GLOB))
+        if pattern.exact:
+            return self._covers(pattern.prefix)
+        named = any(pattern.prefix.startswith(f"{name}:") for name in self.names)
+        return named or any(glob.text == pattern.text or glob.covers(pattern) for glob in self._globs)
 
     def _covers(self, key: str) -> bool:
         named = any(key == name or key.startswith(f"{name}:") for name in self.names)

@@ -213,7 +213,18 @@ def test_absence_is_none_but_another_404_is_not() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "localhost:8080", "ftp://a", "http://", "http://a:0", "http://a:b", "http://a?b", "http://user:secret@a", "http://["],
+    [
+        "",
+        "localhost:8080",
+        "ftp://a",
+        "http://",
+        "http://a:0",
+        "http://a:b",
+        "http://a?b",
+        "http://user:secret@a",
+        "http://[",
+        "http://a..b",
+    ],
 )
 def test_no_url(url: str) -> None:
     with pytest.raises(InvalidInput, match="url"):

@@ -475,6 +475,28 @@ def test_an_event_is_typed_and_one_that_is_not_known_comes_as_it_is(desk: Desk) 
     assert (second.type, second.payload["note"]) == ("note:update", 1)
 
 
+@pytest.mark.parametrize(
+    ("kind", "payload", "told"),
+    [
+        ("publish", {"resource": "task"}, "task"),
+        ("publish", {"resource": "task:1"}, "task"),
+        ("publish", {"resource": "cache:task:?:*"}, "task"),
+        ("publish", {"resource": "cache:note:1"}, "cache:note:*"),
+        ("publish", {"resource": "cache:note:*"}, "cache:note:*"),
+        ("publish", {"resource": "cache:note:[ab]*"}, "cache:note:*"),
+        ("task:sync", {"syncId": "s-1", "status": "started", "progress": 0.0, "processed": 0, "total": 1}, "task"),
+    ],
+)
+def test_what_has_no_key_is_told_to_who_follows_what_it_is_to(
+    desk: Desk, kind: str, payload: dict[str, Any], told: str
+) -> None:
+    desk.connect()
+    numbers = {desk.follow(name): name for name in ("contact", "task", "cache:note:*")}
+    members = {"message": 1, "publishedBy": "ann"} if kind == "publish" else {}
+    desk.say(kind, {**payload, **members}, seq=1, version=1001, epoch=7, position=1001)
+    assert [numbers[effect.number] for effect in desk.effects() if isinstance(effect, Told)] == [told]
+
+
 def test_after_a_reconnect_it_asks_for_what_it_missed_and_drops_what_it_had(desk: Desk) -> None:
     desk.connect()
     number = desk.follow("task")
