@@ -7,6 +7,7 @@ token says of itself chooses among those and nothing else (RFC 8725, 3.1). A tok
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
@@ -25,6 +26,7 @@ MAX_TOKEN: Final = 8 << 10  # bytes
 _MAX_KEYS: Final = 100
 _SOON: Final = 10.0  # seconds between two askings for keys because of one that is not known
 _REQUIRED: Final = ("exp", "iss", "aud", "sub")
+_UNTOLD: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # what is no part of a name: as of keys
 
 
 class Key(NamedTuple):
@@ -121,6 +123,8 @@ class Tokens:
             subject, name = _text(claims, "sub"), _text(claims, "jti", "")
             if not subject:
                 raise Unauthenticated("the token's sub is empty")
+            if _UNTOLD.search(subject):
+                raise Unauthenticated("the token's sub has control characters, or lone surrogates")
             scopes = _text(claims, "scope", "").split()
             _time(claims, "nbf")
             identity = Identity(subject, scopes, _time(claims, "exp"), name, _time(claims, "iat"))

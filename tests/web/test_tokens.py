@@ -82,6 +82,8 @@ def test_public_keys(clock: FakeClock, algorithm: str) -> None:
         ({"aud": None}, "says no aud"),
         ({"nbf": 99_999_999_999}, "not valid yet"),
         ({"sub": ""}, "sub is empty"),
+        ({"sub": "a\ud800"}, "lone surrogates"),
+        ({"sub": "a\0"}, "control characters"),
         ({"scope": 7}, "scope is no text"),
         ({"scope": ["admin"]}, "scope is no text"),
         ({"exp": "9999999999"}, "exp is no number"),
