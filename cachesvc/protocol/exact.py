@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Final, NoReturn
 
@@ -63,10 +63,18 @@ def _check_syntax(text: bytes, field: str) -> None:
 @dataclass(frozen=True, slots=True)
 class Parts:
     """How the members of an object are read: those named in `raw` as `RawJson`; in those named in `within`, be they an object
-    or an array of objects, members the same way; all others decoded."""
+    or an array of objects, members the same way; all others decoded.
+
+    An array of over `most` objects is decoded as it is: whoever says how many there may be refuses it, and looks at its length.
+    """
 
     raw: frozenset[str]
     within: frozenset[str] = frozenset()
+    most: int | None = None
+
+    def up_to(self, most: int) -> Parts:
+        """The same, of so many objects in an array."""
+        return replace(self, most=most)
 
 
 def parts(*raw: str, within: tuple[str, ...] = ()) -> Parts:
@@ -180,6 +188,9 @@ def _array(text: str, start: int, read: Parts) -> tuple[list[object], int]:
     items: list[object] = []
     i = _skip(text, start + 1)
     while text[i] != "]":
+        if len(items) == read.most:
+            every: tuple[list[object], int] = _DECODER.raw_decode(text, start)
+            return every
         item, end = _object(text, i, read) if text[i] == "{" else _DECODER.raw_decode(text, i)
         items.append(item)
         i = _past_comma(text, end)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import brotli
@@ -38,6 +38,7 @@ def unpacked(text: bytes, asked: BatchPayload, *, most: int, size: int) -> list[
     if asked.compression is None or asked.data is None:
         if asked.data is not None:
             raise InvalidInput("payload.compression", "is missing: data says nothing without it")
+        _check_count(asked.updates, most)
         payload = read_object(text, _PARTS, field="message")["payload"]
         assert isinstance(payload, dict)  # its model has seen it
         updates = payload.get("updates", [])
@@ -45,12 +46,16 @@ def unpacked(text: bytes, asked: BatchPayload, *, most: int, size: int) -> list[
         if asked.updates:
             raise InvalidInput("payload.updates", "must be empty beside data")
         array = decompressed(asked.data, asked.compression, size=asked.total_size, most=size)
-        updates = read_object(b'{"updates":%s}' % array, _PARTS, field="payload.data").get("updates")
+        updates = read_object(b'{"updates":%s}' % array, _PARTS.up_to(most), field="payload.data").get("updates")
     if not isinstance(updates, list) or not all(isinstance(update, dict) for update in updates):
         raise InvalidInput("payload.data", "is not an array of messages")
+    _check_count(updates, most)
+    return updates
+
+
+def _check_count(updates: Sequence[object], most: int) -> None:
     if len(updates) > most:
         raise LimitExceeded("payload.updates", f"has {len(updates)} messages", most)
-    return updates
 
 
 def sync_of(asked: BatchPayload, identity: Identity | None, total: int) -> Sync | None:

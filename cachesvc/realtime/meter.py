@@ -15,11 +15,15 @@ LOW: Final = 0.2  # the share of a burst at which a client is told how little is
 _WELL: Final = 0.4  # and at which it may be told anew
 
 
-class Unpaid(NamedTuple):
-    """A message that waits for what is being drawn, and how it is taken up again."""
+class Halted(NamedTuple):
+    """A message that is not taken up as a whole yet, and how it goes on: at once, or when what it waits for is drawn."""
 
-    drawn: Future[None]
     again: Callable[[], list[Any]]
+    drawn: Future[None] | None = None
+
+    @property
+    def waits(self) -> bool:
+        return self.drawn is not None and not self.drawn.done()
 
 
 class Meter:

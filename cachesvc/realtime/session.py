@@ -25,7 +25,7 @@ from cachesvc.realtime.batches import sync_of, unpacked
 from cachesvc.realtime.budget import NOT_COUNTED, Budget
 from cachesvc.realtime.hub import Hub
 from cachesvc.realtime.identity import Doorman, Identity
-from cachesvc.realtime.meter import Meter, Unpaid
+from cachesvc.realtime.meter import Halted, Meter
 from cachesvc.realtime.outbox import Outbox, nowhere
 from cachesvc.realtime.rates import NotYet
 from cachesvc.realtime.reading import exactly, members_of, request_id_in, request_id_of, seconds_of
@@ -34,6 +34,8 @@ from cachesvc.realtime.resources import parse_resource
 from cachesvc.realtime.session_limits import SessionLimits
 from cachesvc.realtime.stream import Stream, StreamLimits
 from cachesvc.realtime.subscribing import subscribe, unsubscribe
+
+_TURN: Final = 0.005  # seconds, after which others have theirs before the rest of a batch is taken up
 
 
 class Request(NamedTuple):
@@ -61,7 +63,7 @@ class Session:
     node: InitVar[bool] = False  # it asks to be challenged
     straight: InitVar[Callable[[bytes], bool]] = nowhere  # sends a frame at once, or says that it cannot
     meter: Meter | None = None  # None: nothing is counted
-    unpaid: Unpaid | None = None  # what came last, while it waits for its tokens: until then nothing else is to be received
+    halted: Halted | None = None  # what came last, while it is not taken up as a whole: nothing else is to be received then
     closing: Closing | None = None
     outbox: Outbox = field(init=False)
     stream: Stream = field(init=False)
@@ -108,12 +110,12 @@ class Session:
         return self._understand(members, data.encode() if isinstance(data, str) else data)
 
     def go_on(self) -> list[Request]:
-        """Take up what waited for its tokens, once it is known whether they are there: the requests in it, as of `receive`."""
-        unpaid = self.unpaid
-        if unpaid is None or not unpaid.drawn.done() or self.closing is not None:
+        """Take up more of what was halted, once it may go on: the requests in it, as of `receive`."""
+        halted = self.halted
+        if halted is None or halted.waits or self.closing is not None:
             return []
-        self.unpaid = None
-        return unpaid.again()
+        self.halted = None
+        return halted.again()
 
     def _understand(self, members: Mapping[str, Any], text: bytes | None, sync: Sync | None = None) -> list[Request]:
         """A message, whose exact values are in `text`, or in the members themselves when it came in a batch."""
@@ -135,7 +137,7 @@ class Session:
             request = self._serve(kind, served, received)
             return [request] if request is not None else []
         except NotYet as not_yet:
-            self.unpaid = Unpaid(not_yet.drawn, partial(self._understand, members, text, sync))
+            self.halted = Halted(partial(self._understand, members, text, sync), not_yet.drawn)
             not_yet.drawn.add_done_callback(lambda _: self.wake())
             return []
         except CacheError as error:
@@ -145,20 +147,24 @@ class Session:
     def _unpack(self, received: BatchUpdate, text: bytes | None) -> list[Request]:
         if text is None:
             raise InvalidInput("type", "batches do not nest")
-        size = self.limits.max_frame_size * 4
-        updates = unpacked(text, received.payload, most=self.limits.max_batch, size=size)
-        sync = sync_of(received.payload, self.identity, len(updates))
-        return self._one_by_one(received, updates, 0, sync)
+        updates = unpacked(text, received.payload, most=self.limits.max_batch, size=self.limits.max_frame_size * 4)
+        return self._one_by_one(received, updates, 0, sync_of(received.payload, self.identity, len(updates)))
 
     def _one_by_one(
         self, batch: BatchUpdate, updates: Sequence[Mapping[str, Any]], at: int, sync: Sync | None
     ) -> list[Request]:
-        """The messages of a batch from one on, up to one that waits for its tokens."""
+        """The messages of a batch from one on, up to one that waits for its tokens, or until others have their turn."""
         requests: list[Request] = []
+        ends = self.clock.monotonic() + _TURN
         for place in range(at, len(updates)):
+            again = partial(self._one_by_one, batch, updates, place, sync)
+            if place > at and self.clock.monotonic() >= ends:
+                self.halted = Halted(again)
+                self.wake()
+                return requests
             taken_up = self._understand(updates[place], None, sync)
-            if self.unpaid is not None:
-                self.unpaid = self.unpaid._replace(again=partial(self._one_by_one, batch, updates, place, sync))
+            if self.halted is not None:
+                self.halted = self.halted._replace(again=again)
                 return requests
             if sync is not None and not taken_up:
                 sync.note(1)
@@ -190,8 +196,7 @@ class Session:
         """Do what is due."""
         if self.closing is not None or self.clock.monotonic() < self.client.due:
             return
-        closing = self.client.end()
-        if closing is not None:
+        if (closing := self.client.end()) is not None:
             self.close(*closing)
         else:
             self._challenge()
@@ -287,7 +292,7 @@ class Session:
         self._behind(received, {"resources": followed})
 
     def _unsubscribe(self, received: Unsubscribe) -> None:
-        left = unsubscribe(self.stream, self.hub, received.payload.resources)
+        left = unsubscribe(self.stream, self.hub, received.payload.resources, most=self.limits.max_subscriptions)
         self._behind(received, {"resources": left})
 
     def _behind(self, asked: Frame, payload: Mapping[str, object]) -> None:
@@ -366,8 +371,7 @@ class Session:
 
 
 class Served(NamedTuple):
-    """How a type is served: what one must be allowed to do (None: even who has not said who it is), and by which handler (None:
-    it is carried out outside)."""
+    """How a type is served: what one must be allowed to do (None: nothing, known or not), by which handler (None: outside)."""
 
     needs: Callable[[Any], Iterable[needs.Need]] | None
     handle: Callable[[Session, Any], None] | None = None

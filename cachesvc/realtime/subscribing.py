@@ -24,7 +24,7 @@ MAX_GLOBS: Final = 8_192  # characters of all globs of a connection that are mor
 def subscribe(stream: Stream, hub: Hub, identity: Identity, asked: SubscribePayload, *, most: int) -> list[str]:
     """Follow resources, by their names. Raises `InvalidInput`, `Forbidden` and `LimitExceeded`."""
     filters = filters_of(asked.filters)
-    resources = _resources(hub, asked.resources)
+    resources = _resources(hub, asked.resources, most)
     for resource in resources:
         if not needs.of("read", resource).met(identity):
             raise Forbidden("read", resource.text)
@@ -45,9 +45,9 @@ def subscribe(stream: Stream, hub: Hub, identity: Identity, asked: SubscribePayl
     return [resource.text for resource in resources]
 
 
-def unsubscribe(stream: Stream, hub: Hub, texts: Sequence[str]) -> list[str]:
-    """Follow resources no more, by their names, whether they were followed or not. Raises `InvalidInput`."""
-    resources = _resources(hub, texts)
+def unsubscribe(stream: Stream, hub: Hub, texts: Sequence[str], *, most: int) -> list[str]:
+    """Follow resources no more, by their names, followed or not. Raises `InvalidInput` and `LimitExceeded`."""
+    resources = _resources(hub, texts, most)
     for resource in resources:
         known = stream.subscriptions.pop(resource.text, None)
         if known is not None:
@@ -60,7 +60,9 @@ def unsubscribe(stream: Stream, hub: Hub, texts: Sequence[str]) -> list[str]:
     return [resource.text for resource in resources]
 
 
-def _resources(hub: Hub, texts: Sequence[str]) -> list[Resource]:
+def _resources(hub: Hub, texts: Sequence[str], most: int) -> list[Resource]:
+    if len(texts) > most:  # before any is looked at, as others wait meanwhile
+        raise LimitExceeded("payload.resources", f"has {len(texts)} items", most)
     read: list[Resource] = []
     costly = 0
     for place, text in enumerate(texts):

@@ -53,7 +53,7 @@ async def post_batch(call: Call) -> Response:
     # without a key of the client's the id of the request is one: sent as Idempotency-Key it finds the results
     asked = idempotency_key(call.headers) or call.request_id
     limits = call.service.limits
-    members = read_object(await call.body(limits.max_batch_size), _PARTS)
+    members = read_object(await call.body(limits.max_batch_size), _PARTS.up_to(limits.max_batch_operations))
     operations = _operations(members, most=limits.max_batch_operations)
     results: list[Result] = [{} for _ in operations]
     steps: list[Step] = []

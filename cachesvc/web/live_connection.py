@@ -26,6 +26,8 @@ from cachesvc.web.outlet import Traffic
 
 _log = logging.getLogger(__name__)
 _NONE: Final[deque[str | bytes]] = deque(maxlen=0)  # stands for a queue that was never needed
+_TURN: Final = 32 << 10  # bytes of messages that are taken up at once; others have their turn before more is
+_EACH: Final = 256  # that a message counts for beside its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,8 @@ class Connection:
     """A listener of its socket. `left` is done once either side wants no more of it."""
 
     __slots__ = (
-        "_due", "_gone", "_held", "_idle", "_loop", "_requests", "_room", "_scheduled", "_slow", "_timer", "_watching",
-        "driver", "in_flight", "left", "peer", "session",
+        "_due", "_gone", "_held", "_idle", "_loop", "_requests", "_room", "_scheduled", "_slow", "_taken", "_timer",
+        "_watching", "driver", "in_flight", "left", "peer", "session",
     )  # fmt: skip
 
     def __init__(self, driver: Driver, peer: LiveProtocol, session: Callable[[Connection], Session]) -> None:
@@ -58,6 +60,7 @@ class Connection:
         self.left: asyncio.Future[None] = self._loop.create_future()
         self._gone = False
         self._scheduled = False
+        self._taken = 0  # of what may be taken up in this turn
         self._held = _NONE  # messages that are not taken up yet
         self._requests: deque[Request] | None = None  # that wait for others to be answered
         self._watching: set[asyncio.Task[None]] | None = None
@@ -89,12 +92,15 @@ class Connection:
     # what the socket calls
 
     def received(self, data: str | bytes) -> None:
-        session = self.session
-        if self._held or self._requests or session.unpaid is not None or session.outbox.crowded:
+        if self._gone:
+            return
+        if self._held or self._is_full():
             if self._held is _NONE:
                 self._held = deque()
             self._held.append(data)  # no more than came at once: nothing is read while one waits
             self.peer.pause()
+            if self._taken >= _TURN:
+                self._soon()
         else:
             self._take_up(data)
 
@@ -106,7 +112,14 @@ class Connection:
 
     # taking up
 
+    def _is_full(self) -> bool:
+        """Whether what comes now has to wait."""
+        session = self.session
+        waits = self._requests or session.halted is not None or session.outbox.crowded
+        return bool(waits) or self._taken >= _TURN
+
     def _take_up(self, data: str | bytes) -> None:
+        self._taken += _EACH + len(data)
         self.driver.traffic.received += 1
         if isinstance(data, str) and self.driver.quick.answers(self.session, data):
             return
@@ -124,13 +137,20 @@ class Connection:
     def _take_up_held(self) -> None:
         while self._requests and self.in_flight < self.driver.max_in_flight:
             self._begin(self._requests.popleft())
-        session = self.session
-        self._carry(session.go_on())
-        while self._held and not (self._requests or session.unpaid is not None or session.outbox.crowded):
-            self._take_up(self._held.popleft())
-        if self._held is not _NONE and not self._held:
+        self._carry(self.session.go_on())
+        if self._held is _NONE:
+            return
+        self.peer.outlet.cork()
+        try:
+            while self._held and not self._is_full():
+                self._take_up(self._held.popleft())
+        finally:
+            self.peer.outlet.uncork()
+        if not self._held:
             self._held = _NONE
             self.peer.resume()
+        elif self._taken >= _TURN:
+            self._soon()
 
     def _begin(self, request: Request) -> None:
         task = self.driver.group.create_task(self._carry_out(request))
@@ -184,6 +204,7 @@ class Connection:
     def _turn(self) -> None:
         """Send what can be sent, take up what there is room for, and see to it that what is due comes to its turn."""
         self._scheduled = False
+        self._taken = 0
         if self._gone:
             return
         session = self.session

@@ -93,3 +93,12 @@ def test_a_value_is_read_with_doubles_for_numbers() -> None:
     assert read_value(b'[1e309,"\\udc00"]') is None
     assert read_value(b"[1e309,Infinity]") is None
     assert read_value(b"[1e309") is None
+
+
+@pytest.mark.parametrize(("items", "exact"), [(3, True), (4, False)])
+def test_an_array_of_more_than_anybody_takes_is_not_read_item_by_item(items: int, exact: bool) -> None:
+    body = b'{"updates":[%s]}' % b",".join([b'{"value":1.50}'] * items)
+    read = read_object(body, parts("value", within=("updates",)).up_to(3))
+    updates = read["updates"]
+    assert isinstance(updates, list)
+    assert (len(updates), {isinstance(update["value"], RawJson) for update in updates}) == (items, {exact})

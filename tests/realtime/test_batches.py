@@ -19,8 +19,9 @@ from cachesvc.model.change import Draft
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Epoch, Position, Seq
 from cachesvc.realtime.commands import Commands
+from tests.fakes import FakeClock
 from tests.realtime.changes import BEFORE, written
-from tests.realtime.sessions import Said
+from tests.realtime.sessions import NOW, Said
 from tests.wire import golden_frames
 
 COMPRESS = {"gzip": gzip.compress, "brotli": lambda text: brotli.compress(text, quality=1)}
@@ -115,6 +116,28 @@ def test_the_number_of_messages_is_bounded() -> None:
     said = opened(max_batch=3)
     said.send("batch:update", {"batchId": "b-1", "updates": UPDATES}, requestId="r-1")
     assert said.error() == ("LIMIT_EXCEEDED", "payload.updates", "r-1")
+
+
+class Slow(FakeClock):
+    """Time goes by with each look at it."""
+
+    def monotonic(self) -> float:
+        self.advance(0.002)
+        return super().monotonic()
+
+
+def test_others_have_their_turn_amid_a_batch() -> None:
+    said = opened(clock=Slow(NOW))
+    pings = [{"type": "ping", "requestId": f"p-{number}"} for number in range(10)]
+    said.send("batch:update", {"batchId": "b-1", "updates": pings}, requestId="b")
+    answers = said.frames()
+    turns = 1
+    while said.session.halted is not None:
+        assert said.session.go_on() == []
+        answers += said.frames()
+        turns += 1
+    assert turns > 2
+    assert [answer["correlationId"] for answer in answers] == [*(f"p-{number}" for number in range(10)), "b"]
 
 
 def changes(count: int) -> list[Any]:

@@ -310,7 +310,7 @@ async def test_messages_wait_for_the_next_chunk_in_their_order_in_a_batch_as_alo
     async with running(rates):
         for message in sent:
             said.session.receive(orjson.dumps(message).decode())
-            while said.session.unpaid is not None:
+            while said.session.halted is not None:
                 assert said.session.go_on() == []  # not before it is drawn
                 woken = said.woken
                 while said.woken == woken:

@@ -411,6 +411,16 @@ def test_globs_that_are_dear_are_bounded_for_a_connection() -> None:
     assert said.error() == ("LIMIT_EXCEEDED", "payload.resources", "r-5")
 
 
+@pytest.mark.parametrize("kind", ["subscribe", "unsubscribe"])
+def test_a_message_names_no_more_than_a_connection_may_follow(kind: str) -> None:
+    """However often it names the same: others wait while they are read."""
+    said = subscribed("note", limits={"max_subscriptions": 3})
+    said.send(kind, {"resources": ["task"] * 3}, requestId="r-1")
+    assert said.frame()["type"] == "ack"
+    said.send(kind, {"resources": ["task"] * 4}, requestId="r-2")
+    assert said.error() == ("LIMIT_EXCEEDED", "payload.resources", "r-2")
+
+
 def test_who_does_not_read_is_told_less_often_and_then_closed() -> None:
     said = subscribed("task", limits={"queue_size": 8_000})
     value = "x" * 100

@@ -8,9 +8,11 @@ import math
 import re
 from base64 import urlsafe_b64encode
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 
 import httpx
+import orjson
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
@@ -293,3 +295,18 @@ async def test_no_bytes_disturb_anyone_else(site: Site) -> None:
         async with asyncio.timeout(LIMIT):
             while site.live.stats()["open"] != 1:
                 await asyncio.sleep(0)
+
+
+async def test_who_asks_much_at_once_leaves_others_their_turn(site: Site) -> None:
+    """What came in one piece is taken up in pieces, and whoever else there is comes in between."""
+    async with site.served() as port, connected(port) as socket:
+        frames = (Frame(Opcode.TEXT, orjson.dumps({"type": "ping", "requestId": f"p-{number}"})) for number in range(1_000))
+        socket.connection.transport.write(b"".join(frame.serialize(mask=True) for frame in frames))
+        taken = [before := site.live.counts.received]
+        async with asyncio.timeout(LIMIT):
+            while taken[-1] < before + 1_000:
+                await asyncio.sleep(0)
+                taken.append(site.live.counts.received)
+        assert max(later - earlier for earlier, later in pairwise(taken)) < 300
+        answers = [(await socket.next())["correlationId"] for _ in range(1_000)]
+        assert answers == [f"p-{number}" for number in range(1_000)]
