@@ -5,19 +5,22 @@ The rule: while it is open nobody waits for the tier.
 
 from __future__ import annotations
 
+from typing import Final
+
 from cachesvc.errors import CacheError, TierUnavailable
 from cachesvc.ports import Clock
 
+_PAUSE: Final = 0.1  # seconds, doubled by each failed probe
+_LONGEST: Final = 5.0
+
 
 class Breaker:
-    """Closed, open, or half-open (one probe under way). The pause doubles with each failed probe, up to `longest` seconds."""
+    """Closed, open, or half-open (one probe under way). The pause doubles with each failed probe, up to five seconds."""
 
-    def __init__(self, clock: Clock, *, threshold: int = 2, pause: float = 0.1, longest: float = 5.0) -> None:
+    def __init__(self, clock: Clock, *, threshold: int = 2) -> None:
         self._clock = clock
         self._threshold = threshold
-        self._first_pause = pause
-        self._longest = longest
-        self._pause = pause
+        self._pause = _PAUSE
         self._failures = 0
         self._until = 0.0
         self._probing = False
@@ -37,7 +40,7 @@ class Breaker:
 
     def away(self, tier: str) -> TierUnavailable:
         """What callers are told whom it refuses."""
-        left = max(self._until - self._clock.monotonic(), self._first_pause)
+        left = max(self._until - self._clock.monotonic(), _PAUSE)
         return TierUnavailable(tier, "did not answer, and is not asked again yet", retry_after=left)
 
     def allows(self) -> bool:
@@ -51,7 +54,7 @@ class Breaker:
 
     def succeeded(self) -> None:
         self._failures = 0
-        self._pause = self._first_pause
+        self._pause = _PAUSE
         self._probing = False
 
     def failed(self) -> None:
@@ -59,7 +62,7 @@ class Breaker:
         if self._failures == self._threshold:
             self.opened += 1
         elif self._failures > self._threshold and self._probing:
-            self._pause = min(self._longest, 2 * self._pause)
+            self._pause = min(_LONGEST, 2 * self._pause)
         self._probing = False
         self._until = self._clock.monotonic() + self._pause
 

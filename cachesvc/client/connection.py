@@ -39,6 +39,7 @@ Content = bytes | Iterator[bytes]
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")  # a proxy for these is never meant
 _BY_STATUS: Final = {404: NotFound, 409: Conflict, 412: Conflict, 410: StartOver, 429: Away, 503: Away}
 _GATEWAY: Final = (502, 503, 504)
+_ATTEMPTS: Final = 3
 MAX_PAUSE: Final = 5.0  # seconds; a service that asks for a longer one is not waited for
 
 
@@ -51,7 +52,6 @@ class Connection:
         *,
         token: str | None = None,
         timeout: float = 30.0,
-        attempts: int = 3,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -61,7 +61,6 @@ class Connection:
         if token:
             headers["Authorization"] = f"Bearer {checked_token(token)}"
         self._timeout = timeout
-        self._attempts = attempts
         self._sleep = sleep
         self._http = httpx.Client(
             base_url=self.url,
@@ -95,7 +94,7 @@ class Connection:
                     return response
             except ClientError as error:
                 pause = pause_after(error, attempt)
-                if attempt >= self._attempts or not _again(error, repeatable=repeatable) or pause > MAX_PAUSE:
+                if attempt >= _ATTEMPTS or not _again(error, repeatable=repeatable) or pause > MAX_PAUSE:
                     raise
                 self._sleep(pause)
                 attempt += 1

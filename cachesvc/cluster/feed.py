@@ -15,15 +15,16 @@ from cachesvc.model.change import Change
 from cachesvc.model.position import Position, Seq
 from cachesvc.ports import ChangeLog
 
+MAX_BYTES = 16 << 20
+
 
 class Feed:
-    """Changes after a position, as soon as this node has applied them. Holds at most `count` changes and `size` bytes."""
+    """Changes after a position, as soon as this node has applied them. Holds at most `count` changes and 16 MiB."""
 
-    def __init__(self, log: ChangeLog, start: Position, *, count: int = 10_000, size: int = 16 << 20) -> None:
+    def __init__(self, log: ChangeLog, start: Position, *, count: int = 10_000) -> None:
         self.position = start
         self._log = log
         self._count = count
-        self._size = size
         self._bytes = 0
         self._since = start.sequence  # the held changes are all those after it
         self._held: deque[Change] = deque()
@@ -49,7 +50,7 @@ class Feed:
         for change in changes:
             self._held.append(change)
             self._bytes += change.size
-        while len(self._held) > self._count or self._bytes > self._size:
+        while len(self._held) > self._count or self._bytes > MAX_BYTES:
             oldest = self._held.popleft()
             self._bytes -= oldest.size
             self._since = oldest.sequence

@@ -18,6 +18,7 @@ from cachesvc.model.position import Position, Seq
 from cachesvc.ports import ChangeLog, Clock, Standing
 
 _log = logging.getLogger(__name__)
+_RETRY = 0.25  # seconds
 OWN = 1_000  # own appends to be told from others': of what is older, the delay counts as another node's
 
 
@@ -34,7 +35,6 @@ class Follower:
         apply: Callable[[Sequence[Change]], None],
         start_over: Callable[[Standing], None],
         losses: Losses,
-        retry: float = 0.25,
     ) -> None:
         self.position = start
         self._losses = losses
@@ -50,7 +50,6 @@ class Follower:
         self._clock = clock
         self._apply = apply
         self._start_over = start_over
-        self._retry = retry
 
     def offer(self, appended: Appended) -> None:
         """Changes that this node has just appended."""
@@ -77,7 +76,7 @@ class Follower:
             except Unavailable as exc:
                 _log.log(logging.WARNING if self.following else logging.DEBUG, "the log cannot be followed: %s", exc)
                 self.following = False
-                await self._clock.sleep(self._retry)
+                await self._clock.sleep(_RETRY)
 
     def _take(self, changes: Sequence[Change]) -> None:
         if changes:
@@ -103,7 +102,7 @@ class Follower:
                 await self._log.new_epoch(self.position, kept=await self._kept())
             standing = await self._log.standing()
         except Unavailable:
-            await self._clock.sleep(self._retry)
+            await self._clock.sleep(_RETRY)
             return
         _log.warning("this node starts over at %s: %s", standing.position, exc)
         if standing.position.epoch != self.position.epoch:

@@ -16,6 +16,7 @@ from cachesvc.model.position import Position
 from cachesvc.ports import Clock, Replica
 
 MOST = 1_000  # changes a step
+_SURVEY_INTERVAL = 1.0  # seconds
 
 
 @dataclass(slots=True)
@@ -31,13 +32,12 @@ class ReplayCounts:
 class Replayer:
     """One step at a time, by the node that holds the duty."""
 
-    def __init__(self, replica: Replica, voucher: Voucher, feed: Feed, clock: Clock, *, survey: float = 1.0) -> None:
+    def __init__(self, replica: Replica, voucher: Voucher, feed: Feed, clock: Clock) -> None:
         self.counts = ReplayCounts()
         self._replica = replica
         self._voucher = voucher
         self._feed = feed
         self._clock = clock
-        self._survey_interval = survey
         self._survey_at = 0.0
         self._at: Position | None = None  # where all partitions that answer stand, as far as this node knows
 
@@ -47,8 +47,8 @@ class Replayer:
         try:
             if self._at is None or now >= self._survey_at:
                 self._at = await self._survey()
-                self._survey_at = now + self._survey_interval
-            async with asyncio.timeout(self._survey_interval):
+                self._survey_at = now + _SURVEY_INTERVAL
+            async with asyncio.timeout(_SURVEY_INTERVAL):
                 changes = await self._feed.next(self._at, MOST)
         except (TimeoutError, PositionLost):
             self._at = None

@@ -16,6 +16,8 @@ from cachesvc.errors import EpochChanged, Unavailable
 from cachesvc.model.position import Position, Seq
 from cachesvc.ports import ChangeLog, Clock, Mark, Replica, Trail
 
+_PAUSE = 0.1  # seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Survey:
@@ -38,16 +40,15 @@ class _Judgement(Enum):
 class Voucher:
     """Vouches for the partitions of a replica. Where one is of a history that the log does not have, a new epoch begins."""
 
-    def __init__(self, replica: Replica, log: ChangeLog, losses: Losses, clock: Clock, *, pause: float = 0.1) -> None:
+    def __init__(self, replica: Replica, log: ChangeLog, losses: Losses, clock: Clock) -> None:
         self._replica = replica
         self._log = log
         self._losses = losses
         self._clock = clock
-        self._pause = pause
         self._turn = asyncio.Lock()  # what is vouched for is what the replica said last
 
     async def run(self) -> None:
-        """For ever: whenever a partition was met that nobody has vouched for, at most every `pause` seconds."""
+        """For ever: whenever a partition was met that nobody has vouched for, at most ten times a second."""
         while True:
             await self._replica.strange.wait()
             self._replica.strange.clear()
@@ -55,7 +56,7 @@ class Voucher:
                 await self.survey()
             except (Unavailable, EpochChanged):
                 self._replica.strange.set()
-            await self._clock.sleep(self._pause)
+            await self._clock.sleep(_PAUSE)
 
     async def survey(self) -> Survey:
         """Look at all partitions, and vouch for those that are of the log's history.

@@ -7,10 +7,13 @@ write; sooner, readers find nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from typing import Final
 
 from cachesvc.model.invalidation import InForce, Patterns
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Seq
+
+MAX_RETIRED: Final = 1_000  # patterns that are remembered
 
 
 class Floors:
@@ -31,12 +34,10 @@ class Floors:
         on_raise: Callable[[Key, int], None],
         on_raise_all: Callable[[Collection[Key], int], None],
         patterns: Iterable[InForce] = (),
-        max_retired: int = 1_000,
     ) -> None:
         self.applied = start
         self.horizon = start
         self.patterns = Patterns(patterns)
-        self._max_retired = max_retired
         self._limit = max(1, limit // 2)
         self._on_raise = on_raise
         self._on_raise_all = on_raise_all
@@ -125,7 +126,7 @@ class Floors:
         """The authority has been swept of what the pattern kills. Redis has when its cursor is past the retirement."""
         self.patterns.retire(name, sequence, at=at)
         retired = sorted(one.retired for one in self.patterns if one.retired)
-        if len(retired) > self._max_retired:  # bounded: the oldest half is forgotten, and the horizon says so
+        if len(retired) > MAX_RETIRED:  # bounded: the oldest half is forgotten, and the horizon says so
             self._pass(retired[len(retired) // 2])
 
     def apply(self, sequence: Seq) -> None:

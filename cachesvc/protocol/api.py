@@ -34,12 +34,12 @@ MAX_NAMES: Final = 128  # tags, and parents, of one entry
 _TTL_RULE: Final = f"must be a number of seconds over 0, up to {MAX_TTL:.0f} (ten years)"
 
 
-def check_ttl(value: object, *, field: str = "ttl") -> float:
-    """A time to live in seconds; raises `InvalidInput` naming `field` and the range."""
+def check_ttl(value: object) -> float:
+    """A time to live in seconds; raises `InvalidInput` naming the range."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidInput(field, _TTL_RULE)
+        raise InvalidInput("ttl", _TTL_RULE)
     if not (math.isfinite(value) and 0 < value <= MAX_TTL):
-        raise InvalidInput(field, _TTL_RULE)
+        raise InvalidInput("ttl", _TTL_RULE)
     return float(value)
 
 

@@ -97,10 +97,10 @@ TABLE: Final = (
 class Modules:
     """The table, by the name of a module and by the names of its resource."""
 
-    def __init__(self, added: Iterable[Module] = (), table: Iterable[Module] = TABLE) -> None:
+    def __init__(self, added: Iterable[Module] = ()) -> None:
         added = tuple(added)
         self._added = frozenset(module.name for module in added)
-        self._by_name = {module.name: module for module in (*table, *added)}
+        self._by_name = {module.name: module for module in (*TABLE, *added)}
         self._aliases = {alias: module.name for module in self._by_name.values() for alias in module.also}
 
     def of(self, name: str) -> Module:

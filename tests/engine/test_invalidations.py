@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from cachesvc.engine import floors
 from cachesvc.engine.cache import Limits
 from cachesvc.model.change import Draft, Operation, invalidate
 from cachesvc.model.invalidation import Invalidation
@@ -88,9 +91,9 @@ async def test_a_retired_pattern_is_known_until_the_horizon_has_passed(site: Sit
         assert len(cache.floors.patterns) == 0
 
 
-async def test_retired_patterns_are_bounded(site: Site) -> None:
+async def test_retired_patterns_are_bounded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floors, "MAX_RETIRED", 4)
     async with site.node() as cache:
-        cache.floors._max_retired = 4
         for number in range(10):
             sequence = (await cache.write(wipe(f"{number}*"))).receipt.version
             await cache.write(invalidate(Invalidation(f"{number}*", retires=Seq(sequence))))
