@@ -44,7 +44,6 @@ class DirectProtocol(LimitedProtocol):
     usual: Usual
     endpoints: Mapping[str, Mapping[str, Endpoint]]  # by route and method
     _in_progress = False
-    last = False  # the answer that is made is the last of the connection
     _held = b""  # what came behind the request in progress
     _given: object = None  # by uvicorn: the headers of every answer, and below as bytes
     _rendered = b""

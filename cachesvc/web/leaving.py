@@ -18,20 +18,15 @@ PATIENCE: Final = 0.5  # seconds
 class LeavingProtocol(LimitedProtocol):
     """A connection that can be asked to leave."""
 
-    _leaving = False
-
     def leave(self) -> None:
-        self._leaving = True
+        """From now on all takes the plain route, which says that an answer is the last."""
+        self.last = True
         if self._busy():
             self.shutdown()
 
-    def between_requests(self) -> bool:
-        """As before, until it is to leave: then all take the plain route, which says that an answer is the last."""
-        return not self._leaving and super().between_requests()
-
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        if self._leaving and not self._shedding:
+        if self.last and not self._shedding:
             self.cycle.keep_alive = False
 
 

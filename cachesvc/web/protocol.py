@@ -59,6 +59,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     limits = HeadLimits()
     admission: Admission | None = None
+    last = False  # the next answer is the last of the connection, or the one that is made
 
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)
@@ -282,8 +283,8 @@ class LimitedProtocol(HttpToolsProtocol):
         return self.between_requests() and short and _PLAIN.fullmatch(data) is not None
 
     def between_requests(self) -> bool:
-        """Whether what arrives now begins a request, and nothing before it is still to be answered."""
-        return not (self._pieces.head or self._in_body or self._surplus or self._busy())
+        """Whether what arrives now begins a request, nothing before it is still to be answered, and more may come after it."""
+        return not (self._pieces.head or self._in_body or self._surplus or self.last or self._busy())
 
     def heard(self) -> None:
         """The client asked for something that uvicorn was not told of."""
