@@ -15,15 +15,26 @@ from cachesvc.realtime.identity import ANONYMOUS, Identity
 from tests.fakes import FakeClock
 from tests.realtime.changes import BEFORE, deleted, written
 from tests.realtime.nodes import Log, Node, connected, ended, node, recovered, tell
+from tests.realtime.sessions import Said
 from tests.wire import golden_frames
+
+
+def following(here: Node, name: str = "s-1", **limits: Any) -> Said:
+    said = connected(here, name, **limits)
+    said.send("subscribe", {"resources": ["task"]})
+    return said
+
+
+def happened(here: Node, count: int) -> None:
+    """So many changes are told."""
+    tell(here, count)
+    here.follow()
 
 
 async def test_missing_ranges_of_the_same_connection() -> None:
     here = node()
-    said = connected(here)
-    said.send("subscribe", {"resources": ["task"]})
-    tell(here, 8)
-    here.follow()
+    said = following(here)
+    happened(here, 8)
     sent = said.frames()
     messages, last = await recovered(here, said, lastSequenceNumber=6, missingRanges=[{"start": 2, "end": 3}])
     assert messages == [sent[1], sent[2], sent[6], sent[7]]
@@ -34,10 +45,8 @@ async def test_missing_ranges_of_the_same_connection() -> None:
 
 async def test_recovery_response_frames() -> None:
     here = node()
-    said = connected(here)
-    said.send("subscribe", {"resources": ["task"]})
-    tell(here, 5)
-    here.follow()
+    said = following(here)
+    happened(here, 5)
     said.raw()
     request = said.golden("recovery:request", requestId="r-1")
     assert request is not None
@@ -85,10 +94,8 @@ async def test_what_cannot_be_recovered_is_said(asked: dict[str, Any]) -> None:
 
 async def test_ranges_in_any_order() -> None:
     here = node()
-    said = connected(here)
-    said.send("subscribe", {"resources": ["task"]})
-    tell(here, 8)
-    here.follow()
+    said = following(here)
+    happened(here, 8)
     sent = said.frames()
     ranges = [{"start": 5, "end": 5}, {"start": 6, "end": 6}, {"start": 2, "end": 3}]
     messages, last = await recovered(here, said, lastSequenceNumber=8, missingRanges=ranges)
@@ -98,10 +105,8 @@ async def test_ranges_in_any_order() -> None:
 @pytest.mark.parametrize("session", [None, "s-1", "gone"])
 async def test_ranges_that_nobody_can_look_up_are_said_to_be_lost(session: str | None) -> None:
     here = node()
-    tell(here, 20)
-    here.follow()
-    said = connected(here)
-    said.send("subscribe", {"resources": ["task"]})
+    happened(here, 20)
+    said = following(here)
     place = {"sessionId": session, "epoch": 7, "position": 1015}
     missing = [{"start": 3, "end": 4}]
     messages, last = await recovered(here, said, lastSequenceNumber=15, missingRanges=missing, **place)
@@ -115,18 +120,13 @@ async def test_ranges_that_nobody_can_look_up_are_said_to_be_lost(session: str |
 @pytest.mark.parametrize("live", [0, 4, 5, 7])
 async def test_a_position_without_a_session_is_where_the_log_is_read_from(live: int) -> None:
     here = node()
-    first = connected(here)
-    first.send("subscribe", {"resources": ["task"]})
-    tell(here, 5)
-    here.follow()
+    first = following(here)
+    happened(here, 5)
     last = first.frames()[-1]
     ended(here, first)
-    tell(here, 10)
-    here.follow()
-    second = connected(here, "s-2")
-    second.send("subscribe", {"resources": ["task"]})
-    tell(here, live)
-    here.follow()
+    happened(here, 10)
+    second = following(here, "s-2")
+    happened(here, live)
     place = {"lastSequenceNumber": last["seq"], "epoch": last["epoch"], "position": last["position"]}
     messages, end = await recovered(here, second, **place)
     assert {message["version"] for message in messages} >= set(range(1006, 1016))
@@ -135,10 +135,8 @@ async def test_a_position_without_a_session_is_where_the_log_is_read_from(live: 
 
 async def test_numbers_without_a_session_are_of_this_one_where_their_position_is() -> None:
     here = node()
-    said = connected(here)
-    said.send("subscribe", {"resources": ["task"]})
-    tell(here, 8)
-    here.follow()
+    said = following(here)
+    happened(here, 8)
     sent = said.frames()
     missing = [{"start": 2, "end": 3}]
     messages, last = await recovered(here, said, lastSequenceNumber=6, missingRanges=missing, epoch=7, position=1006)
@@ -147,18 +145,13 @@ async def test_numbers_without_a_session_are_of_this_one_where_their_position_is
 
 async def test_on_the_same_node_after_a_reconnect() -> None:
     here = node()
-    first = connected(here)
-    first.send("subscribe", {"resources": ["task"]})
-    tell(here, 4)
-    here.follow()
+    first = following(here)
+    happened(here, 4)
     sent = first.frames()
     ended(here, first)
-    tell(here, 3)
-    here.follow()
-    second = connected(here, "s-2")
-    second.send("subscribe", {"resources": ["task"]})
-    tell(here, 2)
-    here.follow()
+    happened(here, 3)
+    second = following(here, "s-2")
+    happened(here, 2)
     live = [frame["version"] for frame in second.frames() if "seq" in frame]
     messages, last = await recovered(here, second, lastSequenceNumber=2, sessionId="s-1")
     assert messages[:2] == sent[2:4]
@@ -171,10 +164,8 @@ async def test_on_the_same_node_after_a_reconnect() -> None:
 async def test_who_is_cut_off_amid_a_recovery_was_told_no_more_than_that(end: str) -> None:
     """Although the recovery ends after that, the position stays: who goes on from there is told the rest."""
     here = node()
-    tell(here, 200)
-    here.follow()
-    said = connected(here)
-    said.send("subscribe", {"resources": ["task"]})
+    happened(here, 200)
+    said = following(here)
     request = said.send("recovery:request", {"lastSequenceNumber": 1, "sessionId": "gone", "epoch": 7, "position": 1000})
     assert request is not None
     chunks = here.recovery.recover(said.session.stream, "s-1", request.frame.payload)  # type: ignore[attr-defined]
@@ -182,17 +173,14 @@ async def test_who_is_cut_off_amid_a_recovery_was_told_no_more_than_that(end: st
     getattr(said.session, end)()
     await chunks.aclose()  # type: ignore[attr-defined]
     assert said.session.stream.position == 1000 + told < 1200
-    tell(here, 1)
-    here.follow()
+    happened(here, 1)
     assert said.session.stream.position == 1000 + told
 
 
 async def test_what_is_not_remembered_comes_from_the_log_or_not_at_all() -> None:
     here = node()
-    said = connected(here, remembered=3)
-    said.send("subscribe", {"resources": ["task"]})
-    tell(here, 5)
-    here.follow()
+    said = following(here, remembered=3)
+    happened(here, 5)
     assert len(said.frames()) == 5
     _, last = await recovered(here, said, lastSequenceNumber=1)
     assert last["error"]["code"] == "RECOVERY_UNAVAILABLE"
@@ -200,8 +188,7 @@ async def test_what_is_not_remembered_comes_from_the_log_or_not_at_all() -> None
     assert [message["version"] for message in messages] == [1002, 1003, 1004, 1005]
     assert last["isComplete"] is True
     ended(here, said)
-    again = connected(here, "s-2")
-    again.send("subscribe", {"resources": ["task"]})
+    again = following(here, "s-2")
     _, last = await recovered(here, again, lastSequenceNumber=1, sessionId="s-1")
     assert last["error"]["code"] == "RECOVERY_UNAVAILABLE"
     messages, last = await recovered(here, again, lastSequenceNumber=1, sessionId="s-1", epoch=7, position=1001)
@@ -210,8 +197,7 @@ async def test_what_is_not_remembered_comes_from_the_log_or_not_at_all() -> None
 
 async def test_a_position_of_the_future_is_refused_and_one_that_this_node_has_yet_to_come_to_is_not() -> None:
     here = node()
-    said = connected(here)
-    said.send("subscribe", {"resources": ["task"]})
+    said = following(here)
     tell(here, 5)
     here.follow(3)
     messages, last = await recovered(
@@ -225,10 +211,8 @@ async def test_a_position_of_the_future_is_refused_and_one_that_this_node_has_ye
 
 async def test_somebody_elses_session_is_not_recovered() -> None:
     here = node()
-    first = connected(here)
-    first.send("subscribe", {"resources": ["task"]})
-    tell(here, 1)
-    here.follow()
+    first = following(here)
+    happened(here, 1)
     first.session.stream.identity = type(first.session.stream.identity)("bob", ["admin"])
     ended(here, first)
     _, last = await recovered(here, connected(here, "s-2"), lastSequenceNumber=0, sessionId="s-1")
@@ -253,18 +237,15 @@ async def test_on_another_node_from_the_log_and_when_it_was_trimmed() -> None:
 
 async def test_no_position_is_told_that_is_past_what_is_still_to_be_recovered() -> None:
     here = node()
-    tell(here, 300)
-    here.follow()
-    said = connected(here, "s-2")
-    said.send("subscribe", {"resources": ["task"]})
+    happened(here, 300)
+    said = following(here, "s-2")
     said.raw()
     request = said.send("recovery:request", {"lastSequenceNumber": 0, "sessionId": "s-1", "epoch": 7, "position": 1000})
     assert request is not None
     asked: RecoveryRequestPayload = request.frame.payload  # type: ignore[attr-defined]
     parts = here.recovery.recover(said.session.stream, "s-2", asked)
     await anext(parts)
-    tell(here, 1)
-    here.follow()
+    happened(here, 1)
     (live,) = said.frames()
     assert live["version"] == 1301
     assert live["position"] == 1064  # as far as the first part went
@@ -277,16 +258,14 @@ async def test_no_position_is_told_that_is_past_what_is_still_to_be_recovered() 
 
 async def test_who_was_dropped_for_being_slow_recovers_what_was_conflated() -> None:
     here = node()
-    said = connected(here, queue_size=3_000)
-    said.send("subscribe", {"resources": ["task"]})
+    said = following(here, queue_size=3_000)
     said.raw()
     here.log.changes += [written(1001 + i, f"task:{i}", "x" * 100) for i in range(50)]
     here.follow()
     assert said.session.closing is not None
     assert said.session.closing.code is CloseCode.SLOW
     ended(here, said)
-    again = connected(here, "s-2")
-    again.send("subscribe", {"resources": ["task"]})
+    again = following(here, "s-2")
     messages, last = await recovered(here, again, lastSequenceNumber=0, sessionId="s-1")
     assert [message["version"] for message in messages] == list(range(1001, 1051))
     assert last["isComplete"] is True
@@ -295,15 +274,13 @@ async def test_who_was_dropped_for_being_slow_recovers_what_was_conflated() -> N
 def test_what_is_kept_is_bounded() -> None:
     here = node(retention=10.0, sessions=3, bytes=10_000)
     for i in range(6):
-        said = connected(here, f"s-{i}")
-        said.send("subscribe", {"resources": ["task"]})
+        said = following(here, f"s-{i}")
         ended(here, said)
         here.clock.advance(1)
     assert [here.kept.find(f"s-{i}", ANONYMOUS) is not None for i in range(6)] == [False] * 3 + [True] * 3
     here.clock.advance(8)
     assert [here.kept.find(f"s-{i}", ANONYMOUS) is not None for i in range(6)] == [False] * 5 + [True]
-    big = connected(here, "big")
-    big.send("subscribe", {"resources": ["task"]})
+    big = following(here, "big")
     here.hub.route([written(1001 + i, "task:1", "x" * 900, before=BEFORE) for i in range(20)])
     ended(here, big)
     assert here.kept.size == 0
@@ -342,10 +319,8 @@ async def test_what_was_seen_on_a_node_that_is_further_is_told_to_be_gone() -> N
 
 async def test_what_was_sent_is_not_sent_again_to_who_may_read_less_now() -> None:
     here = node()
-    said = connected(here)
-    said.send("subscribe", {"resources": ["task"]})
-    tell(here, 5)
-    here.follow()
+    said = following(here)
+    happened(here, 5)
     ended(here, said)
     asked = {"lastSequenceNumber": 0, "sessionId": "s-1"}
     narrower = connected(here, "s-2", identity=Identity("anonymous", ["read:task:1"]))
