@@ -20,7 +20,6 @@ from cachesvc.model.pattern import Pattern, parse_pattern
 from cachesvc.model.position import Position, parse_position
 from cachesvc.protocol.values import value_members
 from cachesvc.web.call import Call, single
-from cachesvc.web.problems import problem_of
 from cachesvc.web.service import Service
 from cachesvc.web.streams import EventStream, Followers
 
@@ -94,8 +93,7 @@ class ChangeStream(EventStream):
             except TimeoutError:
                 changes = ()
             except CacheError as error:
-                body = orjson.dumps(problem_of(error).body())
-                await self.send(send, b"event: error\ndata: %s\n\n" % body)
+                await self.fail(send, error)
                 return
 
     def _event(self, change: Change) -> bytes:

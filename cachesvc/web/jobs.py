@@ -16,7 +16,7 @@ from cachesvc.protocol.codes import Code
 from cachesvc.protocol.jobs import job_told
 from cachesvc.protocol.operations import Jobs
 from cachesvc.web.call import Call, whole_number
-from cachesvc.web.problems import Problem, ProblemRaised, problem_of
+from cachesvc.web.problems import Problem, ProblemRaised
 from cachesvc.web.service import Service
 from cachesvc.web.streams import EventStream, Followers
 
@@ -86,8 +86,7 @@ class JobStream(EventStream):
             try:
                 job = await self.service.jobs.find(job.id)
             except CacheError as error:
-                body = problem_of(error).response("").body
-                await self.send(send, b"event: error\ndata: %s\n\n" % bytes(body))
+                await self.fail(send, error)
                 return
 
 

@@ -10,12 +10,14 @@ import logging
 import math
 from abc import ABC, abstractmethod
 
+import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from cachesvc.errors import Overloaded, Unavailable
+from cachesvc.errors import CacheError, Overloaded, Unavailable
 from cachesvc.realtime.identity import ANONYMOUS, Identity
 from cachesvc.web.call import IDENTITY, SAID_ALL
+from cachesvc.web.problems import problem_of
 from cachesvc.web.service import Service
 
 _log = logging.getLogger(__name__)
@@ -122,6 +124,10 @@ class EventStream(Stream):
     def lasts(self, scope: Scope) -> float:
         identity: Identity = scope.get(IDENTITY, ANONYMOUS)
         return max(0.0, identity.ends - self.service.clock.now())
+
+    async def fail(self, send: Send, error: CacheError) -> None:
+        """Tell why it goes on no more."""
+        await self.send(send, b"event: error\ndata: %s\n\n" % orjson.dumps(problem_of(error).body()))
 
 
 async def _gone(receive: Receive) -> None:
