@@ -37,6 +37,7 @@ from cachesvc.errors import CacheError
 from cachesvc.ports import Clock
 from cachesvc.protocol.api import Done, Invalidate, Invalidated, Previewed
 from cachesvc.protocol.challenge import Challenge
+from cachesvc.protocol.codes import Code
 from cachesvc.protocol.messages import PongPayload, WarmPayload
 from cachesvc.protocol.operations import JobTold, Warm
 
@@ -360,7 +361,8 @@ class LiveClient:
             )
         except InvalidStatus as exc:
             status, after = exc.response.status_code, exc.response.headers.get("Retry-After", "")
-            self._session.failed(f"HTTP {status}", status, float(after) if after.isdecimal() else None)
+            ended = self._credentials.renews and Code.TOKEN_EXPIRED.encode() in (exc.response.body or b"")
+            self._session.failed(f"HTTP {status}", status if not ended else None, float(after) if after.isdecimal() else None)
         except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed, NoToken) as exc:
             self._session.failed(str(exc) or type(exc).__name__)
         return None

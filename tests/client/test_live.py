@@ -21,7 +21,7 @@ from cachesvc.client.signing import SharedSecret, Signer
 from cachesvc.client.subscription import Subscription
 from cachesvc.client.told import Event, Missed
 from cachesvc.clock import SystemClock
-from cachesvc.errors import InvalidInput, Unauthenticated
+from cachesvc.errors import InvalidInput, TokenExpired, Unauthenticated
 from cachesvc.model.position import Seq
 from cachesvc.protocol.api import Invalidate
 from cachesvc.protocol.challenge import Challenge
@@ -392,6 +392,27 @@ async def test_a_provider_is_asked_for_each_connection(site: Site) -> None:
         cut(site)
         await client.set("task:1", 2)
         assert asked == 2
+
+
+async def test_who_has_a_provider_comes_back_with_another_token_when_one_has_ended(site: Site) -> None:
+    class Strict(Clerk):
+        def greet(self, token: str | None) -> Identity | None:
+            if token == "old":
+                raise TokenExpired("it has expired")
+            return super().greet(token)
+
+    door(site, Strict("new"))
+    tokens = ["old", "new"]
+
+    async def token() -> str:
+        return tokens.pop(0)
+
+    async with site.served() as port:
+        async with client_of(port, token=token) as client:
+            assert await client.get("task:1", timeout=LIMIT) is None
+        async with client_of(port, token="old") as client:  # which will never be another
+            with pytest.raises(Ended, match="401"):
+                await client.get("task:1", timeout=LIMIT)
 
 
 SECRET = b"a secret that is shared by those who may prove something"
