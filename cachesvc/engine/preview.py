@@ -18,7 +18,9 @@ from cachesvc.model.position import Position
 from cachesvc.ports import Clock, Listed
 
 PAGE: Final = 5_000  # entries listed at a time
-READ: Final = 100  # entries read at a time, values and all
+READ: Final = 500  # entries read at a time, values and all,
+READ_BYTES: Final = 8 << 20  # and about so much of values
+FIRST_READ: Final = 20  # before it is known how large they are
 SAMPLE: Final = 20
 TREE: Final = 1_000  # dependents that are shown with their parents
 
@@ -99,7 +101,12 @@ async def preview(authority: Outlined, named: Invalidation, *, at: Position, clo
 
 async def _hit(authority: Outlined, keys: Sequence[Key], at: Position, clock: Clock, *, soft: bool) -> AsyncIterator[Entry]:
     """Those of the keys' entries that are hit. Of the values only the sizes are of interest: those of one read are held."""
-    for start in range(0, len(keys), READ):
-        for row in (await authority.get(keys[start : start + READ], horizon=at)).values():
+    start, size = 0, FIRST_READ
+    while start < len(keys):
+        rows = await authority.get(keys[start : start + size], horizon=at)
+        start += size
+        nbytes = sum(len(row.value) for row in rows.values())
+        size = max(1, min(READ, READ_BYTES * len(rows) // nbytes)) if nbytes else READ
+        for row in rows.values():
             if hit(row, clock.now(), soft=soft):
                 yield row

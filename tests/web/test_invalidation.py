@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cachesvc.engine.preview import READ, preview
+from cachesvc.engine.preview import FIRST_READ, READ_BYTES, preview
 from cachesvc.model.entry import JSON, Entry
 from cachesvc.model.invalidation import Invalidation
 from cachesvc.model.keys import Key
@@ -109,16 +109,17 @@ class Value(bytes):
 
 
 async def test_a_dry_run_holds_the_values_of_one_read_only(site: Site) -> None:
-    keys = [Key(f"a:{number}") for number in range(5 * READ)]
+    keys = [Key(f"a:{number}") for number in range(200)]
+    value = b"1" * (READ_BYTES // 8)
 
     async def get(wanted: Collection[Key], *, horizon: Position) -> Mapping[Key, Entry]:
-        return {key: Entry(key, Version(1), Value(b"12"), JSON, 0.0, 0.0, None, b"") for key in wanted}
+        return {key: Entry(key, Version(1), Value(value), JSON, 0.0, 0.0, None, b"") for key in wanted}
 
     site.store.get = get  # type: ignore[method-assign,assignment]
     named = Invalidation(keys=tuple(keys))
     told = await preview(site.store, named, at=site.cache.applied, clock=site.clock, loaders=())
-    assert (told.matched, told.nbytes) == (5 * READ, 10 * READ)
-    assert Value.most <= 2 * READ + 1
+    assert (told.matched, told.nbytes) == (200, 200 * len(value))
+    assert Value.most <= FIRST_READ + 8 + 1
 
 
 async def test_a_dry_run_refuses_what_would_be_refused(http: httpx.AsyncClient) -> None:
