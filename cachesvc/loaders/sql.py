@@ -152,7 +152,9 @@ async def opened(
         parsed = make_url(url)
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+asyncpg")
-        asynchronous = parsed.get_dialect().is_async
+        dialect = parsed.get_dialect()
+        dialect.import_dbapi()
+        asynchronous = dialect.is_async
     except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as exc:
         raise SettingsError(f"loaders.{name}.url", "***", f"is not a database that can be reached from here: {exc}") from exc
     opening = _asynchronous(parsed, connections) if asynchronous else _threaded(parsed, connections)

@@ -106,16 +106,23 @@ async def limited(seconds: float) -> AsyncIterator[None]:
 async def connected(
     url: str, *, timeout: float, max_connections: int, channel: str, wake: Callable[[int], None], clock: Clock
 ) -> AsyncIterator[Server]:
-    """The server of a URL, which is to answer now. `wake` is called with what is published to `channel`: a sequence."""
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=max_connections + 1,  # one of them listens
-        timeout=timeout,
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=False,
-    )
+    """The server of a URL, which is to answer now. `wake` is called with what is published to `channel`: a sequence.
+
+    Raises `SettingsError` for a URL that is none.
+    """
+    try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=max_connections + 1,  # one of them listens
+            timeout=timeout,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=False,
+        )
+        pool.make_connection()  # type: ignore[no-untyped-call] # which refuses a parameter that is none
+    except (ValueError, TypeError) as exc:
+        raise SettingsError("levels.redis.url", f"{url.partition(':')[0]}://…", f"is not a Redis URL: {exc}") from exc
     client = Redis.from_pool(pool)
     texts = {name: files(package).joinpath("lua", f"{name}.lua").read_bytes() for name, package in _SCRIPTS.items()}
     texts[_FREEING] = texts["append"].replace(b"#!lua", b"#!lua flags=allow-oom", 1)

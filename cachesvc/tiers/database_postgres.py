@@ -6,6 +6,7 @@ A transaction takes the log's advisory lock before its first statement, so seque
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -31,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from cachesvc.errors import OutcomeUnknown
+from cachesvc.errors import OutcomeUnknown, SettingsError
 from cachesvc.model.position import MAX_SEQ
 from cachesvc.tiers.database_postgres_pool import DRIVER_ERRORS, Lost, Pool
 from cachesvc.tiers.database_store import Rows, fetched, settled, translated
@@ -40,18 +41,31 @@ from cachesvc.tiers.schema import CHANNEL
 T = TypeVar("T")
 Wake = Callable[[int], None]
 _BEGIN: Final = "BEGIN; SELECT pg_advisory_xact_lock(7163412915)"
+_OF_SQLALCHEMY: Final = frozenset({"prepared_statement_cache_size", "prepared_statement_name_func"})  # parameters of a URL
+_NUMBERS: Final = frozenset(  # which the driver does not take as texts
+    {"statement_cache_size", "max_cached_statement_lifetime", "max_cacheable_statement_size"}
+)
 _IDLE: Final = 30.0  # seconds after which a silent listening connection is tried
 
 
 @asynccontextmanager
 async def opened(url: URL, *, pool_size: int, timeout: float, wake: Wake) -> AsyncIterator[PostgresStore]:
-    """The database of the URL. `wake` is called with the sequence up to which a transaction has appended, or may have."""
+    """The database of the URL. `wake` is called with the sequence up to which a transaction has appended, or may have.
+
+    Raises `SettingsError` for a parameter of the URL that cannot be given.
+    """
     url = url.set(drivername="postgresql+asyncpg")
     if "sslmode" in url.query:  # libpq's name of what asyncpg calls ssl
         url = url.update_query_dict({"ssl": url.query["sslmode"]}).difference_update_query(["sslmode"])
     engine = _engine(url, timeout)
+    arguments = {
+        name: value for name, value in engine.dialect.create_connect_args(url)[1].items() if name not in _OF_SQLALCHEMY
+    }
+    known = inspect.signature(asyncpg.connect).parameters.keys() - _NUMBERS
+    if unknown := sorted(arguments.keys() - known):
+        shown = url.set(drivername="postgresql", query={}).render_as_string()
+        raise SettingsError("levels.database.url", shown, f"has parameters that cannot be given: {', '.join(unknown)}")
     pool = Pool(engine, pool_size)
-    arguments = dict(engine.dialect.create_connect_args(url)[1])
     failed: Exception | None = None
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -46,7 +46,7 @@ class SentinelConnection(Connection):
         """For `redis+sentinel://user:password@host:26379,host:26379/NAME/DB`.
 
         User and password are the master's; `sentinel_username` and `sentinel_password` in the query are those of the
-        Sentinels, the rest of it is as redis-py takes it. Raises `ValueError`.
+        Sentinels, the rest of it is as redis-py takes it. Raises `ValueError`, and `TypeError` for a parameter that is none.
         """
         parts = urlsplit(url)
         tls = parts.scheme.startswith("rediss")
@@ -75,6 +75,7 @@ class SentinelConnection(Connection):
         pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
             name, self._watching, connection_class=kind, **options
         )
+        pool.make_connection()  # type: ignore[no-untyped-call]
         super().__init__(Redis(connection_pool=pool), timeout, asyncio.Semaphore(most))
 
     async def close(self) -> None:

@@ -50,6 +50,7 @@ async def connected(url: str, *, timeout: float, max_connections: int, clock: Cl
                 url, max_connections=max_connections, timeout=timeout, retry=retry, **options
             )
             pool.connection_class = packing(pool.connection_class)
+            pool.make_connection()  # type: ignore[no-untyped-call] # which refuses a parameter that is none
             connection = Connection(Redis.from_pool(pool), timeout, asyncio.Semaphore(max_connections))
     except (ValueError, TypeError, *DRIVER_ERRORS) as exc:
         raise SettingsError("levels.redis.url", scheme + separator + "…", f"is not a Redis URL: {exc}") from exc

@@ -135,7 +135,7 @@ async def test_numbers_times_and_documents_of_postgresql(postgres_url: str) -> N
     assert found.value == b'{"points":12345678901234567890.5,"at":"2026-01-02T03:04:05+00:00","more":"{\\"a\\": [1]}"}'
 
 
-@pytest.mark.parametrize("url", ["nonsense", "mysql+nothing://x", "sqlite+none:///x"])
+@pytest.mark.parametrize("url", ["nonsense", "mysql+nothing://x", "mysql://x", "sqlite+none:///x"])
 async def test_a_database_that_cannot_be_reached_from_here_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match=r"loaders\.task\.url"):
         await load(url, "SELECT :id", A)

@@ -89,9 +89,19 @@ async def test_what_cannot_be_reached_is_not_opened(sqlite_store: DatabaseStore)
         with pytest.raises(TierUnavailable, match="database"):
             async with DatabaseStore(url, sqlite_store.data_dir).opened():
                 pass
-    with pytest.raises(SettingsError, match=r"levels\.database\.url"):
-        async with DatabaseStore("mysql://host/name", sqlite_store.data_dir).opened():
-            pass
+    for url in ("mysql://host/name", "postgresql://u:secret@h/d?nosuch=1", "postgresql://h/d?statement_cache_size=0"):
+        with pytest.raises(SettingsError, match=r"levels\.database\.url") as caught:
+            async with DatabaseStore(url, sqlite_store.data_dir).opened():
+                pass
+        assert "secret" not in str(caught.value)
+
+
+async def test_parameters_of_a_url_are_for_the_pool_too(bare_store: DatabaseStore) -> None:
+    if not bare_store.url.startswith("postgresql"):
+        pytest.skip("of PostgreSQL")
+    url = f"{bare_store.url}?prepared_statement_cache_size=0"
+    async with DatabaseStore(url, bare_store.data_dir).opened() as authority:
+        await authority.head()
 
 
 async def test_a_cancelled_append_holds_nothing(store: DatabaseStore) -> None:

@@ -103,6 +103,12 @@ async def test_a_server_that_forgets_is_refused(options: Sequence[str], named: s
     assert "secret" not in str(caught.value)
 
 
+async def test_what_is_no_url_of_redis_is_a_bad_setting() -> None:
+    with pytest.raises(SettingsError, match=r"levels\.redis\.url = 'redis://…'.*nosuch"):
+        async with opened("redis://:secret@127.0.0.1:1?nosuch=1"):
+            pass
+
+
 async def test_a_server_that_is_not_there() -> None:
     with pytest.raises(TierUnavailable):
         async with opened(f"redis://127.0.0.1:{servers.free_port()}", timeout=0.2):

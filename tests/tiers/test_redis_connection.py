@@ -80,7 +80,17 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
         await works(f"unix://{tmp_path / 's'}")
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1", "redis://127.0.0.1:port", "redis+cluster://127.0.0.1/3"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1",
+        "redis://127.0.0.1:port",
+        "redis+cluster://127.0.0.1/3",
+        "redis://127.0.0.1?ssl_ca=x",
+        "redis+cluster://127.0.0.1?ssl_ca=x",
+        "redis+sentinel://127.0.0.1/m?ssl_ca=x",
+    ],
+)
 async def test_what_is_no_url_of_redis_is_a_bad_setting(url: str) -> None:
     with pytest.raises(SettingsError, match=r"levels\.redis\.url"):
         await works(url)
