@@ -53,7 +53,7 @@ class Expectation(NamedTuple):
             return False
         return self.among is None or current in self.among or (current != ABSENT and PRESENT in self.among)
 
-    def unmet(self, current: Version) -> Refused:
+    def unmet(self, current: Version, *, replayed: bool = False) -> Refused:
         """The refusal to a version that does not meet it."""
         found = "absent" if current == ABSENT else f"at version {current}"
         if current in self.but_not:
@@ -64,7 +64,8 @@ class Expectation(NamedTuple):
             wanted = f"at one of the versions {', '.join(map(str, some[:_NAMED]))}{more}"
         else:
             wanted = "present" if self.among else "at a version that no entry has"
-        return Refused(Refusal.VERSION_CONFLICT, "key", f"was expected {wanted}, and is {found}", current=current)
+        reason = f"was expected {wanted}, and is {found}"
+        return Refused(Refusal.VERSION_CONFLICT, "key", reason, current=current, replayed=replayed)
 
 
 def wanted(headers: Headers) -> Want:

@@ -141,24 +141,32 @@ async def post_entry(call: Call) -> Response:
 
 async def write(call: Call, draft: Draft, expects: Expectation, asked: str) -> tuple[Draft, Written]:
     """Carry out a draft under what its request demands."""
-    cache = call.service.cache
     draft = draft._replace(token=expects.token or draft.token)
     draft = identified(draft, expects, subject=call.subject, key=asked)
     if expects.single is not None:
         draft = draft._replace(expected=expects.single)
-    elif expects.given:
+    if not expects.given or expects.single is not None:
+        return await _append(call, draft, asked)
+    while True:
         # the log compares with one version: name the one that is there, if it will do
-        entry = (await cache.read(draft.key, Want(fresh=True, only_cached=True))).entry
+        entry = (await call.service.cache.read(draft.key, Want(fresh=True, only_cached=True))).entry
         current = entry.version if entry is not None else ABSENT
-        draft = draft._replace(expected=current if expects.met_by(current) else NEVER)
+        expected = current if expects.met_by(current) else NEVER
+        try:
+            # also what cannot be met goes to the log: it may be a retry, whose answer is kept there
+            return await _append(call, draft._replace(expected=expected), asked)
+        except Refused as refused:
+            now = Version(refused.current)
+            if refused.code is not Refusal.VERSION_CONFLICT or (asked and expects.met_by(now)):  # which is kept under the key
+                raise
+            if not expects.met_by(now):
+                raise expects.unmet(now, replayed=refused.replayed) from None
+            call.writing = None  # another was faster, and left a version that will do as well: once more
+
+
+async def _append(call: Call, draft: Draft, asked: str) -> tuple[Draft, Written]:
     call.writing = asked
-    try:
-        # also what cannot be met goes to the log: it may be a retry, whose answer is kept there
-        written = await cache.write(draft)
-    except Refused as refused:
-        if refused.code is Refusal.VERSION_CONFLICT and draft.expected == NEVER:
-            raise expects.unmet(Version(refused.current)) from None
-        raise
+    written = await call.service.cache.write(draft)
     call.writing = None
     return draft, written
 

@@ -69,6 +69,30 @@ async def test_a_write_unless_it_is_one_of_these_versions(http: httpx.AsyncClien
     assert (await http.get(PATH)).content == b"3"
 
 
+async def test_a_write_that_another_overtakes_is_judged_by_what_that_left(
+    site: Site, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = (await http.put(PATH, content=b"0")).headers["etag"]
+    read, others = site.cache.read, 3
+
+    async def overtaken(key: Key, want: Want) -> Answer:
+        nonlocal others
+        answer = await read(key, want)
+        if others:
+            others -= 1
+            await site.cache.write(Draft(Operation.SET, key, b"1"))
+        return answer
+
+    monkeypatch.setattr(site.cache, "read", overtaken)
+    assert (await http.put(PATH, content=b"2", headers={"If-None-Match": '"1", "x"'})).status_code == 200
+    assert others == 0
+    others = 1
+    refused = await http.put(PATH, content=b"3", headers={"If-Match": f'"1", {(await http.get(PATH)).headers["etag"]}'})
+    assert (refused.status_code, refused.json()["code"]) == (412, "VERSION_CONFLICT")
+    assert "at one of the versions 1, " in refused.json()["detail"]
+    assert (await http.put(PATH, content=b"4", headers={"If-None-Match": f'"1", {version}'})).status_code == 200
+
+
 async def test_both_conditions_of_a_write_must_hold(http: httpx.AsyncClient) -> None:
     for matching in ("*", '"1"'):
         both = {"If-None-Match": "*", "If-Match": matching}
