@@ -107,8 +107,15 @@ class RedisSource:
         return TierStats(entries, memory["used_memory"])
 
     async def inspect(self, key: Key, *, horizon: Position) -> Holding:
-        row = await self._server.ask("GET", self._names.rows + key)
-        return Holding() if row is None else Holding(unpack_row(key, row), version_of(row), stored=len(row))
+        state, row = await self._server.together(
+            ("HMGET", self._names.state, "epoch", "patterns_at"), ("GET", self._names.rows + key)
+        )
+        if row is None:
+            return Holding()
+        entry = unpack_row(key, row)
+        killed = 0 if entry.deleted else (await self._patterns.at(*state)).newest(key, entry.version)
+        doubt = f"was invalidated at {killed}" if killed else ""
+        return Holding(entry, entry.version, stored=len(row), doubt=doubt)
 
     async def dependents(self, name: str, *, limit: int) -> Sequence[Key] | None:
         return None

@@ -78,6 +78,8 @@ class Invalidations:
             assert [entry.key for entry in await one.list_entries(EVERYTHING, after=None, limit=10)] == ["b:1"]
             assert await one.expired(limit=10) == []
             assert await values(one, "a:1", "b:1") == [None, b"1"]
+            dead = await one.inspect(Key("a:1"), horizon=await one.head())
+            assert dead.entry is None or "was invalidated at" in dead.doubt
 
     async def test_what_is_dead_is_gone_since_the_pattern(self, authority: Authority) -> None:
         await append(authority, put("a:1"))
