@@ -40,11 +40,18 @@ from cachesvc.tiers.schema import CHANNEL
 
 T = TypeVar("T")
 Wake = Callable[[int], None]
-_BEGIN: Final = "BEGIN; SELECT pg_advisory_xact_lock(7163412915)"
 _OF_SQLALCHEMY: Final = frozenset({"prepared_statement_cache_size", "prepared_statement_name_func"})  # parameters of a URL
 _NUMBERS: Final = frozenset(  # which the driver does not take as texts
     {"statement_cache_size", "max_cached_statement_lifetime", "max_cacheable_statement_size"}
 )
+_LOCK: Final = 7163412915
+_BEGIN: Final = f"BEGIN; SELECT pg_advisory_xact_lock({_LOCK})"
+_BEGIN_PATIENTLY: Final = f"BEGIN; SET LOCAL lock_timeout = %d; SELECT pg_advisory_xact_lock({_LOCK})"
+_HALTED: Final = """
+SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND classid::bigint << 32 | objid::bigint = $2 AND granted AND datname = current_database()
+AND wait_event = 'ClientRead' AND state_change < clock_timestamp() - make_interval(secs => $1)
+"""
 _IDLE: Final = 30.0  # seconds after which a silent listening connection is tried
 
 
@@ -83,7 +90,6 @@ async def opened(url: URL, *, pool_size: int, timeout: float, wake: Wake) -> Asy
 
 
 def _engine(url: URL, timeout: float) -> AsyncEngine:
-    patience = str(int(timeout * 1000))
     return create_async_engine(
         url,
         isolation_level="AUTOCOMMIT",  # a transaction is begun by hand, in one round trip with its lock
@@ -92,12 +98,18 @@ def _engine(url: URL, timeout: float) -> AsyncEngine:
             "timeout": timeout,
             "server_settings": {
                 "application_name": "cachesvc",
-                "idle_in_transaction_session_timeout": patience,  # a frozen node does not keep the lock
+                "lock_timeout": str(_waits(timeout)),
+                "idle_in_transaction_session_timeout": str(int(timeout * 1000)),  # a frozen node does not keep the lock
                 "jit": "off",
                 "enable_seqscan": "off",  # all that is asked is found by an index, whatever the statistics say
             },
         },
     )
+
+
+def _waits(timeout: float) -> int:
+    """Milliseconds that the server waits for a lock: it says so just before it is given up, and would wait on by itself."""
+    return max(1, int(timeout * 900))
 
 
 class PostgresStore:
@@ -141,6 +153,9 @@ class PostgresStore:
                     return await self._transact(work, limit)
                 except Lost:  # before the commit: nothing was written
                     return await self._transact(work, limit)
+            except asyncpg.LockNotAvailableError:
+                await self.read(self._free)
+                raise
             finally:
                 self._turn.release()
 
@@ -148,7 +163,7 @@ class PostgresStore:
         async with asyncio.timeout(limit) as deadline, self._pool.lent() as (connection, driver):
             if driver.get_server_pid() not in self._own:
                 self._own.append(driver.get_server_pid())
-            await driver.execute(_BEGIN)
+            await driver.execute(_BEGIN if limit == self._timeout else _BEGIN_PATIENTLY % _waits(limit))
             result = await connection.run_sync(work)
             deadline.reschedule(None)  # from here on, out of time means something else
             try:
@@ -156,6 +171,10 @@ class PostgresStore:
             except Exception as exc:
                 raise OutcomeUnknown("the connection was lost while committing") from exc
             return result
+
+    def _free(self, connection: Connection) -> None:
+        """End the session of a node that has the lock and has halted. Amid a statement the server itself sets it no limit."""
+        fetched(connection, _HALTED, [self._timeout, _LOCK])
 
     def ready(self, statement: Select[Any]) -> Rows:
         compiled = statement.compile(dialect=self._engine.dialect)

@@ -18,7 +18,7 @@ from cachesvc.errors import OutcomeUnknown, TierUnavailable
 T = TypeVar("T")
 Rows = Callable[[Connection, Mapping[str, object]], Sequence[Any]]
 NAME: Final = "database"
-_NOT_THERE: Final = ("08", "53300", "57P")  # of SQLSTATE: no connection, none left, being stopped or started
+_NOT_THERE: Final = ("08", "53300", "55P03", "57P")  # of SQLSTATE: no connection, none left, a lock, being stopped or started
 _TAKEN: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _NO_ROOM: Final = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP})
 

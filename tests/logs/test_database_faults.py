@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 from sqlalchemy import event
 
 from cachesvc.errors import OutcomeUnknown, TierUnavailable
 from cachesvc.model.change import Idempotency, request_id
+from cachesvc.tiers.database_postgres import _BEGIN
 from tests import servers
 from tests.conformance.authority_store import add, append, put, receipts, values
 from tests.logs.database_store import DatabaseStore
@@ -46,6 +50,55 @@ async def test_a_restart_between_calls_goes_unnoticed(own_postgres: servers.Serv
             # the listening connection comes back by itself, and tells of what it may have missed
             await append(authority, put("a", b"3"))
             assert [change.key for change in await anext(batches)] == ["a"]
+
+
+def halted(port: int) -> socket.socket:
+    """A session that has the log's lock, and went silent after the first half of a statement, as a frozen node may."""
+
+    def message(kind: bytes, body: bytes) -> bytes:
+        return kind + (len(body) + 4).to_bytes(4, "big") + body
+
+    client = socket.create_connection(("127.0.0.1", port), timeout=20)
+    client.sendall(message(b"", b"\0\x03\0\0user\0postgres\0database\0postgres\0\0"))
+    client.sendall(message(b"Q", f"{_BEGIN}\0".encode()) + message(b"P", b"\0SELECT 1\0\0\0") + message(b"H", b""))
+    told = b""
+    while not told.endswith(b"1\0\0\0\4"):  # parsed
+        told += client.recv(4_096)
+    return client
+
+
+async def test_a_node_that_halts_amid_a_statement_keeps_the_lock_from_nobody(postgres_url: str, tmp_path: Path) -> None:
+    async with DatabaseStore(postgres_url, tmp_path, timeout=0.4).opened() as authority:
+        receipts(await append(authority, put("a", b"1")))
+        with await asyncio.to_thread(halted, urlsplit(postgres_url).port or 0):
+            with pytest.raises(TierUnavailable) as refused:
+                await append(authority, put("a", b"2"))
+            assert not refused.value.answered
+            async with asyncio.timeout(20):
+                while await values(authority, "a") == [b"1"]:  # who waited in vain frees it
+                    with suppress(TierUnavailable):
+                        await append(authority, put("a", b"3"))
+        assert await values(authority, "a") == [b"3"]
+
+
+async def test_who_gave_up_waiting_for_the_lock_waits_no_longer_in_the_server(postgres_url: str, tmp_path: Path) -> None:
+    async with DatabaseStore(postgres_url, tmp_path, timeout=0.2).opened() as authority:
+        holding, looking = [await asyncpg.connect(postgres_url) for _ in range(2)]
+        at_work = asyncio.create_task(holding.execute(f"{_BEGIN}; SELECT pg_sleep(60)"))
+        while not await looking.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"):
+            await asyncio.sleep(0.01)
+        for _ in range(3):
+            with pytest.raises(TierUnavailable):
+                await append(authority, put("a", b"1"))
+        async with asyncio.timeout(20):
+            while await looking.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+        assert not at_work.done()
+        await looking.execute("SELECT pg_terminate_backend($1)", holding.get_server_pid())
+        with pytest.raises(asyncpg.PostgresError):
+            await at_work
+        await looking.close()
+        receipts(await append(authority, put("a", b"1")))
 
 
 async def test_what_was_acknowledged_survives_a_kill(own_postgres: servers.Server, tmp_path: Path) -> None:
