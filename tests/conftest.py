@@ -92,7 +92,7 @@ def valkey_cluster_servers() -> Iterator[list[servers.Server]]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[servers.Server]:
-    with servers.postgres() as server:
+    with servers.postgres("-c", "fsync=off") as server:  # what is killed in the tests is never the machine
         yield server
 
 

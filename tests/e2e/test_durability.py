@@ -19,7 +19,7 @@ import httpx
 from tests import servers
 from tests.e2e.services import connected, kill_at_once, started
 
-KILLS = int(os.environ.get("KILLS", "3"))
+KILLS = int(os.environ.get("KILLS", "2"))
 WRITERS, KEYS = 6, 4  # keys of each writer
 
 

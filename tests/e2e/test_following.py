@@ -8,9 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
-import pytest
 
-from tests.e2e.services import NO_REDIS, connected, connected_to_each, node_of, put, started, version_of
+from tests.e2e.services import connected, connected_to_each, node_of, put, started, version_of
 from tests.processes.services import LIMIT
 
 WRITES = 30
@@ -83,10 +82,9 @@ async def check_endings(one: httpx.AsyncClient, two: httpx.AsyncClient) -> None:
         assert [await version_of(client, key) for client in (one, two) for key in keys] == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("shared_redis", [False, True], ids=["alone", "with redis"])
-async def test_two_services_over_postgresql(tmp_path: Path, postgres_url: str, valkey_url: str, shared_redis: bool) -> None:
-    redis = {"levels__redis__url": valkey_url} if shared_redis else NO_REDIS
-    async with two_services(tmp_path, levels__database__url=postgres_url, **redis) as clients:
+async def test_two_services_over_postgresql(tmp_path: Path, postgres_url: str, valkey_url: str) -> None:
+    stores = {"levels__database__url": postgres_url, "levels__redis__url": valkey_url}
+    async with two_services(tmp_path, **stores) as clients:
         await check_following(clients)
 
 

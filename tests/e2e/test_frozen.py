@@ -8,7 +8,6 @@ from pathlib import Path
 
 import httpx
 import psutil
-import pytest
 
 from tests.e2e.services import NO_REDIS, connected_to_each, node_of, put, started
 from tests.processes.services import LIMIT
@@ -23,7 +22,8 @@ SETTINGS = {
     "levels__database__timeout": "2",
 }
 FLOOD = {"operations": [{"operation": "set", "key": f"flood:{number}", "value": number} for number in range(1_000)]}
-ROUTES = {"hot": {}, "plain": {"Accept-Language": "en", "Cache-Control": "max-age=0"}}
+HOT: dict[str, str] = {}  # of a request, by which route it is answered
+PLAIN = {"Accept-Language": "en", "Cache-Control": "max-age=0"}
 
 
 async def check_frozen(frozen: httpx.AsyncClient, writer: httpx.AsyncClient, headers: dict[str, str]) -> None:
@@ -49,9 +49,8 @@ async def check_frozen(frozen: httpx.AsyncClient, writer: httpx.AsyncClient, hea
     assert stats["log"]["frozen"] >= 1
 
 
-@pytest.mark.parametrize("route", list(ROUTES))
-async def test_a_frozen_node_catches_up_before_it_serves(tmp_path: Path, postgres_url: str, route: str) -> None:
+async def test_a_frozen_node_catches_up_before_it_serves(tmp_path: Path, postgres_url: str) -> None:
     with started(tmp_path, "--workers", "2", levels__database__url=postgres_url, **SETTINGS) as (_, url):
         async with connected_to_each(url, 2) as (one, other):
-            for _ in range(2):
-                await check_frozen(one, other, ROUTES[route])
+            for headers in (HOT, PLAIN, HOT, PLAIN):
+                await check_frozen(one, other, headers)

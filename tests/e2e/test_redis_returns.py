@@ -62,7 +62,7 @@ class Site:
         for node in self.nodes:
             async with asyncio.timeout(LIMIT):
                 while await version_of(node, "marker") < marker:
-                    pass
+                    await asyncio.sleep(0.01)
 
     async def read(self) -> Counter[str]:
         """Read all on both nodes: what is served is the newest. Which tiers answered, how often."""
@@ -81,7 +81,7 @@ class Site:
         """For every key, on both nodes; a few that were read just now may be in memory."""
         async with asyncio.timeout(LIMIT):
             while (await self.read())["redis"] < 2 * (len(KEYS) - 4):
-                pass
+                await asyncio.sleep(0.1)
 
     async def go_on_without_redis(self) -> None:
         """What happens while it is away: half of the keys are written, some are deleted, all are read."""

@@ -118,9 +118,9 @@ async def test_two_busy_nodes_have_nothing_to_repair(tmp_path: Path, valkey_url:
 
         async def work(node: Node, seed: int) -> None:
             rng = random.Random(seed)
-            for number in range(200):
+            for number in range(100):
                 key = rng.choice(KEYS[:50])
-                if number % 50 == 49:
+                if number % 25 == 24:
                     await node.cache.write(invalidate(Invalidation("task:1*")))
                 elif rng.random() < 0.5:
                     await node.cache.write(Draft(Operation.SET, key, b"%d" % number))

@@ -84,15 +84,16 @@ def test_the_directory_it_is_started_in_has_loaders_and_stands_in_for_no_library
 
 def test_what_is_stored_can_be_read_after_a_start_without_a_write(tmp_path: Path) -> None:
     """As on a full disk: here another holds the database's lock for writing."""
-    settings = {"levels__redis__enabled": "false", "levels__database__timeout": "100ms"}
+    settings = {"levels__redis__enabled": "false"}
     with serving(tmp_path, program=REAL, **settings) as service:
         assert httpx.put(f"{service.ready()}/v1/cache/a", content=b"1").status_code == 201
         assert service.stop() == 0
+    settings["levels__database__timeout"] = "200ms"
     with closing(sqlite3.connect(tmp_path / "cachesvc.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with serving(tmp_path, program=REAL, **settings) as service:
             url = service.ready()
-            assert httpx.get(f"{url}/v1/cache/a").content == b"1"
+            wait_until(lambda: httpx.get(f"{url}/v1/cache/a").content == b"1", process=service.process)
             assert httpx.put(f"{url}/v1/cache/a", content=b"2").status_code == 503
             other.execute("ROLLBACK")
             wait_until(lambda: httpx.put(f"{url}/v1/cache/a", content=b"2").status_code == 200, process=service.process)

@@ -29,7 +29,7 @@ def bearer(sub: str, jti: str, scope: str = "read:*", **claims: Any) -> dict[str
     return {"Authorization": f"Bearer {jwt.encode(said | claims, SECRET)}"}
 
 
-ROOT = bearer("root", "r-1", "admin")
+ROOT = bearer("root", "r-1", "admin", exp=time.time() + 86_400)  # made when the run begins
 
 
 @pytest.fixture
