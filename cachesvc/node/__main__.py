@@ -148,7 +148,14 @@ async def run(settings: Settings, listening: socket.socket, *, worker: int, noti
         server = _Server(
             uvicorn.Config(
                 create_app(service, live),
-                http=leaving(await hot(limited(_head_limits(settings), admission), service)),
+                http=leaving(
+                    await hot(
+                        limited(_head_limits(settings), admission),
+                        service,
+                        at_once=settings.server.hot_path,
+                        logged=settings.server.access_log,
+                    )
+                ),
                 log_config=None,
                 access_log=settings.server.access_log,
                 lifespan="off",

@@ -34,6 +34,7 @@ class Server(Section):
     max_delay: Duration = 0.1  # work that waits longer for its turn, and goes on to, is overload: some requests get 503
     stall_timeout: Duration = 30.0  # a client that takes nothing of its answer for so long is dropped
     access_log: bool = False
+    hot_path: bool = True  # usual requests are answered where their bytes arrive; else all take the plain route
 
 
 class Log(Section):

@@ -10,9 +10,11 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
+from urllib.parse import unquote
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope
+from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
 from cachesvc.observability.metrics import place_of
 from cachesvc.web.call import IDENTITY, REQUEST_ID, Call
@@ -96,6 +98,12 @@ class DirectProtocol(LimitedProtocol):
     def _address(self) -> str:
         return self.client[0] if self.client else ""
 
+    def log(self, request: Request, status: int) -> None:
+        """Tell of an answer, as uvicorn does."""
+        scope: Scope = {"client": self.client, "path": unquote(request.path.decode()), "query_string": request.query}
+        path = get_path_with_query_string(scope)  # type: ignore[arg-type]
+        self.access_logger.info('%s - "%s %s HTTP/%s" %d', get_client_addr(scope), request.method, path, "1.1", status)  # type: ignore[arg-type]
+
     def dated(self) -> bytes:
         """The headers that uvicorn gives to every answer; it makes new ones every second."""
         given = self.server_state.default_headers
@@ -132,6 +140,8 @@ class DirectProtocol(LimitedProtocol):
         self.service.metrics.note(place_of(request.route, request.method, told.status_code), ended - began)
         self._in_progress = False
         if not self.transport.is_closing():
+            if self.access_log:
+                self.log(request, told.status_code)
             self._send(told.data)
 
     def _told(self, response: Response, request: Request, number: str) -> Told:

@@ -66,7 +66,7 @@ class HotProtocol(DirectProtocol):
     hits: Hits
 
     def data_received(self, data: bytes) -> None:
-        if self.between_requests() and not (self.access_log or self.flow.write_paused):
+        if self.between_requests() and not self.flow.write_paused:
             done, missed = self._serve(data)
             if done:
                 self.heard()  # its client is there, though uvicorn was told of no request
@@ -106,6 +106,8 @@ class HotProtocol(DirectProtocol):
             status, told = self._hit(asked, entry, now, b"memory")
             answers.append(told)
             self.service.metrics.note(_PLACES[method, status], ended - began)
+            if self.access_log:
+                self.log(asked, status)
             done += length
             asked = usual.read(data, done) if done < len(data) else None
             size += len(told)
@@ -143,18 +145,26 @@ class HotProtocol(DirectProtocol):
         return 200, _OK % (self.dated(), entry.version, age, ttl, tier, kind, len(value), number, body)
 
 
-async def hot(plain: type[LimitedProtocol], service: Service) -> type[HttpToolsProtocol]:
-    """The protocol `plain` with its usual requests answered at once; on a uvicorn that is not as it was, what still works."""
+async def hot(
+    plain: type[LimitedProtocol], service: Service, *, at_once: bool = True, logged: bool = False
+) -> type[HttpToolsProtocol]:
+    """The protocol `plain` with its usual requests answered at once; on a uvicorn that is not as it was, what still works.
+
+    Without `at_once` all take the plain route. `logged` says that requests are told to a log, with the addresses that they
+    come from.
+    """
     parts = {
         "hits": service.cache,
         "service": service,
-        "usual": Usual(plain.limits, service.doorman, by_address=service.rates is not None),
+        "usual": Usual(plain.limits, service.doorman, by_address=logged or service.rates is not None),
         "endpoints": ENDPOINTS,
     }
     made = type("HotProtocol", (HotProtocol, plain), parts)
     if not await keeps_limits(plain):  # which the other builds on, too
         _log.error("limits of requests and connections are not kept: uvicorn %s is not as it was", uvicorn.__version__)
         return HttpToolsProtocol
+    if not at_once:
+        return plain
     if not await answers_at_once(made):
         _log.warning("all requests take the plain route: uvicorn %s is not as it was", uvicorn.__version__)
         return plain

@@ -78,7 +78,7 @@ class Usual:
     def __init__(self, limits: HeadLimits, doorman: Doorman, *, by_address: bool) -> None:
         self._limits = limits
         self._doorman = doorman
-        self._by_address = by_address  # what addresses ask for is counted: then it matters whose they are
+        self._by_address = by_address  # what addresses ask for is counted, or told: then it matters whose they are
         self._heads: dict[bytes, Head | None] = {}
         self.known: dict[bytes, Request] = {}
 
@@ -132,10 +132,10 @@ class Usual:
         if many or len(said) + 1 < len(lines) or host is None or not HOST.fullmatch(host.encode()):
             return None
         closes = said.pop("connection", "keep-alive").lower() != "keep-alive"
-        counted_elsewhere = self._by_address and not _FORWARDED.isdisjoint(said)
+        told_elsewhere = self._by_address and not _FORWARDED.isdisjoint(said)
         scheme, _, token = said.pop("authorization", "").partition(" ")
         length = said.get("content-length")
-        if closes or counted_elsewhere or not said.keys() <= _OF_HITS | _ASK or (length and not _LENGTH.fullmatch(length)):
+        if closes or told_elsewhere or not said.keys() <= _OF_HITS | _ASK or (length and not _LENGTH.fullmatch(length)):
             return None
         try:
             identity = self._doorman.greet(token.strip() if scheme.lower() == "bearer" else None)

@@ -155,9 +155,11 @@ def statuses(told: bytes) -> list[int]:
 
 
 @asynccontextmanager
-async def both(site: Site, limits: HeadLimits = LIMITS, admission: Admission | None = None) -> AsyncIterator[Both]:
+async def both(
+    site: Site, limits: HeadLimits = LIMITS, admission: Admission | None = None, *, logged: bool = False
+) -> AsyncIterator[Both]:
     plain = limited(limits, admission)
-    made = await hot(plain, site.service)
+    made = await hot(plain, site.service, logged=logged)
     assert issubclass(made, HotProtocol)
     with ExitStack() as stack:
         servers: list[Server] = []
@@ -165,11 +167,11 @@ async def both(site: Site, limits: HeadLimits = LIMITS, admission: Admission | N
         async with asyncio.TaskGroup() as group:
             for protocol in (made, plain):
                 # pytest's own handlers make uvicorn think that somebody reads an access log
-                protocol = type("Quiet", (leaving(protocol),), {"access_log": property(lambda _: False, lambda *_: None)})  # noqa: PLW2901
+                protocol = type("Quiet", (leaving(protocol),), {"access_log": property(lambda _: logged, lambda *_: None)})  # noqa: PLW2901
                 listening = stack.enter_context(socket.socket())
                 listening.bind(("127.0.0.1", 0))
                 config = uvicorn.Config(
-                    site.app, http=protocol, log_config=None, access_log=False, lifespan="off", ws="none",
+                    site.app, http=protocol, log_config=None, access_log=logged, lifespan="off", ws="none",
                     timeout_graceful_shutdown=5, timeout_keep_alive=1,
                 )  # fmt: skip
                 servers.append(Server(config))

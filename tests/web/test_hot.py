@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import logging.handlers
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -181,6 +183,36 @@ async def test_what_is_not_in_memory_any_more_is_not_answered_hot(pair: Both, an
     assert not answered
 
 
+async def test_both_write_the_same_lines_to_the_access_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, answered: list[int]
+) -> None:
+    told = logging.handlers.BufferingHandler(1_000)
+    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "handlers", [told])
+    caplog.set_level(logging.INFO, "uvicorn.access")
+    asked = [
+        (PLAIN, 1),
+        (PLAIN * 2, 2),
+        (b'HEAD /v1/cache/a%3a1 HTTP/1.1\r\nHost: x\r\nIf-None-Match: "1001"\r\n\r\n', 1),
+        (b"GET /v1/cache/%C3%BC%20%25 HTTP/1.1\r\nHost: x\r\n\r\n", 0),
+        (b"PUT /v1/cache/a:1?ttl=5&tags=%C3%BC HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1", 0),
+        (b"GET /v1/cache/a:1 HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n", 0),
+        (b"DELETE /v1/cache/absent HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 0),
+    ]
+    async with opened() as site:
+        await site.cache.write(Draft(Operation.SET, Key("a:1"), b"1"))
+        async with both(site, logged=True) as pair:
+            for request, hits in asked:
+                answered.clear()
+                lines = []
+                for place in (0, 1):
+                    await pair.ask_alone(place, request)
+                    lines.append([re.sub(r":\d+ - ", " - ", record.getMessage()) for record in told.buffer])
+                    told.flush()
+                assert lines[0] == lines[1]
+                assert len(lines[0]) == request.count(b"HTTP/1.1\r\n") + (b"close" not in request)
+                assert len(answered) == hits
+
+
 async def test_a_client_that_does_not_read_costs_bounded_memory(pair: Both, answered: list[int]) -> None:
     """The hot path hands over no more than the transport takes; the rest waits at the plain route, which stops reading."""
     reader, writer = await asyncio.open_connection("127.0.0.1", pair.ports[0])
@@ -222,6 +254,7 @@ async def test_another_uvicorn_falls_back_with_a_warning(
 ) -> None:
     plain = limited(LIMITS)
     assert issubclass(await hot(plain, site.service), HotProtocol)
+    assert await hot(plain, site.service, at_once=False) is plain
     assert not caplog.records
     for owner, name in ((HotProtocol, "_hit"), (DirectProtocol, "_send"), (LimitedProtocol, "between_requests")):
         with monkeypatch.context() as patched:
