@@ -27,6 +27,8 @@ from cachesvc.web.text_frames import extent, unmasked
 PEER: Final = "cachesvc.peer"  # of the scope's extensions
 _NOT_UTF8: Final = 1007  # RFC 6455, 7.4.1
 _MOST_FRAGMENTS: Final = 1_024  # empty ones are free of the limit of a message's size
+_TURN: Final = 64  # frames that the library reads at once; others have their turn before more
+_PING: Final = 0x9
 
 
 class Listener(Protocol):
@@ -74,6 +76,8 @@ class LiveProtocol(WebSocketsSansIOProtocol):
     _split = True  # frames are told apart here; not where some came before anyone listened
     _begun = b""  # of the head of a frame, which the library has already
     _owed = 0  # bytes of a frame that is left to the library
+    _rest = b""  # of what came, from the beginning of a frame, for another turn
+    _stopped = False  # by the listener
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -99,6 +103,8 @@ class LiveProtocol(WebSocketsSansIOProtocol):
     def resume_writing(self) -> None:
         self.outlet.paused = False
         super().resume_writing()
+        if self._rest:
+            self.loop.call_soon(self._go_on)
         if self.listener is not None:
             self.listener.writable()
 
@@ -185,32 +191,58 @@ class LiveProtocol(WebSocketsSansIOProtocol):
             else:
                 self._greet(data)
             return
+        if self._rest:
+            self._rest += data
+        else:
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        """As much as there is a turn for. Nothing more comes until the rest has had its own."""
         try:
-            self._told_apart(data)
+            at = self._told_apart(data)
         finally:
             self.outlet.uncork()
+        if at < len(data):
+            self._rest = data[at:]
+            self._wait()
+            if not self.outlet.paused:
+                self.loop.call_soon(self._go_on)
 
-    def _told_apart(self, data: bytes) -> None:
+    def _go_on(self) -> None:
+        rest, self._rest = self._rest, b""
+        self._read(rest)
+        self._wait()
+
+    def _told_apart(self, data: bytes) -> int:
+        """Up to where it was taken up."""
         size = len(data)
         if self._begun:
             found = extent(self._begun + data, 0)
             self._owed = found[1] - len(self._begun) if found is not None else size
             self._begun = self._begun + data if found is None else b""
         at = self._feed(data, 0, self._owed) if self._owed else 0
+        fed = 0
         while at < size and not self.transport.is_closing():
+            if fed == _TURN or (
+                self.outlet.paused and data[at] & 0xF == _PING
+            ):  # an answer to that would wait, without a limit
+                return at
             found = extent(data, at)
             if found is None:  # the library may know already that it is wrong
                 self._begun = data[at:]
                 self._feed(data, at, size - at)
-                return
+                return size
             body, end, usual = found
             if usual and end <= size and end - body <= self._most and not self.frames:
                 at = end
+                fed += self.close_sent  # when nobody takes it any more
                 if end < size:
                     self.outlet.cork()  # more is to be answered
                 self._text(unmasked(data, body, end))
             else:
                 at = self._feed(data, at, end - at)
+                fed += 1
+        return size
 
     def _feed(self, data: bytes, at: int, size: int) -> int:
         """Leave so many bytes to the library, as far as they have come; up to where that is."""
@@ -287,14 +319,19 @@ class LiveProtocol(WebSocketsSansIOProtocol):
 
     def pause(self) -> None:
         """Take no more from the peer than what has come."""
-        if not self.read_paused:
-            self.read_paused = True
-            self.transport.pause_reading()
+        self._stopped = True
+        self._wait()
 
     def resume(self) -> None:
-        if self.read_paused:
-            self.read_paused = False
-            self.transport.resume_reading()
+        self._stopped = False
+        self._wait()
+
+    def _wait(self) -> None:
+        """Let come what is taken up, and no more."""
+        waits = self._stopped or bool(self._rest)
+        if waits != self.read_paused and not self.transport.is_closing():
+            self.read_paused = waits
+            (self.transport.pause_reading if waits else self.transport.resume_reading)()
 
     @property
     def open(self) -> bool:

@@ -57,8 +57,8 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
         pass
 
 
-async def taken(pieces: Sequence[bytes], *, split: bool, early: bytes = b"") -> tuple[list[object], bytes]:
-    """What a listener is told of these pieces, and what is written."""
+async def accepted(early: bytes = b"") -> tuple[LiveProtocol, Wire]:
+    """A connection to which nobody listens yet."""
     config = uvicorn.Config(_app, log_config=None, lifespan="off", ws_max_size=MOST, ws_per_message_deflate=False)
     config.load()
     peer = live_protocol()(config=config, server_state=ServerState(), app_state={})
@@ -69,8 +69,20 @@ async def taken(pieces: Sequence[bytes], *, split: bool, early: bytes = b"") -> 
         peer.data_received(early)
     while not peer.handshake_complete:
         await asyncio.sleep(0)
-    echo = Echo(peer)
     wire.written = b""
+    return peer, wire
+
+
+async def ended(peer: LiveProtocol, wire: Wire) -> None:
+    wire.closed = True
+    peer.connection_lost(None)
+    await asyncio.gather(*peer.tasks)
+
+
+async def taken(pieces: Sequence[bytes], *, split: bool, early: bytes = b"") -> tuple[list[object], bytes]:
+    """What a listener is told of these pieces, and what is written."""
+    peer, wire = await accepted(early)
+    echo = Echo(peer)
     if not split:
         peer._split = False
     peer.listen(echo)
@@ -78,9 +90,7 @@ async def taken(pieces: Sequence[bytes], *, split: bool, early: bytes = b"") -> 
         if not wire.closed:
             peer.data_received(piece)
     told, written = list(echo.told), wire.written
-    wire.closed = True
-    peer.connection_lost(None)
-    await asyncio.gather(*peer.tasks)
+    await ended(peer, wire)
     return told, written
 
 
@@ -133,6 +143,30 @@ async def test_whatever_comes_is_taken_as_the_library_takes_it(frames: list[byte
 async def test_what_came_before_anyone_listened_is_told_first() -> None:
     early, rest = frame(Opcode.TEXT, b"early")[:9], frame(Opcode.TEXT, b"early")[9:] + frame(Opcode.TEXT, b"late")
     assert (await taken([rest], split=True, early=early))[0] == ["early", "late"]
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_flood_of_pings_leaves_others_their_turn(reads: bool) -> None:
+    """And is not answered while its sender does not read."""
+    peer, wire = await accepted()
+    peer.listen(Echo(peer))
+    if not reads:
+        peer.pause_writing()
+    peer.data_received(frame(Opcode.PING, b"p") * 1_000 + frame(Opcode.TEXT, b"last"))
+    assert peer.read_paused
+    if not reads:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert wire.written == b""
+        peer.resume_writing()
+    pong = frame(Opcode.PONG, b"p", masked=False)
+    for _ in range(20):
+        before = len(wire.written)
+        await asyncio.sleep(0)
+        assert len(wire.written) - before <= len(pong) * 64
+    assert wire.written == pong * 1_000 + framed(b"last")
+    assert not peer.read_paused
+    await ended(peer, wire)
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536, 70_000])
