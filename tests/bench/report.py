@@ -1,7 +1,6 @@
 """The report: what was measured, kept by what was asked for, and told as tables and plots.
 
-A run replaces the rows that it measured and leaves the others, each with the day and machine that it is of: a full run takes
-most of an hour.
+A run replaces the rows that it measured and leaves the others, each with the day and machine that it is of.
 """
 
 from __future__ import annotations
