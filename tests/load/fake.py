@@ -62,9 +62,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         body = self.body()
+        if self.server.fault == "failing" and self.key().endswith(":end"):
+            return self.answer(503, b"no")
         with self.server.turn:
             version = self.server.write(self.key(), body)
-        self.answer(201, b"{}", {"ETag": f'"{version}"'})
+        return self.answer(201, b"{}", {"ETag": f'"{version}"'})
 
     def do_DELETE(self) -> None:
         with self.server.turn:

@@ -27,7 +27,7 @@ from tests.load.figures import ALL, Figures, verdict
 from tests.load.plan import Failed, Plan
 from tests.load.popularity import Popularity
 from tests.load.subscriber import Subscriber
-from tests.load.users import TIMEOUT, Invalidator, Operator, Reader, Writer, content, version_of
+from tests.load.users import TIMEOUT, Invalidator, Operator, Reader, Writer, content, tagged
 
 MAX_REQUESTS: Final = 10_000_000
 MAX_FAILED: Final = 1_000  # then the run is over: nothing more is to be learned
@@ -158,15 +158,13 @@ def _show(environment: Environment) -> None:
 
 def end_subscribers(load: Load) -> None:
     """Write one key more, and wait until each subscriber has been told of it, and so of all before it."""
-    if not load.subscribers:
-        return
     client = FastHttpSession(load.plan.url, EventHook(), None, network_timeout=TIMEOUT, connection_timeout=TIMEOUT)
     key = f"{load.plan.prefix}end"
     write = load.checker.begin_write(key)
     answer = client.put(f"/v1/cache/{quote(key)}?ttl={load.ttl}", json=content(key, write.counter))
-    version = version_of(answer)
+    version = tagged(answer)
     if version is None:
-        load.figures.fail("write", f"the last one: {answer.status_code}")
+        load.figures.fail("write", f"the last one: {answer.status_code or repr(answer.error)}")
         return
     load.checker.end_write(write, version)
     for subscriber in load.subscribers:

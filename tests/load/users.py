@@ -189,6 +189,9 @@ class Operator(CacheUser):
             place = answer.headers["Location"]
         for _ in range(int(TIMEOUT / _LOOK)):
             with self.client.get(place, name="job", catch_response=True) as answer:
+                if answer.status_code != 200:
+                    failed(answer)
+                    return
                 job = answer.json()
                 if job["state"] not in {"waiting", "queued", "running"}:
                     if job["state"] != "done" or job.get("errors"):
@@ -207,11 +210,17 @@ def failed(answer: Any, why: str = "") -> None:
 
 
 def version_of(answer: Any) -> int | None:
-    found = _ETAG.fullmatch(answer.headers.get("ETag") or "")
-    if found is None:
+    """The version of an answer; one without it has failed."""
+    version = tagged(answer)
+    if version is None:
         failed(answer, f"ETag: {answer.headers.get('ETag')}")
-        return None
-    return int(found[1])
+    return version
+
+
+def tagged(answer: Any) -> int | None:
+    """The version that an answer names, if it is one."""
+    found = _ETAG.fullmatch((answer.headers or {}).get("ETag") or "")
+    return int(found[1]) if found is not None else None
 
 
 def contained(answer: Any) -> tuple[str | None, int]:
