@@ -202,11 +202,11 @@ class Cache:
         except CacheError as exc:
             return exc
 
-    async def lift(self, keys: Collection[Key]) -> tuple[int, int]:
+    async def lift(self, keys: Collection[Key]) -> tuple[int, int, Collection[Key]]:
         """Bring what the authority has of these keys up into Redis, and into memory where there is room for it.
 
-        How many are up there now that were not, and how many live ones there was no need or no place for. Raises
-        `Unavailable`.
+        How many are up there now that were not, and how many live ones there was no need or no place for; and those that are
+        nowhere up there, since Redis is away. Raises `Unavailable`.
         """
         if self.authority_reads.refuses:
             raise self.authority_reads.away(self.authority.name)
@@ -222,8 +222,11 @@ class Cache:
                 self.floors.take(entry.key, entry.version, token)
                 self.memory.store(entry)
                 stored += 1
-        kept = len(up) if await self.puts.put([(entry, token) for entry in up]) else stored
-        return kept, len(live) - kept
+        if self.redis is None or not up or await self.puts.put([(entry, token) for entry in up]):
+            kept = len(up) if self.redis is not None else stored
+            return kept, len(live) - kept, ()
+        lost = [entry.key for entry in up if self.memory.peek(entry.key) is None]
+        return stored, len(live) - stored - len(lost), lost
 
     # writing
 

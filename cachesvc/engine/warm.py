@@ -114,8 +114,9 @@ class Warmer:
         return [key for key in found if pattern.matches(key)]
 
     async def _lift(self, job: Job, keys: Sequence[Key]) -> Job:
-        warmed, skipped = await self._cache.lift(keys)
-        return job.counted(warmed=warmed, skipped=skipped, absent=len(keys) - warmed - skipped)
+        warmed, skipped, lost = await self._cache.lift(keys)
+        job = job.counted(warmed=warmed, skipped=skipped, absent=len(keys) - warmed - skipped - len(lost))
+        return job.failed_for((key, "redis is away, and memory has no room") for key in lost)
 
     async def _load(self, job: Job, keys: Sequence[Key]) -> Job:
         """Read them all at once, so that a loader is called once for all that is nowhere."""

@@ -159,6 +159,16 @@ async def test_memory_keeps_what_is_hot() -> None:
         assert (await site.memory.stats()).evictions == before
 
 
+async def test_what_comes_nowhere_since_redis_is_away_is_an_error() -> None:
+    async with opened(room=2) as site:
+        await site.put("a", "b", "c", "d")
+        await site.cold()
+        site.redis.away = True
+        [step] = await site.warm("database", keys=(K("a"), K("b"), K("c"), K("d"), K("none")))
+        assert (step.done, step.counts, step.error_count) == (5, {"warmed": 2, "skipped": 0, "absent": 1}, 2)
+        assert [key for key, _ in step.errors] == ["c", "d"]
+
+
 async def test_nothing_newer_is_replaced(site: Site) -> None:
     """The authority has answered; before that reaches memory and Redis, the key is written and another invalidated."""
     await site.put("a", "b", "c", value=b"old")
