@@ -269,7 +269,7 @@ async def test_a_job_is_not_taken_again_before_its_lease_is_given_up(site: Site)
             site.store.released.set()
         while len(tries) < 3:
             await asyncio.sleep(0)
-        assert (await site.store.acquire([f"job {job.id}"], "b", 1.0))[f"job {job.id}"] > 0
+        assert (await site.store.acquire([f"job {job.id}"], "b", LIMITS.lease))[f"job {job.id}"] > 0
 
 
 async def test_a_node_runs_only_so_many_at_once_and_only_where_they_can_run(site: Site) -> None:

@@ -152,9 +152,12 @@ async def test_a_frozen_server_is_given_up_in_time(own_postgres: servers.Server,
         finally:
             for pid in children:
                 os.kill(pid, signal.SIGCONT)
-        async with asyncio.timeout(10):
-            assert await values(authority, "a") == [b"1"]
-            receipts(await append(authority, put("a", b"3")))
+        async with asyncio.timeout(30):
+            while True:  # on a busy machine the first answers come too late as well
+                with suppress(TierUnavailable):
+                    assert await values(authority, "a") == [b"1"]
+                    receipts(await append(authority, put("a", b"3")))
+                    break
 
 
 def _children(server: servers.Server) -> list[int]:
