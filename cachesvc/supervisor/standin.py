@@ -14,6 +14,7 @@ from cachesvc.web.problems import Problem
 
 _MOST = 256  # connections at once; more wait in the socket
 _LIMIT = 1.0  # seconds that a connection may take
+_PAUSE = 0.1  # seconds, after which what could not be taken is tried again
 _READ = 64 << 10  # bytes
 
 _STARTING = Problem(503, Code.UNAVAILABLE, "the service is starting", retry_after=1.0)
@@ -28,6 +29,7 @@ class StandIn:
         self._served = served
         self._open: dict[socket.socket, asyncio.TimerHandle] = {}
         self._wanted = False
+        self._pause: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         self._wanted = True
@@ -45,6 +47,9 @@ class StandIn:
 
     def _listen(self) -> None:
         loop = asyncio.get_running_loop()
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
         if self._wanted and len(self._open) < _MOST:
             loop.add_reader(self._sock, self._accept)
         else:
@@ -54,12 +59,16 @@ class StandIn:
         if self._served():
             self.end()
             return
+        loop = asyncio.get_running_loop()
         try:
             connection, _ = self._sock.accept()
         except (BlockingIOError, ConnectionAbortedError):  # a worker was faster, or the client is gone
             return
+        except OSError:  # there are no more descriptors, say: who waits in the socket goes on waiting
+            loop.remove_reader(self._sock)
+            self._pause = loop.call_later(_PAUSE, self._listen)
+            return
         connection.setblocking(False)
-        loop = asyncio.get_running_loop()
         self._open[connection] = loop.call_later(_LIMIT, self._done, connection)
         loop.add_reader(connection, self._answer, connection)
         self._listen()

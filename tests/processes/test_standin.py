@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from cachesvc.supervisor.standin import StandIn
 from tests.processes.services import LIMIT, Service, serving
 from tests.servers import wait_until
 
@@ -70,6 +74,35 @@ def test_silent_clients_are_let_go_and_stop_nobody(tmp_path: Path) -> None:
         with pipe.open("w"):
             service.ready()
         assert httpx.get(url).status_code == 200
+
+
+class Exhausted(socket.socket):
+    """A socket that has no descriptor for a connection at first."""
+
+    failures = 3
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, "too many open files")
+        return super().accept()
+
+
+async def test_what_cannot_be_taken_now_is_taken_later() -> None:
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+    with Exhausted() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        standin = StandIn(listening, lambda: False)
+        standin.begin()
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(LIMIT):
+            assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+        writer.close()
+        standin.close()
+    assert (faults, listening.failures) == ([], 0)
 
 
 def test_takes_nothing_from_a_worker_that_serves(tmp_path: Path) -> None:
