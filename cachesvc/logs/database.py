@@ -30,7 +30,7 @@ from cachesvc.model.change import OPENING, Appended, Change, Draft, opened_by, u
 from cachesvc.model.fold_state import ENDED_KEPT, Terms
 from cachesvc.model.invalidation import Invalidation, Related
 from cachesvc.model.position import MAX_SEQ, Epoch, Gap, Position, Seq, first_sequence, pack_gaps, parse_gaps
-from cachesvc.ports import Clock, Retention, Standing, Trail
+from cachesvc.ports import NODES_KEPT, Clock, Retention, Standing, Trail
 from cachesvc.tiers import database_patterns, database_sqlite, database_url
 from cachesvc.tiers.database import DatabaseSource
 from cachesvc.tiers.database_store import NAME, Store
@@ -49,6 +49,7 @@ async def opened(
     poll_interval: float,
     idempotency_ttl: float,
     clock: Clock,
+    nodes_kept: float = NODES_KEPT,
 ) -> AsyncIterator[DatabaseAuthority]:
     """The authority at `url` (`sqlite:…`, `postgresql:…`), its schema brought up to date.
 
@@ -60,7 +61,14 @@ async def opened(
             _store(url, data_dir=data_dir, pool_size=pool_size, timeout=timeout, clock=clock, wake=bell.ring)
         )
         await migrated(store, indexed_fields)
-        yield DatabaseAuthority(store, bell, terms=terms, poll_interval=poll_interval, idempotency_ttl=idempotency_ttl)
+        yield DatabaseAuthority(
+            store,
+            bell,
+            terms=terms,
+            poll_interval=poll_interval,
+            idempotency_ttl=idempotency_ttl,
+            nodes_kept=nodes_kept,
+        )
 
 
 def _store(
@@ -86,7 +94,9 @@ def _store(
 class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs, DatabaseAgenda, DatabaseSites):
     """`ports.Authority` and `ports.SiteStore`."""
 
-    def __init__(self, store: Store, bell: Bell, *, terms: Terms, poll_interval: float, idempotency_ttl: float) -> None:
+    def __init__(
+        self, store: Store, bell: Bell, *, terms: Terms, poll_interval: float, idempotency_ttl: float, nodes_kept: float
+    ) -> None:
         DatabaseSource.__init__(self, store, site=terms.site, killed_kept=terms.tombstone_ttl if terms.site else ENDED_KEPT)
         DatabaseRegistry.__init__(self, store)
         DatabaseJobs.__init__(self, store)
@@ -95,6 +105,7 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs, Database
         self._bell = bell
         self._poll_interval = poll_interval
         self._idempotency_ttl = idempotency_ttl
+        self._nodes_kept = nodes_kept
         self._terms = terms
         self._witness = Witness()
         self._relations = Relations(store, terms)
@@ -226,7 +237,8 @@ class DatabaseAuthority(DatabaseSource, DatabaseRegistry, DatabaseJobs, Database
         ended = await self._store.maintain(
             partial(end_some, self._store, self._patterns, limit=limit, keep=self._terms.tombstone_ttl)
         )
-        return ended + await sweep(self._store, limit=limit, answers_older_than=self._idempotency_ttl)
+        dropped = await sweep(self._store, limit=limit, answers_kept=self._idempotency_ttl, nodes_kept=self._nodes_kept)
+        return ended + dropped
 
     async def backfill(self) -> None:
         """Index the entries that were there before a field was, and drop what is indexed no more. Can be stopped anywhere."""

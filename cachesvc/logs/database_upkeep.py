@@ -22,7 +22,6 @@ from cachesvc.tiers.schema import changes, entries, entry_field, idempotency, le
 
 STEP: Final = 1_000  # records dropped at once
 BACKFILL_STEP: Final = 200  # entries indexed at once
-FORGOTTEN_NODE: Final = 3_600.0  # seconds after which a silent node's row is dropped
 FORGOTTEN_LEASE: Final = 60.0  # seconds after its end that the lease of a node that died is dropped
 
 
@@ -72,12 +71,12 @@ def _delete_forgotten(connection: Connection) -> int:
     return connection.execute(changes.delete().where(changes.c.sequence.in_(oldest))).rowcount
 
 
-async def sweep(store: Store, *, limit: int, answers_older_than: float) -> int:
+async def sweep(store: Store, *, limit: int, answers_kept: float, nodes_kept: float) -> int:
     """Drop tombstones and answers past their time, up to `limit` of each; how many. Forgets nodes long gone."""
-    return await store.maintain(partial(_sweep, store, limit, answers_older_than))
+    return await store.maintain(partial(_sweep, store, limit, answers_kept, nodes_kept))
 
 
-def _sweep(store: Store, limit: int, answers_older_than: float, connection: Connection) -> int:
+def _sweep(store: Store, limit: int, answers_kept: float, nodes_kept: float, connection: Connection) -> int:
     now: float = connection.execute(select(store.now())).scalar_one()
     ended = and_(text("entries.deleted"), entries.c.expires_at <= now)  # as the partial index says it
     oldest = select(entries.c.key, entries.c.version).where(ended).order_by(entries.c.expires_at).limit(limit)
@@ -98,10 +97,10 @@ def _sweep(store: Store, limit: int, answers_older_than: float, connection: Conn
     )
     # a record of later than now is of before the clock was set back: what is older than that one is not told by the time
     trimmed = and_(idempotency.c.subject == BATCHES, idempotency.c.at < kept_since, kept_since <= now)
-    past = or_(idempotency.c.at < now - answers_older_than, trimmed)
+    past = or_(idempotency.c.at < now - answers_kept, trimmed)
     old = select(idempotency.c.subject, idempotency.c.key).where(past).order_by(idempotency.c.at).limit(limit)
     answers = connection.execute(idempotency.delete().where(answer.in_(old))).rowcount
-    connection.execute(nodes.delete().where(nodes.c.seen_at < now - FORGOTTEN_NODE))
+    connection.execute(nodes.delete().where(nodes.c.seen_at < now - nodes_kept))
     connection.execute(leases.delete().where(leases.c.expires_at < now - FORGOTTEN_LEASE))
     forget_retired(connection, now=now)
     database_revocations.forget(connection, now=now)

@@ -32,6 +32,7 @@ from cachesvc.model.relations import related
 from cachesvc.model.revocation import Revocation
 from cachesvc.ports import (
     LONGEST_LEASE,
+    NODES_KEPT,
     Burial,
     Clock,
     Holding,
@@ -45,7 +46,6 @@ from cachesvc.ports import (
 )
 
 RING: Final = Retention(count=100_000, bytes=64 << 20)
-_NODE_KEPT: Final = 86_400.0
 _TRIM_STEP: Final = 10_000
 
 
@@ -66,6 +66,7 @@ class MemoryAuthority(MemoryJobs, MemoryAgenda):
         clock: Clock,
         poll_interval: float = 0.25,
         idempotency_ttl: float = 86_400.0,
+        nodes_kept: float = NODES_KEPT,
         ring: Retention = RING,
     ) -> None:
         MemoryJobs.__init__(self)
@@ -76,6 +77,7 @@ class MemoryAuthority(MemoryJobs, MemoryAgenda):
         self._poll_interval = poll_interval
         self._ring = Ring(first_sequence(clock.now()), ring)
         self._gaps: tuple[Gap, ...] = ()
+        self._nodes_kept = nodes_kept
         self._answers = Answers(clock, idempotency_ttl)
         self._patterns = Patterns()
         self._revocations: dict[str, Revocation] = {}
@@ -242,7 +244,7 @@ class MemoryAuthority(MemoryJobs, MemoryAgenda):
     async def sweep(self, *, limit: int) -> int:
         """Drop kept answers past their time; a deletion leaves no row here, the ring remembers it."""
         now = self._clock.now()
-        self._nodes = {name: node for name, node in self._nodes.items() if now - node.seen_at <= _NODE_KEPT}
+        self._nodes = {name: node for name, node in self._nodes.items() if now - node.seen_at <= self._nodes_kept}
         self._leases = {lease: held for lease, held in self._leases.items() if held[1] > now}
         self._patterns.forget_retired(self._ring.since)
         self._revocations = {name: one for name, one in self._revocations.items() if not one.past(now)}

@@ -30,7 +30,7 @@ from cachesvc.model.fold_state import Folded, Result, State, Terms, asked, base_
 from cachesvc.model.invalidation import InForce
 from cachesvc.model.position import MAX_GAPS, Epoch, Position, Seq, parse_gaps
 from cachesvc.model.revocation import pack_revocation, unpack_revocation
-from cachesvc.ports import Burial, Clock, Retention, Standing, Trail
+from cachesvc.ports import NODES_KEPT, Burial, Clock, Retention, Standing, Trail
 
 _TRIM_STEP: Final = 1_000
 _LOG_SHARE: Final = 4  # of the memory that Redis may take up, the log has one part in so many
@@ -44,7 +44,6 @@ _OPENING: Final = (
     "local found = redis.call('XRANGE', KEYS[1], at .. '-0', at .. '-0')[1] "
     "return found and string.sub(found[2][6], 1, tonumber(ARGV[2]))"
 )
-_NODE_KEPT: Final = 86_400.0
 
 
 @asynccontextmanager
@@ -58,6 +57,7 @@ async def opened(
     poll_interval: float,
     clock: Clock,
     idempotency_ttl: float = 86_400.0,
+    nodes_kept: float = NODES_KEPT,
     durable: bool = True,
 ) -> AsyncIterator[RedisAuthority]:
     """The authority in the Redis of a URL, which is to answer now and, if `durable`, to keep what it acknowledged.
@@ -70,7 +70,14 @@ async def opened(
     ) as server:
         await check(server, url, durable=durable)
         yield RedisAuthority(
-            server, names, bell, clock=clock, terms=terms, poll_interval=poll_interval, idempotency_ttl=idempotency_ttl
+            server,
+            names,
+            bell,
+            clock=clock,
+            terms=terms,
+            poll_interval=poll_interval,
+            idempotency_ttl=idempotency_ttl,
+            nodes_kept=nodes_kept,
         )
 
 
@@ -89,6 +96,7 @@ class RedisAuthority(RedisSource, RedisRegistry, RedisJobs, RedisAgenda):
         terms: Terms,
         poll_interval: float,
         idempotency_ttl: float,
+        nodes_kept: float,
     ) -> None:
         RedisSource.__init__(self, server, names)
         RedisRegistry.__init__(self, server, names)
@@ -99,6 +107,7 @@ class RedisAuthority(RedisSource, RedisRegistry, RedisJobs, RedisAgenda):
         self._terms = terms
         self._poll_interval = poll_interval
         self._keep = milliseconds(idempotency_ttl)
+        self._nodes_kept = nodes_kept
         self._witness = Witness()
         self._turn = asyncio.Lock()  # of one process's appends only one is folded at a time: they would only meet again
 
@@ -343,7 +352,7 @@ class RedisAuthority(RedisSource, RedisRegistry, RedisJobs, RedisAgenda):
         """Drop tombstones past their time; answers end by themselves."""
         names = self._names
         now = await self._server.time()
-        await self.drop_nodes(now - _NODE_KEPT)
+        await self.drop_nodes(now - self._nodes_kept)
         await self._patterns.forget_retired(now)
         await self._unrevoke(now)
         due = await self._due(names.gone, now, limit)

@@ -46,7 +46,7 @@ from cachesvc.node.offset import authority_offset
 from cachesvc.node.peers import Peers
 from cachesvc.node.restoring import Restorer, spool_of
 from cachesvc.node.sites import own_site, running
-from cachesvc.ports import Authority, Retention, Standing
+from cachesvc.ports import NODES_KEPT, Authority, Retention, Standing
 from cachesvc.settings import Settings
 from cachesvc.tiers.memory import MemoryTier
 
@@ -326,6 +326,7 @@ async def _authority(settings: Settings, clock: SystemClock, memory: MemoryTier 
                 timeout=levels.database.timeout,
                 poll_interval=settings.log.poll_interval,
                 idempotency_ttl=levels.database.idempotency_ttl,
+                nodes_kept=_nodes_kept(settings),
                 clock=SystemClock(),  # not moved by what it is itself asked for
             )
         )
@@ -341,6 +342,7 @@ async def _authority(settings: Settings, clock: SystemClock, memory: MemoryTier 
                 max_connections=levels.redis.max_connections,
                 poll_interval=settings.log.poll_interval,
                 idempotency_ttl=levels.database.idempotency_ttl,
+                nodes_kept=_nodes_kept(settings),
                 clock=clock,
             )
         )
@@ -354,7 +356,14 @@ async def _authority(settings: Settings, clock: SystemClock, memory: MemoryTier 
         clock=SystemClock(),
         poll_interval=settings.log.poll_interval,
         idempotency_ttl=levels.database.idempotency_ttl,
+        nodes_kept=_nodes_kept(settings),
     )
+
+
+def _nodes_kept(settings: Settings) -> float:
+    """Seconds for which a silent node is remembered: no less than it may serve what it holds in memory."""
+    memory = settings.levels.memory
+    return max(NODES_KEPT, settings.cluster.gone_after + (memory.ttl if memory.enabled else 0.0))
 
 
 def _ttl(settings: Settings) -> float:

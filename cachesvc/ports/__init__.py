@@ -14,12 +14,13 @@ from cachesvc.ports.leases import LONGEST_LEASE, Leases
 from cachesvc.ports.loaders import Loaded, Loader
 from cachesvc.ports.log import ChangeLog, Retention, Standing, Trail
 from cachesvc.ports.quotas import Drawn, Quotas
-from cachesvc.ports.registry import NodeRecord, Reached, Registry
+from cachesvc.ports.registry import NODES_KEPT, NodeRecord, Reached, Registry
 from cachesvc.ports.sites import Followed, Link, Reply, SiteStore
 from cachesvc.ports.tiers import Copy, Holding, Inspected, Mark, Memory, Replica, Source, Tier, TierStats
 
 __all__ = [
     "LONGEST_LEASE",
+    "NODES_KEPT",
     "Agenda",
     "Authority",
     "Burial",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from cachesvc.model.position import Position
 from cachesvc.ports.leases import Leases
+
+NODES_KEPT: Final = 86_400.0  # seconds that a node is remembered since it was last heard of
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,6 +188,15 @@ class Rows:
         await passed(authority, await authority.time() + 2 * SHORT)
         assert list(await authority.nodes(seen_within=SHORT)) == []
 
+    async def test_a_silent_node_is_remembered_for_its_time(self, store: Store) -> None:
+        for nodes_kept, left in ((60.0, ["n1"]), (SHORT, [])):
+            async with store.opened(nodes_kept=nodes_kept) as authority:
+                now = await authority.time()
+                await authority.heartbeat(NodeRecord("n1", now, now, await authority.head(), "0.1"))
+                await passed(authority, await authority.time() + 2 * SHORT)
+                await authority.sweep(limit=100)
+                assert [node.node for node in await authority.nodes(seen_within=60)] == left
+
     async def test_dictionaries_are_numbered_and_kept(self, authority: Authority, second: Authority) -> None:
         assert list(await authority.dictionaries(after=0)) == []
         data = bytes(range(256)) * 100

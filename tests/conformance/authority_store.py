@@ -40,7 +40,7 @@ class Store(Protocol):
     shared: bool  # whether two handles may be open at once
 
     def opened(
-        self, *, terms: Terms = TERMS, poll_interval: float = LONG, idempotency_ttl: float = LONG
+        self, *, terms: Terms = TERMS, poll_interval: float = LONG, idempotency_ttl: float = LONG, nodes_kept: float = LONG
     ) -> AbstractAsyncContextManager[Authority]: ...
 
 

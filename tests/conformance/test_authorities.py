@@ -27,12 +27,12 @@ class MemoryStore:
 
     @asynccontextmanager
     async def opened(
-        self, *, terms: Terms = TERMS, poll_interval: float = LONG, idempotency_ttl: float = LONG
+        self, *, terms: Terms = TERMS, poll_interval: float = LONG, idempotency_ttl: float = LONG, nodes_kept: float = LONG
     ) -> AsyncIterator[Authority]:
         clock = SystemClock()
         tier = MemoryTier(ttl=LONG, max_size=10_000, max_bytes=64 << 20, clock=clock)
         yield memory.MemoryAuthority(
-            tier, terms=terms, clock=clock, poll_interval=poll_interval, idempotency_ttl=idempotency_ttl
+            tier, terms=terms, clock=clock, poll_interval=poll_interval, idempotency_ttl=idempotency_ttl, nodes_kept=nodes_kept
         )
 
 
@@ -43,7 +43,7 @@ class RedisStore:
 
     @asynccontextmanager
     async def opened(
-        self, *, terms: Terms = TERMS, poll_interval: float = LONG, idempotency_ttl: float = LONG
+        self, *, terms: Terms = TERMS, poll_interval: float = LONG, idempotency_ttl: float = LONG, nodes_kept: float = LONG
     ) -> AsyncIterator[Authority]:
         async with redis.opened(
             self.url,
@@ -53,6 +53,7 @@ class RedisStore:
             max_connections=8,
             poll_interval=poll_interval,
             idempotency_ttl=idempotency_ttl,
+            nodes_kept=nodes_kept,
             clock=SystemClock(),
             durable=False,
         ) as authority:

@@ -25,7 +25,7 @@ class DatabaseStore:
     timeout: float = 10.0
 
     def opened(
-        self, *, terms: Terms = _TERMS, poll_interval: float = _LONG, idempotency_ttl: float = _LONG
+        self, *, terms: Terms = _TERMS, poll_interval: float = _LONG, idempotency_ttl: float = _LONG, nodes_kept: float = _LONG
     ) -> AbstractAsyncContextManager[DatabaseAuthority]:
         return opened(
             self.url,
@@ -36,5 +36,6 @@ class DatabaseStore:
             timeout=self.timeout,
             poll_interval=poll_interval,
             idempotency_ttl=idempotency_ttl,
+            nodes_kept=nodes_kept,
             clock=SystemClock(),
         )

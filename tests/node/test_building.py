@@ -18,9 +18,10 @@ from cachesvc.model.job import Job
 from cachesvc.model.keys import Key
 from cachesvc.model.position import Position, Seq
 from cachesvc.model.warming import Warming, WarmSource, pack_warming
+from cachesvc.node import building
 from cachesvc.node.building import opened
 from cachesvc.node.node import Node
-from cachesvc.ports import NodeRecord
+from cachesvc.ports import NODES_KEPT, NodeRecord
 from tests.node.conftest import settings
 from tests.servers import Server, cluster_url, free_port, valkey
 
@@ -123,6 +124,12 @@ async def test_a_node_counts_as_long_as_its_heartbeat_may_take(tmp_path: Path, m
         with pytest.raises(JobFailed):
             await node.warmer.work(Job("", "warm", ""), pack_warming(Warming(WarmSource.PEER))).__anext__()
         assert asked == [50.0, 350.0, *[50.0] * 3]
+
+
+def test_a_silent_node_is_remembered_for_as_long_as_it_may_serve(tmp_path: Path) -> None:
+    long = settings(tmp_path, memory={"ttl": "3d"})
+    assert building._nodes_kept(long) == 3 * 86_400.0 + long.cluster.gone_after
+    assert building._nodes_kept(settings(tmp_path, memory={"ttl": "5m"})) == NODES_KEPT
 
 
 async def test_redis_keeps_answers_for_as_long_as_is_set(tmp_path: Path, durable_valkey: Server) -> None:
