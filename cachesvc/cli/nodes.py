@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @operator
 def nodes(at: Operator) -> Exit:
-    """List the nodes, the one that answers first: what each has applied, and how far it lags."""
+    """List the nodes: what each has applied, and how far it lags."""
     from cachesvc.cli.output import add, count, print_json, show, table
 
     with at.connected() as client:
@@ -28,7 +28,7 @@ def nodes(at: Operator) -> Exit:
         print_json(told)
         return Exit.OK
     rows = table("node", "address", "applied", "lag", "version, duties", right=("applied", "lag"))
-    for node in sorted(told.nodes, key=lambda node: not node.is_self):
+    for node in sorted(told.nodes, key=lambda node: not node.is_self):  # the one that answers first
         name = f"{'*' if node.is_self else ' '} {node.node}"
         lag = "other epoch" if node.lag is None else count(node.lag)
         duties = (node.model_extra or {}).get("duties")
