@@ -223,9 +223,8 @@ class LiveProtocol(WebSocketsSansIOProtocol):
         at = self._feed(data, 0, self._owed) if self._owed else 0
         fed = 0
         while at < size and not self.transport.is_closing():
-            if fed == _TURN or (
-                self.outlet.paused and data[at] & 0xF == _PING
-            ):  # an answer to that would wait, without a limit
+            unread = self.outlet.paused and data[at] & 0xF == _PING  # whose answer would wait, without a limit
+            if fed == _TURN or unread:
                 return at
             found = extent(data, at)
             if found is None:  # the library may know already that it is wrong

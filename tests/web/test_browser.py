@@ -13,6 +13,10 @@ from typing import Any
 
 import pytest
 
+from cachesvc.errors import Unavailable
+from cachesvc.protocol.frames import RecoveryRequestPayload
+from cachesvc.realtime.recovery import Recovery
+from cachesvc.realtime.stream import Stream
 from cachesvc.web.live import LiveLimits
 from tests.web.site import opened
 from tests.web.sockets import Socket, connected
@@ -83,8 +87,9 @@ async def seen(socket: Socket, view: dict[str, Any]) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
-async def test_a_page_misses_nothing(tmp_path: Path) -> None:
+async def test_a_page_misses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = bytearray()
+    refused = refuse_once(monkeypatch)
     async with published(page) as place:
         origin = f"http://127.0.0.1:{place}"
         async with opened(live_limits=LiveLimits(allowed_origins=[origin])) as site, site.served() as port:
@@ -100,6 +105,25 @@ async def test_a_page_misses_nothing(tmp_path: Path) -> None:
                 await socket.ask("subscribe", {"resources": ["seen"]})
                 with browser(origin, tmp_path):
                     await play(socket, cut)
+                assert refused
+
+
+def refuse_once(monkeypatch: pytest.MonkeyPatch) -> list[RecoveryRequestPayload]:
+    """The first recovery is refused for a moment, as by the rate."""
+    refused: list[RecoveryRequestPayload] = []
+    recover = Recovery.recover
+
+    async def recovered(
+        self: Recovery, stream: Stream, session: str, asked: RecoveryRequestPayload
+    ) -> AsyncIterator[dict[str, object]]:
+        if not refused:
+            refused.append(asked)
+            raise Unavailable("not now", retry_after=0.01)
+        async for payload in recover(self, stream, session, asked):
+            yield payload
+
+    monkeypatch.setattr(Recovery, "recover", recovered)
+    return refused
 
 
 async def play(socket: Socket, cut: Callable[[], None]) -> None:
