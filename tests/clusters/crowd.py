@@ -12,7 +12,7 @@ from tests.faults.plan import Stores
 from tests.faults.run import Result, until_ready, witnessed
 from tests.faults.site import SETTINGS, Machine, Site
 
-RATE = 100.0  # operations a second
+RATE = 50.0  # operations a second
 LIMIT = 60.0  # seconds
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.services import NO_REDIS, connected, put, started
 from tests.processes.services import LIMIT
 
-BURST, CHUNK = 200, 20
+BURST, CHUNK = 100, 10
 
 
 @pytest.mark.parametrize("over", ["valkey", "postgres"])

@@ -16,7 +16,7 @@ from tests.e2e.services import started
 from tests.loaders.origin import HttpOrigin, response
 from tests.processes.services import LIMIT
 
-CROWD = 200
+CROWD = 100
 
 
 async def test_the_origin_is_asked_once_and_once_more_when_the_holder_is_killed(

@@ -11,7 +11,7 @@ from tests.faults.plan import Stores
 from tests.faults.run import replay, run
 
 SEED = 1
-RATE = 150.0
+RATE = 100.0
 
 
 @pytest.mark.parametrize(("stores", "seconds"), [(Stores.POSTGRES, 5.0), (Stores.SQLITE, 5.0), (Stores.CLUSTER, 3.0)])

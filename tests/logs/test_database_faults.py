@@ -68,13 +68,13 @@ def halted(port: int) -> socket.socket:
 
 
 async def test_a_node_that_halts_amid_a_statement_keeps_the_lock_from_nobody(postgres_url: str, tmp_path: Path) -> None:
-    async with DatabaseStore(postgres_url, tmp_path, timeout=0.4).opened() as authority:
+    async with DatabaseStore(postgres_url, tmp_path, timeout=1.5).opened() as authority:
         receipts(await append(authority, put("a", b"1")))
         with await asyncio.to_thread(halted, urlsplit(postgres_url).port or 0):
             with pytest.raises(TierUnavailable) as refused:
                 await append(authority, put("a", b"2"))
             assert not refused.value.answered
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while await values(authority, "a") == [b"1"]:  # who waited in vain frees it
                     with suppress(TierUnavailable):
                         await append(authority, put("a", b"3"))
@@ -82,15 +82,15 @@ async def test_a_node_that_halts_amid_a_statement_keeps_the_lock_from_nobody(pos
 
 
 async def test_who_gave_up_waiting_for_the_lock_waits_no_longer_in_the_server(postgres_url: str, tmp_path: Path) -> None:
-    async with DatabaseStore(postgres_url, tmp_path, timeout=0.2).opened() as authority:
+    async with DatabaseStore(postgres_url, tmp_path, timeout=1.0).opened() as authority:
         holding, looking = [await asyncpg.connect(postgres_url) for _ in range(2)]
         at_work = asyncio.create_task(holding.execute(f"{_BEGIN}; SELECT pg_sleep(60)"))
         while not await looking.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"):
             await asyncio.sleep(0.01)
-        for _ in range(3):
+        for _ in range(2):
             with pytest.raises(TierUnavailable):
                 await append(authority, put("a", b"1"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await looking.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
                 await asyncio.sleep(0.01)
         assert not at_work.done()
