@@ -22,7 +22,7 @@ hypothesis.settings.register_profile(
     "any machine",
     deadline=None,
     derandomize="EXPLORE" not in os.environ,
-    max_examples=60,
+    max_examples=40,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("any machine")

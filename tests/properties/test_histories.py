@@ -14,7 +14,7 @@ from tests.properties.run import BATCH, Convicted, convict
 from tests.properties.site import small
 from tests.servers import Server
 
-PART = 100  # in four parts, which run side by side
+PART = 60  # in four parts, which run side by side
 SEED = 1
 MET = ("floors", "patterns", "resweep", "fill: parent", "merge", "fence")  # each has a schedule, too (test_rules.py)
 ENOUGH = 1_000  # histories, for the rarest of them
