@@ -14,11 +14,11 @@ COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 run: $(VENV)/run.stamp
 	@$(BIN)/cachesvc serve --config config/embedded.toml $(ARGS)
 
-# Six processes on two cores, since tests mostly wait for servers; each starts its own. The slow files come first (tests/conftest.py).
+# Four processes on two cores, since tests often wait for servers; each starts its own. The slow files come first (tests/conftest.py).
 # Hundreds of Python processes are started: where bytecode is not to be written, each would compile everything anew.
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/dev.stamp
-	@$(BIN)/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/dev.stamp
 	@$(BIN)/ruff format --check .
