@@ -362,8 +362,7 @@ async def _authority(settings: Settings, clock: SystemClock, memory: MemoryTier 
 
 def _nodes_kept(settings: Settings) -> float:
     """Seconds for which a silent node is remembered: no less than it may serve what it holds in memory."""
-    memory = settings.levels.memory
-    return max(NODES_KEPT, settings.cluster.gone_after + (memory.ttl if memory.enabled else 0.0))
+    return max(NODES_KEPT, settings.cluster.gone_after + settings.levels.memory.serves_for)
 
 
 def _ttl(settings: Settings) -> float:

@@ -258,14 +258,14 @@ class Node:
     async def reached(self, sequence: int, *, within: float) -> Reached:
         """Who has applied a sequence, after waiting for the live nodes for up to `within` seconds."""
         lately = self.settings.cluster.gone_after
-        memory = self.settings.levels.memory
+        longest = lately + self.settings.levels.memory.serves_for
         deadline = self.clock.monotonic() + within
         while True:
             try:
                 found = await self.authority.nodes(seen_within=lately)
                 missing = self._behind(found, sequence)
                 if not missing or self.clock.monotonic() >= deadline:
-                    holding = await self.authority.nodes(seen_within=lately + (memory.ttl if memory.enabled else 0.0))
+                    holding = await self.authority.nodes(seen_within=longest)
                     heard = {record.node for record in found}
                     return Reached(
                         missing, [one for one in self._behind(holding, sequence) if one not in heard and one != self.id]

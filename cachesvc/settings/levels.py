@@ -22,6 +22,11 @@ class Memory(Section):
     max_bytes: Size = 256 << 20
     eviction_policy: Literal["LRU", "FIFO", "S3FIFO"] = "LRU"
 
+    @property
+    def serves_for(self) -> float:
+        """Seconds for which a node that is cut off may serve what it holds."""
+        return self.ttl if self.enabled else 0.0
+
 
 class Redis(Section):
     """The Redis tier: Valkey or Redis 7, standalone or Cluster (`redis+cluster://`, `rediss+cluster://`)."""

@@ -44,6 +44,17 @@ class Desk:
         assert all(isinstance(effect, Send) for effect in found), found
         return [orjson.loads(effect.frame) for effect in found if isinstance(effect, Send)]
 
+    def come_back(self, *, position: int) -> dict[str, Any]:
+        """Lose the connection, and follow `task` again on another; the recovery that is asked for."""
+        self.session.lost(1006, "")
+        self.clock.advance(1)
+        (subscribe,) = self.connect()
+        self.answer(subscribe, "ack", {"resources": ["task"]}, epoch=7, position=position)
+        _, recovery = self.effects()
+        assert isinstance(recovery, Send)
+        asked: dict[str, Any] = orjson.loads(recovery.frame)
+        return asked
+
     def connect(self) -> list[dict[str, Any]]:
         """Get through; what is sent first."""
         assert self.effects() == [Dial()]
@@ -530,11 +541,7 @@ def test_after_a_reconnect_it_asks_for_what_it_missed_and_drops_what_it_had(desk
     assert desk.told() == [1004, 1005]
     desk.answer(asked, "recovery:response", {"sequenceNumber": 4, "data": [], "isComplete": True})
     assert desk.told() == [1006]
-    desk.session.lost(1006, "")
-    desk.clock.advance(1)
-    (subscribe,) = desk.connect()
-    desk.answer(subscribe, "ack", {"resources": ["task"]}, epoch=7, position=1006)
-    asked = orjson.loads(desk.effects()[1].frame)  # type: ignore[union-attr]
+    asked = desk.come_back(position=1006)
     assert (asked["payload"]["sessionId"], asked["payload"]["lastSequenceNumber"]) == ("s-2", 1)
     assert asked["payload"]["position"] == 1006
 
@@ -542,14 +549,9 @@ def test_after_a_reconnect_it_asks_for_what_it_missed_and_drops_what_it_had(desk
 def test_who_is_followed_while_what_was_missed_is_told_asks_for_nothing(desk: Desk) -> None:
     desk.connect()
     desk.follow("task")
-    desk.session.lost(1006, "")
-    desk.clock.advance(1)
-    (subscribe,) = desk.connect()
-    desk.answer(subscribe, "ack", {"resources": ["task"]}, epoch=7, position=1000)
-    _, recovery = desk.effects()
+    asked = desk.come_back(position=1000)
     desk.follow("note")  # a second recovery would be refused while the first goes on, and both told as missed
-    assert isinstance(recovery, Send)
-    desk.answer(orjson.loads(recovery.frame), "recovery:response", {"sequenceNumber": 0, "data": [], "isComplete": True})
+    desk.answer(asked, "recovery:response", {"sequenceNumber": 0, "data": [], "isComplete": True})
     desk.push(1, 1001)
     assert desk.told() == [1001]
 
@@ -559,11 +561,7 @@ def test_what_a_throttle_passed_over_is_not_told_by_the_log_after_what_supersede
     desk.follow("task")
     desk.push(1, 1004, key="task:1", position=1001)  # 1003 of it was conflated, and 1002 of another key still waits
     assert desk.told() == [1004]
-    desk.session.lost(1006, "")
-    desk.clock.advance(1)
-    (subscribe,) = desk.connect()
-    desk.answer(subscribe, "ack", {"resources": ["task"]}, epoch=7, position=1004)
-    asked = orjson.loads(desk.effects()[1].frame)  # type: ignore[union-attr]
+    asked = desk.come_back(position=1004)
     data = [
         {"type": "task:update", "payload": {"action": "updated", "task": v, "source": "x", "key": key}, "timestamp": NOW}
         | {"seq": v - 1001, "version": v, "epoch": 7, "position": v}
@@ -576,11 +574,7 @@ def test_what_a_throttle_passed_over_is_not_told_by_the_log_after_what_supersede
 def test_what_cannot_be_recovered_is_told_as_missed_before_what_comes_after(desk: Desk) -> None:
     desk.connect()
     desk.follow("task")
-    desk.session.lost(1006, "")
-    desk.clock.advance(1)
-    (subscribe,) = desk.connect()
-    desk.answer(subscribe, "ack", {"resources": ["task"]}, epoch=7, position=1010)
-    asked = orjson.loads(desk.effects()[1].frame)  # type: ignore[union-attr]
+    asked = desk.come_back(position=1010)
     desk.push(1, 1011)
     error = refusal("RECOVERY_UNAVAILABLE")
     desk.answer(asked, "recovery:response", {"sequenceNumber": 0, "data": [], "isComplete": False, "error": error})
